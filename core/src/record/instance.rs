@@ -1,0 +1,275 @@
+//! A machine of the pool.
+//!
+//! ```text
+//!  Provisioning ─Ready▶ Free ─Claim▶ Claimed ─Release▶ Recycling ─Cleared▶ Free
+//!       │                │ │            │                  │
+//!       │                │ └─Park▶ Stopped ─Wake▶ Starting ─Ready▶ Free
+//!       └────Retire──────┴──────────────┬──────Retire──────┘
+//!                                       ▼
+//!                                   Deleting          any ─Quarantine▶ Quarantined ─Retire▶ Deleting
+//! ```
+//! There is no edge from `Claimed` to `Free`: a machine that served a box is looked at first, and deleted on doubt.
+
+use super::{Envelope, INSTANCES, IllegalTransition, record};
+use crate::clock::Timestamp;
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// What an instance is used for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum InstanceStatus {
+    /// Being made by that node.
+    Provisioning {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Ready and empty.
+    Free,
+    /// Reserved for one box.
+    Claimed {
+        /// Which.
+        owner: BoxRef,
+        /// At which epoch of that box.
+        epoch: Epoch,
+    },
+    /// Served a box; nothing may be left of it before the next.
+    Recycling {
+        /// Who looks.
+        node: NodeId,
+    },
+    /// Kept in reserve at no cost.
+    Stopped,
+    /// Coming out of the reserve.
+    Starting {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Being deleted.
+    Deleting {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Set aside for a person.
+    Quarantined {
+        /// Why, in a sentence.
+        why: String,
+    },
+}
+
+/// What happens to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceEvent {
+    /// It was made, or has started, and was found ready.
+    Ready,
+    /// A box takes it.
+    Claim {
+        /// Which.
+        owner: BoxRef,
+        /// At which epoch.
+        epoch: Epoch,
+    },
+    /// The box that claimed it has left.
+    Release {
+        /// The box whose claim ends; another's claim stays.
+        owner: BoxRef,
+        /// Who looks after it now.
+        node: NodeId,
+    },
+    /// Looked, and nothing is left.
+    Cleared,
+    /// It goes into the reserve.
+    Park,
+    /// It comes out of the reserve.
+    Wake {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// It is to be deleted.
+    Retire {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Another node continues.
+    TakeOver {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// It is set aside.
+    Quarantine {
+        /// Why.
+        why: String,
+    },
+}
+
+impl InstanceStatus {
+    /// Every legal move.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] for everything else.
+    pub fn after(&self, event: &InstanceEvent) -> Result<InstanceStatus, IllegalTransition> {
+        use {InstanceEvent as E, InstanceStatus as S};
+        match (self.clone(), event.clone()) {
+            (S::Provisioning { .. } | S::Starting { .. }, E::Ready) => Ok(S::Free),
+            (S::Free, E::Claim { owner, epoch }) => Ok(S::Claimed { owner, epoch }),
+            // The same box, coming again after a crash, refreshes its claim.
+            (S::Claimed { owner: held, epoch: old }, E::Claim { owner, epoch }) if held == owner && epoch >= old => {
+                Ok(S::Claimed { owner, epoch })
+            }
+            (S::Claimed { owner: held, .. }, E::Release { owner, node }) if held == owner => Ok(S::Recycling { node }),
+            (S::Recycling { .. }, E::Cleared) => Ok(S::Free),
+            (S::Free, E::Park) => Ok(S::Stopped),
+            (S::Stopped, E::Wake { node }) => Ok(S::Starting { node }),
+            (
+                S::Provisioning { .. }
+                | S::Free
+                | S::Recycling { .. }
+                | S::Stopped
+                | S::Starting { .. }
+                | S::Quarantined { .. },
+                E::Retire { node },
+            ) => Ok(S::Deleting { node }),
+            (S::Provisioning { .. }, E::TakeOver { node }) => Ok(S::Provisioning { node }),
+            (S::Recycling { .. }, E::TakeOver { node }) => Ok(S::Recycling { node }),
+            (S::Starting { .. }, E::TakeOver { node }) => Ok(S::Starting { node }),
+            (S::Deleting { .. }, E::TakeOver { node }) => Ok(S::Deleting { node }),
+            (state, E::Quarantine { why }) if !matches!(state, S::Quarantined { .. } | S::Claimed { .. }) => {
+                Ok(S::Quarantined { why })
+            }
+            (state, event) => Err(IllegalTransition::new(&state, &event)),
+        }
+    }
+
+    /// The node that is at work on it, if any.
+    #[must_use]
+    pub fn worker(&self) -> Option<&NodeId> {
+        match self {
+            Self::Free | Self::Claimed { .. } | Self::Stopped | Self::Quarantined { .. } => None,
+            Self::Provisioning { node }
+            | Self::Recycling { node }
+            | Self::Starting { node }
+            | Self::Deleting { node } => Some(node),
+        }
+    }
+
+    /// The status as one word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Provisioning { .. } => "provisioning",
+            Self::Free => "free",
+            Self::Claimed { .. } => "claimed",
+            Self::Recycling { .. } => "recycling",
+            Self::Stopped => "stopped",
+            Self::Starting { .. } => "starting",
+            Self::Deleting { .. } => "deleting",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+}
+
+/// An instance of the pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Its id.
+    pub id: InstanceId,
+    /// What it is used for.
+    pub status: InstanceStatus,
+    /// The template edition it was made from.
+    pub generation: String,
+    /// When the record was made.
+    pub created_at: Timestamp,
+    /// Schema, mark, unknown fields.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+}
+
+impl InstanceRecord {
+    /// The record after an event; every other field is kept.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`], as [`InstanceStatus::after`].
+    pub fn after(&self, event: &InstanceEvent) -> Result<Self, IllegalTransition> {
+        Ok(Self { status: self.status.after(event)?, ..self.clone() })
+    }
+}
+
+record!(InstanceRecord, INSTANCES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{BoxId, BoxName, UserId};
+    use proptest::prelude::*;
+
+    fn owner(n: u8) -> BoxRef {
+        BoxRef {
+            owner: UserId::new("u").unwrap(),
+            name: BoxName::new(format!("b{n}")).unwrap(),
+            id: BoxId::new(format!("id{n}")).unwrap(),
+        }
+    }
+
+    fn node() -> NodeId {
+        NodeId::new("n1").unwrap()
+    }
+
+    fn statuses() -> impl Strategy<Value = InstanceStatus> {
+        use InstanceStatus as S;
+        (0u8..8, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+            0 => S::Provisioning { node: node() },
+            1 => S::Free,
+            2 => S::Claimed { owner: owner(b), epoch: Epoch(e) },
+            3 => S::Recycling { node: node() },
+            4 => S::Stopped,
+            5 => S::Starting { node: node() },
+            6 => S::Deleting { node: node() },
+            _ => S::Quarantined { why: "a reason".into() },
+        })
+    }
+
+    fn events() -> impl Strategy<Value = InstanceEvent> {
+        use InstanceEvent as E;
+        (0u8..9, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+            0 => E::Ready,
+            1 => E::Claim { owner: owner(b), epoch: Epoch(e) },
+            2 => E::Release { owner: owner(b), node: node() },
+            3 => E::Cleared,
+            4 => E::Park,
+            5 => E::Wake { node: node() },
+            6 => E::Retire { node: node() },
+            7 => E::TakeOver { node: node() },
+            _ => E::Quarantine { why: "a reason".into() },
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_claimed_instance_leaves_only_by_its_own_boxs_release(status in statuses(), event in events()) {
+            if let (InstanceStatus::Claimed { owner: held, epoch: old }, Ok(after)) = (&status, status.after(&event)) {
+                match (&event, after) {
+                    (InstanceEvent::Release { owner, .. }, InstanceStatus::Recycling { .. }) => prop_assert_eq!(owner, held),
+                    (InstanceEvent::Claim { owner, epoch }, InstanceStatus::Claimed { .. }) => {
+                        prop_assert_eq!(owner, held);
+                        prop_assert!(epoch >= old);
+                    }
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_becomes_free_without_having_been_found_ready_or_clear(status in statuses(), event in events()) {
+            if let Ok(InstanceStatus::Free) = status.after(&event) {
+                let was_looked_at = matches!(event, InstanceEvent::Ready | InstanceEvent::Cleared);
+                prop_assert!(was_looked_at);
+            }
+        }
+
+        #[test]
+        fn a_status_survives_the_store(status in statuses()) {
+            let json = serde_json::to_string(&status).unwrap();
+            prop_assert_eq!(serde_json::from_str::<InstanceStatus>(&json).unwrap(), status);
+        }
+    }
+}

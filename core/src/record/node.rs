@@ -1,0 +1,99 @@
+//! Nodes, leases and events.
+
+use super::{EVENTS, Envelope, LEASES, NODES, record};
+use crate::clock::Timestamp;
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// One process that embeds the pool. Its liveness is judged by observers: a record whose version has not changed for a
+/// while, as measured by the observer's own clock, belongs to a dead node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id, new at each start.
+    pub id: NodeId,
+    /// When it started, by its own clock: for people.
+    pub started_at: Timestamp,
+    /// Rises with every heartbeat.
+    pub beat: u64,
+    /// Schema, mark, unknown fields.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+}
+
+record!(NodeRecord, NODES);
+
+/// A role that one node holds until it stops renewing it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Who holds it.
+    pub holder: NodeId,
+    /// Rises with every renewal.
+    pub beat: u64,
+    /// Schema, mark, unknown fields.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+}
+
+record!(LeaseRecord, LEASES);
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A box was created.
+    BoxCreated,
+    /// A box was deleted by its owner.
+    BoxDeleted,
+    /// A stay ended: the box ran and was suspended; `took_ms` is how long it ran.
+    StayEnded,
+    /// A guest was found gone and was started again.
+    GuestLost,
+    /// A suspend failed; the guest runs on or lost its memory, as the detail says.
+    SuspendFailed,
+    /// A placement failed.
+    PlacementFailed,
+    /// A step of a dead node was taken over.
+    TakenOver,
+    /// A resource was set aside for a person.
+    Quarantined,
+    /// An instance was deleted because its cleanliness could not be shown.
+    InstanceDoubted,
+    /// A kind that a newer version wrote.
+    #[serde(other)]
+    Other,
+}
+
+/// One line of the append-only log that audit and billing read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// When, by the writing node's clock.
+    pub at: Timestamp,
+    /// Which node wrote it.
+    pub node: NodeId,
+    /// What happened.
+    pub kind: EventKind,
+    /// To which box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<BoxRef>,
+    /// On which instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// With which volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
+    /// In which epoch of the box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Schema, mark, unknown fields.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+}
+
+record!(EventRecord, EVENTS);

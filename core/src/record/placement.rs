@@ -1,0 +1,467 @@
+//! A box and where it is.
+//!
+//! ```text
+//!              Place                Started               Leave                Suspended
+//!  Detached ─────────▶ Placing ───────────────▶ Running ─────────▶ Suspending ───────────▶ Parked
+//!     ▲                │  ▲ ▲ └ Move, TakeOver     │ ▲                │ │                    │ │
+//!     │                │  │ └────── GuestLost ──────┘ └─ SuspendFailed ┘ │                    │ │
+//!     │                │  └───────────────────────── Place (same instance) ───────────────────┘ │
+//!     │ Detached       ▼ Withdraw                                         ▼ Withdraw   Withdraw │
+//!     └──────────── Detaching ◀───────────────────────────────────────────┴─────────────────────┘
+//!
+//!  Detached, Running, Parked ── Delete ──▶ Deleting        TakeOver: another node continues a step
+//! ```
+//! An event that *begins* a step (an intent) raises the epoch; one that reports a result must carry the present epoch,
+//! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching` or `Deleting` names the node that is
+//! at work; when that node is dead, anyone may take over.
+
+use super::{BOXES, Envelope, IllegalTransition, record};
+use crate::clock::Timestamp;
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::runtime::Endpoint;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Where a box is, and in which step of coming or going.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Placement {
+    /// On no instance.
+    Detached,
+    /// Coming: volume, instance and guest are being brought together.
+    Placing {
+        /// Where to.
+        instance: InstanceId,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// The guest runs.
+    Running {
+        /// Where.
+        instance: InstanceId,
+        /// How it is reached.
+        endpoint: Endpoint,
+    },
+    /// Going: memory is being saved.
+    Suspending {
+        /// Where.
+        instance: InstanceId,
+        /// Who does it.
+        node: NodeId,
+        /// How it was reached, for when the suspend fails and it runs on. Unknown when a half-placed box is taken over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<Endpoint>,
+    },
+    /// Suspended, with the volume still attached and the instance still reserved.
+    Parked {
+        /// Where.
+        instance: InstanceId,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The volume is leaving the instance.
+    Detaching {
+        /// Where from.
+        instance: InstanceId,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// On its owner's word: guest, attachment and volume are being removed.
+    Deleting {
+        /// Where it still may be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<InstanceId>,
+        /// Who does it.
+        node: NodeId,
+    },
+}
+
+/// What happens to a placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlacementEvent {
+    /// Intent: bring the box up on `instance`. From `Parked` only on the instance it is parked on.
+    Place {
+        /// Where to.
+        instance: InstanceId,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Intent: the instance could not be had; go to another.
+    Move {
+        /// Where to.
+        instance: InstanceId,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Result: the guest of that epoch runs.
+    Started {
+        /// The epoch it was started with.
+        epoch: Epoch,
+        /// How it is reached.
+        endpoint: Endpoint,
+    },
+    /// Intent: the guest of that epoch was found gone; start it again where it was.
+    GuestLost {
+        /// The epoch in which it ran.
+        epoch: Epoch,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Intent: save memory and end the guest.
+    Leave {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Result: the guest is suspended.
+    Suspended {
+        /// The epoch it was suspended with.
+        epoch: Epoch,
+        /// When.
+        at: Timestamp,
+    },
+    /// Result: it could not be suspended and runs on.
+    SuspendFailed {
+        /// The epoch of the attempt.
+        epoch: Epoch,
+    },
+    /// Intent: take the box off its instance.
+    Withdraw {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Result: the volume is surely off the instance.
+    Detached {
+        /// The epoch it was detached with.
+        epoch: Epoch,
+    },
+    /// Intent: another node continues the step of a dead one.
+    TakeOver {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Intent, by the owner: remove the box.
+    Delete {
+        /// Who does it.
+        node: NodeId,
+    },
+}
+
+impl Placement {
+    /// Every legal move. Returns the new placement and epoch.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] for everything else; nothing changes then.
+    pub fn after(&self, epoch: Epoch, event: &PlacementEvent) -> Result<(Placement, Epoch), IllegalTransition> {
+        use {Placement as P, PlacementEvent as E};
+        let intent = |placement| Ok((placement, epoch.next()));
+        let result = |placement| Ok((placement, epoch));
+        match (self.clone(), event.clone()) {
+            (P::Detached, E::Place { instance, node }) => intent(P::Placing { instance, node }),
+            (P::Parked { instance: parked, .. }, E::Place { instance, node }) if parked == instance => {
+                intent(P::Placing { instance, node })
+            }
+            (P::Placing { .. }, E::Move { instance, node }) => intent(P::Placing { instance, node }),
+            (P::Placing { instance, .. }, E::Started { epoch: done, endpoint }) if done == epoch => {
+                result(P::Running { instance, endpoint })
+            }
+            (P::Running { instance, .. }, E::GuestLost { epoch: ran, node }) if ran == epoch => {
+                intent(P::Placing { instance, node })
+            }
+            (P::Running { instance, endpoint }, E::Leave { node }) => {
+                intent(P::Suspending { instance, node, endpoint: Some(endpoint) })
+            }
+            (P::Suspending { instance, .. }, E::Suspended { epoch: done, at }) if done == epoch => {
+                result(P::Parked { instance, since: at })
+            }
+            (P::Suspending { instance, endpoint: Some(endpoint), .. }, E::SuspendFailed { epoch: done })
+                if done == epoch =>
+            {
+                result(P::Running { instance, endpoint })
+            }
+            (
+                P::Placing { instance, .. } | P::Suspending { instance, .. } | P::Parked { instance, .. },
+                E::Withdraw { node },
+            ) => intent(P::Detaching { instance, node }),
+            (P::Detaching { .. }, E::Detached { epoch: done }) if done == epoch => result(P::Detached),
+            (P::Placing { instance, .. }, E::TakeOver { node }) => intent(P::Placing { instance, node }),
+            (P::Suspending { instance, endpoint, .. }, E::TakeOver { node }) => {
+                intent(P::Suspending { instance, node, endpoint })
+            }
+            (P::Detaching { instance, .. }, E::TakeOver { node }) => intent(P::Detaching { instance, node }),
+            (P::Deleting { instance, .. }, E::TakeOver { node }) => intent(P::Deleting { instance, node }),
+            (P::Detached, E::Delete { node }) => intent(P::Deleting { instance: None, node }),
+            (P::Running { instance, .. } | P::Parked { instance, .. }, E::Delete { node }) => {
+                intent(P::Deleting { instance: Some(instance), node })
+            }
+            (state, event) => Err(IllegalTransition::new(&state, &event)),
+        }
+    }
+
+    /// The instance that the box is on, comes to or leaves.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Detached => None,
+            Self::Placing { instance, .. }
+            | Self::Running { instance, .. }
+            | Self::Suspending { instance, .. }
+            | Self::Parked { instance, .. }
+            | Self::Detaching { instance, .. } => Some(instance),
+            Self::Deleting { instance, .. } => instance.as_ref(),
+        }
+    }
+
+    /// The node that is at work on a step; `None` when no step is under way.
+    #[must_use]
+    pub fn worker(&self) -> Option<&NodeId> {
+        match self {
+            Self::Detached | Self::Running { .. } | Self::Parked { .. } => None,
+            Self::Placing { node, .. }
+            | Self::Suspending { node, .. }
+            | Self::Detaching { node, .. }
+            | Self::Deleting { node, .. } => Some(node),
+        }
+    }
+
+    /// The state as one word, as users see it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::Placing { .. } => "placing",
+            Self::Running { .. } => "running",
+            Self::Suspending { .. } => "suspending",
+            Self::Parked { .. } => "parked",
+            Self::Detaching { .. } => "detaching",
+            Self::Deleting { .. } => "deleting",
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        self.instance().map_or(Ok(()), |instance| write!(f, " on {instance}"))
+    }
+}
+
+/// What happens to a box when its last session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It is suspended after the linger.
+    #[default]
+    SuspendOnLeave,
+    /// It goes on running.
+    KeepRunning,
+}
+
+/// How far a box has got hold of its volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "binding", content = "volume", rename_all = "snake_case")]
+pub enum VolumeBinding {
+    /// Intent: this one is to be bound, or made and bound.
+    Wanted(VolumeId),
+    /// The volume's record says `Bound` to this box, for good.
+    Bound(VolumeId),
+}
+
+impl VolumeBinding {
+    /// The volume, bound or wanted.
+    #[must_use]
+    pub fn volume(&self) -> &VolumeId {
+        match self {
+            Self::Wanted(volume) | Self::Bound(volume) => volume,
+        }
+    }
+}
+
+/// A user's box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoxRecord {
+    /// Whose it is, what it is called, which incarnation.
+    pub owner: BoxRef,
+    /// Its volume.
+    pub volume: VolumeBinding,
+    /// Where it is.
+    pub placement: Placement,
+    /// The fencing token: rises with every intent.
+    pub epoch: Epoch,
+    /// The nodes that hold sessions on it.
+    #[serde(default)]
+    pub holders: BTreeSet<NodeId>,
+    /// What happens when the last session ends.
+    #[serde(default)]
+    pub mode: Mode,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When a session last began.
+    pub used_at: Timestamp,
+    /// Schema, mark, unknown fields.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+}
+
+impl BoxRecord {
+    /// A new box that wants `volume`.
+    #[must_use]
+    pub fn new(owner: BoxRef, volume: VolumeId, now: Timestamp) -> Self {
+        Self {
+            owner,
+            volume: VolumeBinding::Wanted(volume),
+            placement: Placement::Detached,
+            epoch: Epoch(0),
+            holders: BTreeSet::new(),
+            mode: Mode::default(),
+            created_at: now,
+            used_at: now,
+            envelope: Envelope::new(),
+        }
+    }
+
+    /// The record after a placement event; every other field is kept.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`], as [`Placement::after`].
+    pub fn after(&self, event: &PlacementEvent) -> Result<Self, IllegalTransition> {
+        let (placement, epoch) = self.placement.after(self.epoch, event)?;
+        Ok(Self { placement, epoch, ..self.clone() })
+    }
+}
+
+record!(BoxRecord, BOXES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+
+    fn endpoint() -> Endpoint {
+        let address = crate::runtime::EndpointAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 22)));
+        Endpoint { address, login: "box".into(), host_key: "ssh-ed25519 AAAA".into() }
+    }
+
+    fn instance(n: u8) -> InstanceId {
+        InstanceId::new(format!("i{n}")).unwrap()
+    }
+
+    fn node(n: u8) -> NodeId {
+        NodeId::new(format!("n{n}")).unwrap()
+    }
+
+    fn placements() -> impl Strategy<Value = Placement> {
+        (0u8..7, 0u8..3, 0u8..3, any::<bool>()).prop_map(|(kind, i, n, known)| match kind {
+            0 => Placement::Detached,
+            1 => Placement::Placing { instance: instance(i), node: node(n) },
+            2 => Placement::Running { instance: instance(i), endpoint: endpoint() },
+            3 => Placement::Suspending { instance: instance(i), node: node(n), endpoint: known.then(endpoint) },
+            4 => Placement::Parked { instance: instance(i), since: Timestamp(1) },
+            5 => Placement::Detaching { instance: instance(i), node: node(n) },
+            _ => Placement::Deleting { instance: known.then(|| instance(i)), node: node(n) },
+        })
+    }
+
+    fn events() -> impl Strategy<Value = PlacementEvent> {
+        use PlacementEvent as E;
+        (0u8..11, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
+            let (instance, node, epoch) = (instance(i), node(n), Epoch(e));
+            match kind {
+                0 => E::Place { instance, node },
+                1 => E::Move { instance, node },
+                2 => E::Started { epoch, endpoint: endpoint() },
+                3 => E::GuestLost { epoch, node },
+                4 => E::Leave { node },
+                5 => E::Suspended { epoch, at: Timestamp(2) },
+                6 => E::SuspendFailed { epoch },
+                7 => E::Withdraw { node },
+                8 => E::Detached { epoch },
+                9 => E::TakeOver { node },
+                _ => E::Delete { node },
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_epoch_never_falls_and_rises_exactly_with_an_intent(
+            placement in placements(), event in events(), epoch in 0u64..4,
+        ) {
+            use PlacementEvent as E;
+            let epoch = Epoch(epoch);
+            if let Ok((_, after)) = placement.after(epoch, &event) {
+                let is_result = matches!(
+                    event,
+                    E::Started { .. } | E::Suspended { .. } | E::SuspendFailed { .. } | E::Detached { .. }
+                );
+                prop_assert_eq!(after, if is_result { epoch } else { epoch.next() });
+            }
+        }
+
+        #[test]
+        fn a_late_answer_changes_nothing(placement in placements(), event in events(), epoch in 0u64..4) {
+            use PlacementEvent as E;
+            let reported = match &event {
+                E::Started { epoch, .. } | E::Suspended { epoch, .. } | E::SuspendFailed { epoch }
+                | E::Detached { epoch } | E::GuestLost { epoch, .. } => Some(*epoch),
+                _ => None,
+            };
+            if let Some(reported) = reported && reported != Epoch(epoch) {
+                prop_assert!(placement.after(Epoch(epoch), &event).is_err());
+            }
+        }
+
+        #[test]
+        fn the_instance_changes_only_by_place_move_or_detach(
+            placement in placements(), event in events(), epoch in 0u64..4,
+        ) {
+            use PlacementEvent as E;
+            if let Ok((after, _)) = placement.after(Epoch(epoch), &event)
+                && after.instance() != placement.instance()
+            {
+                let may_change = matches!(event, E::Place { .. } | E::Move { .. } | E::Detached { .. });
+                prop_assert!(may_change);
+            }
+        }
+
+        #[test]
+        fn nothing_but_a_take_over_leaves_deleting(
+            placement in placements(), event in events(), epoch in 0u64..4,
+        ) {
+            if let (Placement::Deleting { .. }, Ok((after, _))) = (&placement, placement.after(Epoch(epoch), &event)) {
+                let still_deleting = matches!(after, Placement::Deleting { .. });
+                prop_assert!(still_deleting);
+            }
+        }
+
+        #[test]
+        fn a_placement_survives_the_store(placement in placements()) {
+            let json = serde_json::to_string(&placement).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
+        }
+    }
+
+    #[test]
+    fn a_parked_box_resumes_only_where_it_is_parked() {
+        let parked = Placement::Parked { instance: instance(1), since: Timestamp(0) };
+        let elsewhere = PlacementEvent::Place { instance: instance(2), node: node(0) };
+        assert!(parked.after(Epoch(3), &elsewhere).is_err());
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_survive_a_rewrite() {
+        let owner = BoxRef {
+            owner: crate::UserId::new("u").unwrap(),
+            name: crate::BoxName::new("dev1").unwrap(),
+            id: crate::BoxId::new("b1").unwrap(),
+        };
+        let record = BoxRecord::new(owner, VolumeId::new("v1").unwrap(), Timestamp(5));
+        let mut json = serde_json::to_value(&record).unwrap();
+        json["colour"] = "blue".into();
+        let read: BoxRecord = serde_json::from_value(json).unwrap();
+        let event = PlacementEvent::Place { instance: instance(1), node: node(1) };
+        let written = serde_json::to_value(read.after(&event).unwrap()).unwrap();
+        assert_eq!(written["colour"], "blue");
+    }
+}

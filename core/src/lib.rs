@@ -3,6 +3,7 @@
 mod clock;
 mod error;
 mod id;
+mod memory;
 mod provider;
 pub mod record;
 mod runtime;
@@ -11,6 +12,7 @@ mod store;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};
 pub use id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, SnapshotId, UserId, VolumeId};
+pub use memory::MemoryStore;
 pub use provider::{
     Attach, Attached, Detached, Device, InstanceProvider, InstanceSpec, InstanceState, InstanceView, SnapshotView,
     VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,

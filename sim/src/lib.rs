@@ -4,3 +4,4 @@
 //! backends pass the same suites as the real ones, which is why tests that use them can be believed.
 
 pub mod backend;
+pub mod conformance;

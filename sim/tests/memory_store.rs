@@ -1,4 +1,5 @@
 //! The memory store keeps every promise of the store suite.
+#![allow(clippy::unwrap_used)]
 
 use boxpool::{MemoryStore, StateStore};
 use boxpool_sim::conformance::store::StoreBench;

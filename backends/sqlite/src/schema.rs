@@ -51,3 +51,70 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::
     transaction.commit()?;
     Ok(found)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::open::prepare;
+    use crate::options::SqliteOptions;
+    use boxpool::ErrorKind;
+
+    const THREE: &[&str] = &[
+        STEPS[0],
+        "ALTER TABLE records ADD COLUMN note TEXT NOT NULL DEFAULT 'none'",
+        "CREATE INDEX by_note ON records (note); UPDATE records SET note = 'seen'",
+    ];
+
+    fn older_file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("store.db");
+        prepare(&file, &SqliteOptions::new(), &THREE[..1]).unwrap();
+        let old = Connection::open(&file).unwrap();
+        old.execute("INSERT INTO records VALUES ('things', 'p', 'r', 1, 'kept')", []).unwrap();
+        (directory, file)
+    }
+
+    #[test]
+    fn an_older_file_is_brought_up_to_date_and_keeps_its_records() {
+        let (_directory, file) = older_file();
+
+        prepare(&file, &SqliteOptions::new(), THREE).unwrap();
+
+        let now = Connection::open(&file).unwrap();
+        assert_eq!(version(&now).unwrap(), 3);
+        let row: (String, String) =
+            now.query_row("SELECT value, note FROM records", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(row, ("kept".into(), "seen".into()));
+        drop(now);
+        // Once more changes nothing; and the version that knows only the first schema refuses it now.
+        prepare(&file, &SqliteOptions::new(), THREE).unwrap();
+        let error = prepare(&file, &SqliteOptions::new(), &THREE[..1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn many_that_migrate_at_once_do_it_once() {
+        let (_directory, file) = older_file();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..6).map(|_| scope.spawn(|| prepare(&file, &SqliteOptions::new(), THREE))).collect();
+            for one in all {
+                one.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(version(&Connection::open(&file).unwrap()).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_old_version() {
+        let (_directory, file) = older_file();
+        let broken = &[THREE[0], THREE[1], "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1)"];
+
+        prepare(&file, &SqliteOptions::new(), broken).unwrap_err();
+
+        let now = Connection::open(&file).unwrap();
+        assert_eq!(version(&now).unwrap(), 1);
+        assert!(now.prepare("SELECT note FROM records").is_err());
+        assert!(now.prepare("SELECT x FROM half").is_err());
+    }
+}

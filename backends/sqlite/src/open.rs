@@ -187,25 +187,34 @@ fn inspect(file: &Path, options: &SqliteOptions, steps: &[&str]) -> Result<()> {
             );
             return Err(refused(file, why));
         }
+        // A log beside the file: others use it, or the last one died. Parts of the newest state are only in the log.
         let in_use = || with_suffix(file, "-wal").exists();
-        // Whose it is stands in the file itself from the beginning, also while others use it.
-        let seen = look_at_rest(file).and_then(|connection| {
-            check_marks(&connection, file, steps)?;
-            if options.check && !in_use() { check_pages(&connection, file) } else { Ok(()) }
-        });
-        let moved = in_use() || stamp(file).ok() != Some(before);
+        let seen = look_at_rest(file).and_then(|connection| Ok((marks(&connection)?, connection)));
+        let seen = match seen {
+            // Whose the file is stands in it from the beginning, also while others use it, so this refusal is final.
+            Ok((found, connection)) => {
+                judge(found, file, steps)?;
+                if options.check && !in_use() { check_pages(&connection, file) } else { Ok(()) }
+            }
+            Err(error) => Err(failed(OPERATION, file.display(), file, error)),
+        };
+        if in_use() {
+            // What seemed damaged may be half of a checkpoint, which the log completes.
+            return look_while_in_use(file, options, steps);
+        }
         match seen {
-            // Somebody wrote while we looked, who had no reason to wait for us.
-            Err(_) if moved && looks < LOOKS && stamp(file).ok() != Some(before) => {}
-            Err(error) => return Err(error),
-            Ok(()) if moved => return look_while_in_use(file, options, steps),
-            Ok(()) => return Ok(()),
+            // Somebody may have come, written and gone while we looked, without a reason to wait for us. The first time
+            // the file's own stamp is not believed: its clock ticks only every few milliseconds.
+            Err(_) if looks == 1 || (looks < LOOKS && stamp(file).ok() != Some(before)) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            seen => return seen,
         }
     }
 }
 
 /// Opens the file as if nobody could change it: takes no locks and makes no files beside it.
-fn look_at_rest(file: &Path) -> Result<Connection> {
+fn look_at_rest(file: &Path) -> rusqlite::Result<Connection> {
     let mut address = String::from("file:");
     for byte in file.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
@@ -216,7 +225,7 @@ fn look_at_rest(file: &Path) -> Result<Connection> {
     }
     address.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(address, flags).map_err(|error| failed(OPERATION, file.display(), file, error))
+    Connection::open_with_flags(address, flags)
 }
 
 /// The same look by way of the log that other processes write, or that one left when it died.
@@ -225,18 +234,26 @@ fn look_while_in_use(file: &Path, options: &SqliteOptions, steps: &[&str]) -> Re
     let connection = plain(file, options.lock_wait).map_err(fail)?;
     // Else closing this connection as the last one would write to the file.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
-    check_marks(&connection, file, steps)?;
+    judge(marks(&connection).map_err(fail)?, file, steps)?;
     if options.check { check_pages(&connection, file) } else { Ok(()) }
 }
 
-fn check_marks(connection: &Connection, file: &Path, steps: &[&str]) -> Result<()> {
-    let fail = |error| failed(OPERATION, file.display(), file, error);
-    let application = schema::application(connection).map_err(fail)?;
+/// The marks that tell whose the file is, and of which version.
+struct Marks {
+    application: i32,
+    version: i64,
+}
+
+fn marks(connection: &Connection) -> rusqlite::Result<Marks> {
+    Ok(Marks { application: schema::application(connection)?, version: schema::version(connection)? })
+}
+
+fn judge(Marks { application, version: found }: Marks, file: &Path, steps: &[&str]) -> Result<()> {
     if application != APPLICATION_ID {
         let why = format!("{} belongs to another program; name another file", file.display());
         return Err(refused(file, why));
     }
-    let (found, known) = (schema::version(connection).map_err(fail)?, schema::newest(steps));
+    let known = schema::newest(steps);
     if found > known {
         let why = format!(
             "{} has schema {found}, and this version knows schemas up to {known}; use the newer version of boxpool",

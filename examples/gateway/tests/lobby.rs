@@ -17,7 +17,7 @@ async fn a_fresh_key_registers_and_every_command_answers_in_json_too() {
     let made = bench.run("gateway", &["spinup", "dev1", "--json"]).await.json();
     assert_eq!(made["name"], "dev1");
     assert!(made["connect"].as_str().unwrap().ends_with("dev1@127.0.0.1"), "{made}");
-    let listed = bench.run("gateway", &["--json", "list"]).await.json();
+    let listed = bench.run("gateway", &["list", "--json"]).await.json();
     assert_eq!((&listed["boxes"][0]["name"], &listed["boxes"][0]["state"]), (&"dev1".into(), &"detached".into()));
     assert_eq!(bench.run("gateway", &["version", "--json"]).await.json()["name"], "boxpool-gateway");
     assert_eq!(bench.run("gateway", &["status", "--json"]).await.json()["instances"], 4);

@@ -6,7 +6,7 @@ use crate::lobby::{self, Reply};
 use crate::proxy::session::{self, Preamble, Start};
 use crate::user::UserSide;
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelMsg};
+use russh::{Channel, ChannelMsg, ChannelReadHalf};
 use std::sync::Arc;
 
 /// Serves one session channel to its end.
@@ -37,16 +37,27 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                 Start::Shell => None,
                 Start::Exec(line) => Some(line.as_slice()),
             };
-            match lobby::run(&connection, command).await {
+            // What a client sends to a command of the gateway is read and forgotten.
+            let reply = tokio::select! {
+                reply = lobby::run(&connection, command) => reply,
+                () = skip(&mut input) => return user.close().await,
+            };
+            match reply {
                 Reply::Say { stdout, stderr, code } => {
-                    user.success().await;
-                    if let Some(text) = stdout {
-                        user.print(&text).await;
+                    let saying = async {
+                        user.success().await;
+                        if let Some(text) = stdout {
+                            user.print(&text).await;
+                        }
+                        if let Some(line) = stderr {
+                            user.stderr_line(&line).await;
+                        }
+                        user.finish(code as u32).await;
+                    };
+                    tokio::select! {
+                        () = saying => return,
+                        () = skip(&mut input) => return user.close().await,
                     }
-                    if let Some(line) = stderr {
-                        user.stderr_line(&line).await;
-                    }
-                    return user.finish(code as u32).await;
                 }
                 Reply::Connect { name, command } => match connection.hold(&name) {
                     Ok(hold) => {
@@ -60,6 +71,11 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
         Err(refusal) => return refuse(&user, &refusal).await,
     };
     session::run(&connection, hold, &user, &mut input, preamble, start).await;
+}
+
+/// Reads until the channel is closed.
+async fn skip(input: &mut ChannelReadHalf) {
+    while !matches!(input.wait().await, None | Some(ChannelMsg::Close)) {}
 }
 
 async fn refuse(user: &UserSide, refusal: &Refusal) {

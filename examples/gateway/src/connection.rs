@@ -15,9 +15,10 @@ use crate::limits::Permit;
 use crate::lobby;
 use crate::login;
 use crate::plain::plain;
+use crate::proxy::backlog::Pressure;
 use crate::proxy::session::Start;
 use crate::server::Gateway;
-use crate::upstream::{DialError, Openings, Upstream};
+use crate::upstream::{Back, DialError, Openings, Upstream};
 use boxpool::{BoxName, Endpoint, Report};
 use russh::keys::PublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
@@ -48,6 +49,8 @@ pub struct Connection {
     channels: AtomicUsize,
     idle_since: Mutex<Instant>,
     permit: Mutex<Option<Permit>>,
+    /// Whether what the user says piles up.
+    pub pressure: Pressure,
     /// Ports and sockets in boxes that are forwarded to the user.
     pub forwards: Forwards,
 }
@@ -80,6 +83,7 @@ impl Connection {
             channels: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
             permit: Mutex::new(Some(permit)),
+            pressure: Pressure::default(),
             forwards: Forwards::default(),
         }
     }
@@ -177,8 +181,9 @@ impl Connection {
     pub async fn dial(&self, endpoint: &Endpoint, openings: Openings) -> Result<Upstream, DialError> {
         let gone = || DialError::Unreachable("the user has left".into());
         let handle = self.handle.get().ok_or_else(gone)?.clone();
+        let back = Back { handle, pressure: self.pressure.clone() };
         let _permit = self.dials.acquire().await.map_err(|_| gone())?;
-        self.gateway.dialer.dial(endpoint, handle, openings).await
+        self.gateway.dialer.dial(endpoint, back, openings).await
     }
 
     /// Counts a channel until the guard is dropped; `None` when there are too many.
@@ -350,6 +355,15 @@ impl Handler for Visitor {
         let target = crate::forward::Target::Socket { path: path.to_owned() };
         let work = crate::forward::connect(Arc::clone(&self.connection), channel, reply, target);
         self.connection.spawn(guard, work);
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.connection.pressure.window()
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.connection.pressure.brake(data.len()).await;
         Ok(())
     }
 

@@ -48,9 +48,9 @@ pub enum Target {
 pub async fn connect(connection: Arc<Connection>, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
     let opened = open(&connection, &target).await;
     match opened {
-        Ok((_upstream, _hold, to)) => {
+        Ok((upstream, _hold, to)) => {
             reply.accept().await;
-            relay(channel, to).await;
+            relay((channel, connection.pressure.clone()), (to, upstream.pressure.clone())).await;
         }
         Err(failure) => reply.reject(failure).await,
     }

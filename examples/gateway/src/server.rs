@@ -10,6 +10,7 @@ use crate::boxes::Boxes;
 use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
 use crate::limits::{Activity, Permit, PreAuth};
+use crate::proxy::backlog::WINDOW;
 use crate::upstream::{CHANNEL_BUFFER, Dialer};
 use futures::FutureExt;
 use russh::keys::PrivateKey;
@@ -165,6 +166,7 @@ impl Gateway {
             keys: vec![host_key],
             preferred: preferred(),
             max_auth_attempts: crate::auth::OFFERS_MAX,
+            window_size: WINDOW,
             channel_buffer_size: CHANNEL_BUFFER,
             // A quiet shell is not a dead one; keepalives find dead peers.
             inactivity_timeout: None,

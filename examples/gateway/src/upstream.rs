@@ -7,11 +7,12 @@
 
 use crate::algorithms::preferred;
 use crate::closer::{Closable, Closer};
+use crate::proxy::backlog::{Pressure, WINDOW};
 use crate::proxy::relay::relay;
 use boxpool::{Endpoint, EndpointAddress};
 use russh::client::{ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, ChannelOpenFailure, SshId, server};
+use russh::{Channel, ChannelId, ChannelOpenFailure, SshId, server};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +58,18 @@ pub struct Openings {
 pub struct Upstream {
     /// The SSH library's handle.
     pub handle: Handle<BoxSide>,
+    /// Whether what the box says piles up.
+    pub pressure: Pressure,
     closer: Closer,
+}
+
+/// Where the box's own openings lead.
+#[derive(Clone)]
+pub struct Back {
+    /// The user's connection.
+    pub handle: server::Handle,
+    /// Whether what the user says piles up.
+    pub pressure: Pressure,
 }
 
 impl Drop for Upstream {
@@ -88,6 +100,7 @@ impl Dialer {
         let config = Config {
             client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION")))),
             preferred: preferred(),
+            window_size: WINDOW,
             channel_buffer_size: CHANNEL_BUFFER,
             inactivity_timeout: None,
             keepalive_interval: Some(keepalive),
@@ -103,12 +116,7 @@ impl Dialer {
     ///
     /// # Errors
     /// What stood in the way.
-    pub async fn dial(
-        &self,
-        endpoint: &Endpoint,
-        user: server::Handle,
-        openings: Openings,
-    ) -> Result<Upstream, DialError> {
+    pub async fn dial(&self, endpoint: &Endpoint, user: Back, openings: Openings) -> Result<Upstream, DialError> {
         let deadline = tokio::time::Instant::now() + self.limit;
         let mut pause = Duration::from_millis(10);
         loop {
@@ -128,12 +136,7 @@ impl Dialer {
         }
     }
 
-    async fn attempt(
-        &self,
-        endpoint: &Endpoint,
-        user: server::Handle,
-        openings: Openings,
-    ) -> Result<Upstream, DialError> {
+    async fn attempt(&self, endpoint: &Endpoint, user: Back, openings: Openings) -> Result<Upstream, DialError> {
         let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
         let pinned = PublicKey::from_openssh(&endpoint.host_key)
             .map_err(|error| unreachable(&format!("its host key is not known: {error}")))?;
@@ -149,7 +152,15 @@ impl Dialer {
         };
         let closer = Closer::default();
         let wrong_key = Arc::new(AtomicBool::new(false));
-        let side = BoxSide { pinned, wrong_key: Arc::clone(&wrong_key), user, openings, closer: closer.clone() };
+        let pressure = Pressure::default();
+        let side = BoxSide {
+            pinned,
+            wrong_key: Arc::clone(&wrong_key),
+            user,
+            pressure: pressure.clone(),
+            openings,
+            closer: closer.clone(),
+        };
         // From here on a failure, or a dropped future, ends the stream.
         let guard = CloseOnDrop(Some(closer));
         let connected =
@@ -164,7 +175,7 @@ impl Dialer {
         if !login.success() {
             return Err(DialError::LoginRefused(endpoint.login.clone()));
         }
-        Ok(Upstream { handle, closer: guard.keep() })
+        Ok(Upstream { handle, pressure, closer: guard.keep() })
     }
 }
 
@@ -195,7 +206,8 @@ impl Drop for CloseOnDrop {
 pub struct BoxSide {
     pinned: PublicKey,
     wrong_key: Arc<AtomicBool>,
-    user: server::Handle,
+    user: Back,
+    pressure: Pressure,
     openings: Openings,
     closer: Closer,
 }
@@ -213,13 +225,13 @@ impl BoxSide {
     where
         F: Future<Output = Result<Channel<server::Msg>, russh::Error>> + Send + 'static,
     {
-        let closer = self.closer.clone();
+        let (closer, to_user, to_box) = (self.closer.clone(), self.user.pressure.clone(), self.pressure.clone());
         tokio::spawn(async move {
             match open.await {
                 Ok(user) => {
                     reply.accept().await;
                     tokio::select! {
-                        () = relay(user, channel) => {}
+                        () = relay((user, to_user), (channel, to_box)) => {}
                         () = closer.closed() => {}
                     }
                 }
@@ -238,6 +250,20 @@ impl Handler for BoxSide {
         Ok(matches)
     }
 
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.pressure.window()
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.pressure.brake(data.len()).await;
+        Ok(())
+    }
+
+    async fn extended_data(&mut self, _: ChannelId, _: u32, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.pressure.brake(data.len()).await;
+        Ok(())
+    }
+
     async fn server_channel_open_agent_forward(
         &mut self,
         channel: Channel<Msg>,
@@ -245,7 +271,7 @@ impl Handler for BoxSide {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         if self.openings.agent {
-            let user = self.user.clone();
+            let user = self.user.handle.clone();
             self.join(channel, reply, async move { user.channel_open_agent().await });
         }
         Ok(()) // dropping the reply refuses
@@ -260,7 +286,7 @@ impl Handler for BoxSide {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         if self.openings.x11 {
-            let (user, address) = (self.user.clone(), address.to_owned());
+            let (user, address) = (self.user.handle.clone(), address.to_owned());
             self.join(channel, reply, async move { user.channel_open_x11(address, port).await });
         }
         Ok(())
@@ -277,7 +303,7 @@ impl Handler for BoxSide {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         if self.openings.forwarded {
-            let (user, address, from) = (self.user.clone(), address.to_owned(), from.to_owned());
+            let (user, address, from) = (self.user.handle.clone(), address.to_owned(), from.to_owned());
             self.join(channel, reply, async move {
                 user.channel_open_forwarded_tcpip(address, port, from, from_port).await
             });
@@ -293,7 +319,7 @@ impl Handler for BoxSide {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         if self.openings.forwarded {
-            let (user, path) = (self.user.clone(), path.to_owned());
+            let (user, path) = (self.user.handle.clone(), path.to_owned());
             self.join(channel, reply, async move { user.channel_open_forwarded_streamlocal(path).await });
         }
         Ok(())

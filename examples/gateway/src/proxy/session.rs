@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! requests gathered ──► box comes up (progress shown) ──► dialled, requests repeated ──► bytes both ways ──► end
-//!        │                     │ input is kept, up to a bound                                    │
+//!        │                     │ input is kept                                               │
 //!        └─ the user leaves ◄──┴──────────────────────── the user leaves: the box's side is closed ┘
 //! ```
 //! When the gateway dies here the user's connection breaks, the box's SSH server hangs the session up as it does for
@@ -11,6 +11,7 @@
 use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::hold::{Hold, HoldState};
+use crate::proxy::backlog::{Backlog, Closed, Next};
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::user::UserSide;
 use boxpool::Endpoint;
@@ -18,13 +19,18 @@ use russh::client::Msg as BoxMsg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
-/// Input kept while the box comes up; a client that sends more waits.
-const EARLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long an end of output waits for the exit status that mostly follows at once.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the box may take to answer an opened channel or a request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the box may take to read what a user sent before leaving.
+const TAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the box may take to close a channel its user has closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -119,40 +125,14 @@ impl Preamble {
     }
 }
 
-/// Input that came before the box was ready.
-#[derive(Default)]
-struct Early {
-    messages: VecDeque<ChannelMsg>,
-    bytes: usize,
-}
-
-impl Early {
-    fn push(&mut self, message: ChannelMsg) {
-        self.bytes += 64; // what the message itself takes
-        if let ChannelMsg::Data { data } = &message {
-            self.bytes += data.len();
-        }
-        self.messages.push_back(message);
-    }
-
-    fn has_room(&self) -> bool {
-        self.bytes < EARLY_BYTES_MAX
-    }
-}
-
 /// A started session in a box.
 struct Started {
     // Ends the connection to the box when dropped, so it lives as long as the session.
-    _upstream: Upstream,
-    output: Output,
-    input: ChannelWriteHalf<BoxMsg>,
-}
-
-/// What the box says.
-struct Output {
-    /// What it said before it answered the start.
-    early: VecDeque<ChannelMsg>,
+    upstream: Upstream,
     read: ChannelReadHalf,
+    input: ChannelWriteHalf<BoxMsg>,
+    /// What the box said before it answered the start.
+    said: VecDeque<ChannelMsg>,
 }
 
 /// Runs `start` in the box and hands everything to and fro until it ends.
@@ -164,37 +144,91 @@ pub async fn run(
     preamble: Preamble,
     start: Start,
 ) {
-    let mut early = Early::default();
-    let coming = bring_up(connection, hold, user, &preamble, &start);
-    tokio::pin!(coming);
-    let started = loop {
-        tokio::select! {
-            started = &mut coming => break started,
-            message = input.wait(), if early.has_room() => match message {
-                None | Some(ChannelMsg::Close) => return user.close().await,
-                // In a raw terminal the client sends the key itself; nobody else is there yet to receive it.
-                Some(ChannelMsg::Data { data }) if preamble.pty.is_some() && data.contains(&0x03) => {
-                    break Err(Refusal::new(ExitCode::Interrupted, "given up"));
-                }
-                Some(message) => early.push(message),
-            },
+    let typed = Backlog::new(connection.pressure.clone());
+    let facts = Facts::default();
+    let terminal = preamble.pty.is_some();
+    let reading = typed.fill(input, |message| facts.notice(message, terminal));
+    let serving = serve(connection, hold, user, &typed, &facts, &preamble, &start);
+    tokio::pin!(reading, serving);
+    tokio::select! {
+        () = &mut serving => return,
+        _ = &mut reading => {}
+    }
+    // The user has closed the channel; nobody can be told anything any more.
+    facts.left.notify_one();
+    serving.await;
+}
+
+/// What is seen of the user's messages as they come, before they are handed on.
+#[derive(Default)]
+struct Facts {
+    interrupted: Notify,
+    input_ended: AtomicBool,
+    left: Notify,
+}
+
+impl Facts {
+    fn notice(&self, message: &ChannelMsg, terminal: bool) {
+        match message {
+            // In a raw terminal the client sends the key itself.
+            ChannelMsg::Data { data } if terminal && data.contains(&0x03) => self.interrupted.notify_one(),
+            ChannelMsg::Eof => self.input_ended.store(true, Ordering::Release),
+            _ => {}
         }
+    }
+}
+
+async fn serve(
+    connection: &Arc<Connection>,
+    hold: Arc<Hold>,
+    user: &UserSide,
+    typed: &Backlog,
+    facts: &Facts,
+    preamble: &Preamble,
+    start: &Start,
+) {
+    let started = tokio::select! {
+        started = bring_up(connection, hold, user, preamble, start) => started,
+        // Nobody else is there yet to receive the key.
+        () = facts.interrupted.notified() => Err(Refusal::new(ExitCode::Interrupted, "given up")),
+        () = facts.left.notified() => return user.close().await,
     };
     // The hold goes on in `_hold`: the box stays up while this session runs.
     let (mut started, _hold) = match started {
         Ok(started) => started,
-        Err(refusal) => return refuse(user, &start, &refusal).await,
+        Err(refusal) => return refuse(user, start, &refusal).await,
     };
     user.success().await;
-    let leaving = tokio::select! {
-        ended = to_user(&mut started.output, user) => return finish(user, ended).await,
-        () = to_box(early.messages, input, &started.input) => started.input.close().await,
-    };
-    // The user closed the channel. The box gets a moment to end it properly.
-    if leaving.is_ok() {
-        let _ = tokio::time::timeout(CLOSE_LIMIT, to_user(&mut started.output, user)).await;
+    let said = Backlog::new(started.upstream.pressure.clone());
+    for message in started.said.drain(..) {
+        said.push(message);
     }
-    user.close().await;
+    let reading = async {
+        said.fill(&mut started.read, |_| {}).await;
+        std::future::pending::<()>().await; // the end is handed on behind everything said before
+    };
+    let handing = async {
+        let to_user = to_user(&said, user, facts);
+        tokio::pin!(to_user);
+        // Once the user has closed the channel, what they sent before gets some time to be taken.
+        let leaving = async {
+            facts.left.notified().await;
+            tokio::time::sleep(TAKE_LIMIT).await;
+        };
+        tokio::select! {
+            ended = &mut to_user => return finish(user, ended).await,
+            () = to_box(typed, &started.input) => {}
+            () = leaving => {}
+        }
+        if started.input.close().await.is_ok() {
+            let _ = tokio::time::timeout(CLOSE_LIMIT, &mut to_user).await;
+        }
+        user.close().await;
+    };
+    tokio::select! {
+        () = reading => {}
+        () = handing => {}
+    }
 }
 
 /// Says why nothing was started. A subsystem's client expects a failed request, everybody else an exit code.
@@ -307,7 +341,7 @@ async fn begin(upstream: Upstream, user: &UserSide, preamble: &Preamble, start: 
     }
     .map_err(lost)?;
     if answer(&mut read, &mut said).await? {
-        Ok(Started { _upstream: upstream, output: Output { early: said, read }, input: write })
+        Ok(Started { upstream, read, input: write, said })
     } else {
         Err(Refusal::new(ExitCode::Failed, "the box refused to start it"))
     }
@@ -346,52 +380,62 @@ async fn finish(user: &UserSide, ended: Ended) {
 }
 
 /// Hands everything the box says to the user, in order.
-async fn to_user(output: &mut Output, user: &UserSide) -> Ended {
-    let mut told = false;
+///
+/// An end of output is held back until the exit status: a client that has ended its input as well closes the channel
+/// as soon as it sees that end, and what it is told after that is lost.
+async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
+    let (mut told, mut held) = (false, false);
     loop {
-        let message = match output.early.pop_front() {
-            Some(message) => message,
-            None => match output.read.wait().await {
-                Some(message) => message,
-                None => return Ended::Broken { told },
-            },
+        let next = if held && !facts.input_ended.load(Ordering::Acquire) {
+            match tokio::time::timeout(STATUS_LIMIT, said.next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    // The program runs on without output, and its user may wait for just this end.
+                    user.eof().await;
+                    held = false;
+                    continue;
+                }
+            }
+        } else {
+            said.next().await
         };
-        match message {
-            ChannelMsg::Data { data } => user.stdout(data).await,
-            ChannelMsg::ExtendedData { data, ext } => user.extended(ext, data).await,
-            ChannelMsg::Eof => user.eof().await,
-            ChannelMsg::ExitStatus { exit_status } => {
+        if held && !matches!(next, Next::Data(..)) {
+            user.eof().await;
+            held = false;
+        }
+        match next {
+            Next::Data(None, data) => user.stdout(data).await,
+            Next::Data(Some(stream), data) => user.extended(stream, data).await,
+            Next::Message(ChannelMsg::Eof) => held = true,
+            Next::Message(ChannelMsg::ExitStatus { exit_status }) => {
                 told = true;
                 user.exit_status(exit_status).await;
             }
-            ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, lang_tag } => {
+            Next::Message(ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, lang_tag }) => {
                 told = true;
                 user.exit_signal(signal_name, core_dumped, error_message, lang_tag).await;
             }
-            ChannelMsg::XonXoff { client_can_do } => user.xon_xoff(client_can_do).await,
-            ChannelMsg::Close => return Ended::Closed,
-            _ => {}
+            Next::Message(ChannelMsg::XonXoff { client_can_do }) => user.xon_xoff(client_can_do).await,
+            Next::Message(_) => {}
+            Next::Closed(Closed::Properly) => return Ended::Closed,
+            Next::Closed(Closed::Broken) => return Ended::Broken { told },
         }
     }
 }
 
 /// Hands everything the user says to the box, until the user closes the channel.
-async fn to_box(mut early: VecDeque<ChannelMsg>, input: &mut ChannelReadHalf, to: &ChannelWriteHalf<BoxMsg>) {
+async fn to_box(typed: &Backlog, to: &ChannelWriteHalf<BoxMsg>) {
     loop {
-        let message = match early.pop_front() {
-            Some(message) => Some(message),
-            None => input.wait().await,
-        };
         // A send fails when the connection to the box broke; the other direction notices that and ends the session.
-        let _ = match message {
-            Some(ChannelMsg::Data { data }) => to.data_bytes(data).await,
-            Some(ChannelMsg::Eof) => to.eof().await,
-            Some(ChannelMsg::Signal { signal }) => to.signal(signal).await,
-            Some(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
+        let _ = match typed.next().await {
+            Next::Data(None, data) => to.data_bytes(data).await,
+            Next::Message(ChannelMsg::Eof) => to.eof().await,
+            Next::Message(ChannelMsg::Signal { signal }) => to.signal(signal).await,
+            Next::Message(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
                 to.window_change(col_width, row_height, pix_width, pix_height).await
             }
-            Some(ChannelMsg::Close) | None => return,
-            Some(_) => Ok(()),
+            Next::Data(Some(_), _) | Next::Message(_) => Ok(()),
+            Next::Closed(_) => return,
         };
     }
 }

@@ -3,7 +3,7 @@
 //! Each box is an `sshd` process of its own with its own host key, so everything is proxied to the real thing without a
 //! virtual machine.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use async_trait::async_trait;
 use boxpool::{BoxName, Endpoint, EndpointAddress, Error, ErrorKind, Result, Timestamp, UserId};
@@ -107,7 +107,7 @@ impl FakeBoxes {
         let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (here, keys) = (dir.display(), self.dir.join("box_key.pub"));
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {here}/host\nAuthorizedKeysFile {}\nStrictModes no\n\
+            "Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {here}/host\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              AllowAgentForwarding yes\nAllowTcpForwarding yes\nAllowStreamLocalForwarding yes\nGatewayPorts no\n\
              X11Forwarding no\nAcceptEnv *\nMaxStartups 100\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\n\
@@ -312,9 +312,10 @@ impl Bench {
     /// An `ssh` command as the user with `key`.
     pub fn ssh_as(&self, key: &str, login: &str, args: &[&str]) -> Command {
         let mut command = Command::new("ssh");
-        command.args(self.options(key)).args(["-p", &self.port.to_string(), "-l", login]);
+        // The first value of an option wins, so the test's own come first.
         let (flags, words): (Vec<&str>, Vec<&str>) = split_flags(args);
-        command.args(flags).arg("127.0.0.1").args(words);
+        command.args(flags).args(self.options(key)).args(["-p", &self.port.to_string(), "-l", login]);
+        command.arg("127.0.0.1").args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

@@ -39,6 +39,9 @@ impl Drop for LastHandle {
     }
 }
 
+/// How long after the deadline a connect waits for the exact reason.
+const REASON_GRACE: Duration = Duration::from_millis(500);
+
 /// Sets up a [`Pool`].
 pub struct PoolBuilder {
     store: Arc<dyn StateStore>,
@@ -316,8 +319,10 @@ impl Pool {
             progress.into_iter().for_each(|progress| actor.watch(progress));
             actor.send(message);
         });
-        // A step that is under way at the deadline goes on for whoever comes next; this caller is told in time.
-        let answer = tokio::time::timeout_at(deadline, self.answered("connect to box", &key.1, answer)).await;
+        // Who waits for capacity or for another node is refused by the box's own task at the deadline, with the reason. A
+        // step that is under way then goes on for whoever comes next, and this caller is told soon after.
+        let answer =
+            tokio::time::timeout_at(deadline + REASON_GRACE, self.answered("connect to box", &key.1, answer)).await;
         let arrival = answer.unwrap_or_else(|_| {
             let detail = format!("it did not come up within {limit:?}; try again");
             Err(Error::new(ErrorKind::TimedOut, "connect to box", &key.1).with_detail(detail))

@@ -3,10 +3,10 @@
 //! [`Boxes`] is implemented for [`boxpool::Pool`] by a thin adapter; tests implement it with SSH servers of their own.
 
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, Result, Timestamp, UserId};
+use boxpool::{BoxName, Endpoint, Epoch, Progress, Result, Timestamp, UserId};
 use serde::Serialize;
-use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// One box, as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,19 +23,20 @@ pub struct BoxSummary {
 
 /// How the pool does, as any user may see it: numbers only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct PoolStatus {
-    /// Instances in all.
-    pub instances: usize,
+pub struct PoolNumbers {
     /// Instances that could take a box now.
     pub instances_free: usize,
     /// Volumes that could become a box now.
     pub volumes_free: usize,
-    /// Callers waiting for an instance.
+    /// Boxes that are suspended and keep their instance.
+    pub parked: usize,
+    /// Connects that wait for an instance.
     pub waiting: usize,
+    /// Gateways of this pool that live.
+    pub gateways: usize,
+    /// Whether this gateway is stopping.
+    pub draining: bool,
 }
-
-/// Told what a connect is waiting for, one sentence at a time.
-pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 
 /// The operations on boxes.
 #[async_trait]
@@ -52,22 +53,26 @@ pub trait Boxes: Send + Sync + 'static {
     /// Deletes a box and everything in it. `NotFound` when there is none.
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()>;
 
-    /// Brings a box up, or joins it where it runs, within `limit`.
-    ///
-    /// Dropping the future gives the wait up.
-    async fn connect(
-        &self,
-        owner: &UserId,
-        name: &BoxName,
-        limit: Duration,
-        progress: Progress,
-    ) -> Result<Box<dyn BoxSession>>;
+    /// Brings a box up, or joins it where it runs. Dropping the future gives the wait up.
+    async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>>;
 
     /// How the pool does.
-    async fn status(&self) -> Result<PoolStatus>;
+    async fn status(&self) -> Result<PoolNumbers>;
+}
 
-    /// Takes no more work, suspends what this process runs, and returns when that is done or `limit` has passed.
-    async fn drain(&self, limit: Duration) -> Result<()>;
+/// A wish to be connected to a box.
+#[derive(Debug)]
+pub struct Wish {
+    /// Whose box.
+    pub owner: UserId,
+    /// Which.
+    pub name: BoxName,
+    /// How long it may take, waiting for room included.
+    pub limit: Duration,
+    /// Where to tell what is being waited for.
+    pub progress: watch::Sender<Progress>,
+    /// The endpoint of this epoch did not answer: look before handing it out again.
+    pub distrust: Option<Epoch>,
 }
 
 /// One use of a running box. Dropping it leaves a note; giving it back properly is [`BoxSession::release`].
@@ -76,6 +81,12 @@ pub trait BoxSession: Send + Sync + 'static {
     /// Where the box's SSH server is, and its host key.
     fn endpoint(&self) -> &Endpoint;
 
-    /// Gives the session back. `reached` is false when the box's SSH server did not answer, so that the pool looks.
-    async fn release(self: Box<Self>, reached: bool) -> Result<()>;
+    /// In which epoch: [`Wish::distrust`] names it when the endpoint does not answer.
+    fn epoch(&self) -> Epoch;
+
+    /// Returns when the box of this session is known to be gone: deleted, lost, or taken elsewhere.
+    async fn ended(&self);
+
+    /// Gives the session back.
+    async fn release(self: Box<Self>);
 }

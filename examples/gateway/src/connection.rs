@@ -19,7 +19,7 @@ use crate::proxy::backlog::Pressure;
 use crate::proxy::session::Start;
 use crate::server::Gateway;
 use crate::upstream::{Back, DialError, Openings, Upstream};
-use boxpool::{BoxName, Endpoint, Report};
+use boxpool::{BoxName, Endpoint, Epoch, Report};
 use russh::keys::PublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty};
@@ -119,6 +119,14 @@ impl Connection {
     /// # Errors
     /// Before the login is complete.
     pub fn hold(&self, name: &BoxName) -> Result<Arc<Hold>, Refusal> {
+        self.hold_anew(name, None)
+    }
+
+    /// The same after the box of `distrust` did not answer.
+    ///
+    /// # Errors
+    /// Before the login is complete.
+    pub fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
         let owner = self.account()?.id.clone();
         let mut holds = lock(&self.holds);
         if let Some(hold) = holds.get(name).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
@@ -130,6 +138,7 @@ impl Connection {
             owner,
             name.clone(),
             gateway.settings.connect_limit,
+            distrust,
             gateway.activity.begin(),
         );
         holds.insert(name.clone(), Arc::downgrade(&hold));

@@ -50,7 +50,8 @@ pub async fn connect(connection: Arc<Connection>, channel: Channel<Msg>, reply: 
     match opened {
         Ok((upstream, _hold, to)) => {
             reply.accept().await;
-            relay((channel, connection.pressure.clone()), (to, upstream.pressure.clone())).await;
+            let (from_user, from_box) = (connection.pressure.clone(), upstream.pressure.clone());
+            relay((channel, from_user), (to, from_box), upstream.ended()).await;
         }
         Err(failure) => reply.reject(failure).await,
     }
@@ -88,7 +89,14 @@ async fn own_box(connection: &Connection) -> Result<Arc<Hold>, Refusal> {
 
 /// What is forwarded from boxes to the user of one connection.
 #[derive(Default)]
-pub struct Forwards(Mutex<BTreeMap<Place, Forward>>);
+pub struct Forwards(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    open: BTreeMap<Place, Forward>,
+    /// Taken back, but connections that came through them may still be open.
+    cancelled: Vec<Forward>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -102,30 +110,31 @@ struct Forward {
 }
 
 impl Forwards {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Forward>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends all of them.
     pub fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Kept::default();
     }
 
     /// Ends the forward of a port; `false` when there is none.
     pub async fn cancel_tcp(&self, address: &str, port: u32) -> bool {
-        let forward = self.lock().remove(&Place::Tcp(address.to_owned(), port));
+        let forward = self.lock().open.remove(&Place::Tcp(address.to_owned(), port));
         let Some(forward) = forward else { return false };
-        // The box closes the port at the latest when the connection ends, which is now.
-        let _ = tokio::time::timeout(ANSWER_LIMIT, forward.upstream.handle.cancel_tcpip_forward(address, port)).await;
-        true
+        let done = answer(forward.upstream.handle.cancel_tcpip_forward(address, port)).await.is_ok();
+        self.lock().cancelled.push(forward);
+        done
     }
 
     /// Ends the forward of a socket; `false` when there is none.
     pub async fn cancel_socket(&self, path: &str) -> bool {
-        let forward = self.lock().remove(&Place::Socket(path.to_owned()));
+        let forward = self.lock().open.remove(&Place::Socket(path.to_owned()));
         let Some(forward) = forward else { return false };
-        let _ = tokio::time::timeout(ANSWER_LIMIT, forward.upstream.handle.cancel_streamlocal_forward(path)).await;
-        true
+        let done = answer(forward.upstream.handle.cancel_streamlocal_forward(path)).await.is_ok();
+        self.lock().cancelled.push(forward);
+        done
     }
 }
 
@@ -153,7 +162,11 @@ pub async fn listen_socket(connection: &Arc<Connection>, path: &str) -> Result<(
 }
 
 async fn prepare(connection: &Arc<Connection>) -> Result<(Upstream, Arc<Hold>), Refusal> {
-    if connection.forwards.lock().len() >= FORWARDS_MAX {
+    let many = {
+        let kept = connection.forwards.lock();
+        kept.open.len() + kept.cancelled.len() >= FORWARDS_MAX
+    };
+    if many {
         return Err(Refusal::new(ExitCode::Failed, format!("one connection forwards at most {FORWARDS_MAX} ports")));
     }
     let hold = own_box(connection).await?;
@@ -173,7 +186,7 @@ async fn answer<T>(asked: impl Future<Output = Result<T, russh::Error>>) -> Resu
 }
 
 fn keep(connection: &Connection, place: Place, upstream: Upstream, hold: Arc<Hold>) {
-    connection.forwards.lock().insert(place, Forward { upstream, _hold: hold });
+    connection.forwards.lock().open.insert(place, Forward { upstream, _hold: hold });
     if connection.closer.is_closed() {
         connection.forwards.clear(); // the connection ended meanwhile
     }

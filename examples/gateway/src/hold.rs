@@ -1,29 +1,26 @@
 //! A hold keeps a box up for one SSH connection: one pool session, shared by all channels that use the box.
 //!
 //! The hold's task asks the pool for the session, tells every watcher how far it is, keeps the session while anyone has
-//! the hold, and gives it back when the last one let go. When the process dies the pool's own expiry does that.
+//! the hold, and gives it back when the last one let go. When the process dies the pool notices that by itself.
 
-use crate::boxes::{Boxes, Progress};
+use crate::boxes::{Boxes, Wish};
 use crate::exit::{ExitCode, Refusal};
 use crate::limits::Running;
-use boxpool::{BoxName, Endpoint, Report, UserId};
+use boxpool::{BoxName, Endpoint, Epoch, Progress, Report, UserId};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long giving a session back may take; after that the pool's expiry does it.
+/// How long giving a session back may take; the pool finds one that was not given back by itself.
 const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How far the box is.
+/// How the connect ended.
 #[derive(Debug, Clone)]
-pub enum HoldState {
-    /// It is coming up; a sentence says what it waits for.
-    Coming(Option<String>),
-    /// It is up.
-    Ready(Arc<Endpoint>),
-    /// It could not be had.
+enum Outcome {
+    Coming,
+    Up(Arc<Endpoint>, Epoch),
     Failed(Refusal),
 }
 
@@ -31,23 +28,34 @@ pub enum HoldState {
 #[derive(Debug)]
 pub struct Hold {
     name: BoxName,
-    state: watch::Receiver<HoldState>,
-    unreachable: Arc<AtomicBool>,
+    progress: watch::Receiver<Progress>,
+    outcome: watch::Receiver<Outcome>,
+    spent: Arc<AtomicBool>,
     _held: mpsc::Sender<Infallible>,
 }
 
 impl Hold {
-    /// Begins to bring the box up. `running` is dropped when the session has been given back.
-    pub fn take(boxes: Arc<dyn Boxes>, owner: UserId, name: BoxName, limit: Duration, running: Running) -> Arc<Self> {
-        let (told, state) = watch::channel(HoldState::Coming(None));
+    /// Begins to bring the box up. `distrust` is the epoch of an earlier hold whose box did not answer. `running` is
+    /// dropped when the session has been given back.
+    pub fn take(
+        boxes: Arc<dyn Boxes>,
+        owner: UserId,
+        name: BoxName,
+        limit: Duration,
+        distrust: Option<Epoch>,
+        running: Running,
+    ) -> Arc<Self> {
+        let (progress_told, progress) = boxpool::progress();
+        let (told, outcome) = watch::channel(Outcome::Coming);
         let (held, let_go) = mpsc::channel(1);
-        let unreachable = Arc::new(AtomicBool::new(false));
-        let kept = keep(boxes, owner, name.clone(), limit, told, let_go, Arc::clone(&unreachable));
+        let spent = Arc::new(AtomicBool::new(false));
+        let wish = Wish { owner, name: name.clone(), limit, progress: progress_told, distrust };
+        let kept = keep(boxes, wish, told, let_go, Arc::clone(&spent));
         tokio::spawn(async move {
             kept.await;
             drop(running);
         });
-        Arc::new(Self { name, state, unreachable, _held: held })
+        Arc::new(Self { name, progress, outcome, spent, _held: held })
     }
 
     /// Which box.
@@ -56,84 +64,99 @@ impl Hold {
         &self.name
     }
 
-    /// How far it is, and every change.
+    /// What is being waited for, and every change.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<HoldState> {
-        self.state.clone()
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits until the box can be dialled. It may be a moment before the pool has it on record that the box is up:
+    /// [`Hold::up`] must follow before anything is started in the box.
+    ///
+    /// # Errors
+    /// Why it could not be had. The wait ends by the limit the hold was taken with.
+    pub async fn reachable(&self) -> Result<Arc<Endpoint>, Refusal> {
+        let mut progress = self.progress();
+        let dialled_early = async {
+            loop {
+                let step = progress.borrow_and_update().clone();
+                if let Progress::Reachable(endpoint) = step {
+                    return Arc::new(endpoint);
+                }
+                if progress.changed().await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending().await // the pool tells no more; the outcome follows
+        };
+        tokio::select! {
+            endpoint = dialled_early => Ok(endpoint),
+            up = self.up() => up,
+        }
     }
 
     /// Waits until the box is up.
     ///
     /// # Errors
     /// Why it could not be had. The wait ends by the limit the hold was taken with.
-    pub async fn endpoint(&self) -> Result<Arc<Endpoint>, Refusal> {
-        let mut state = self.watch();
-        loop {
-            match &*state.borrow_and_update() {
-                HoldState::Coming(_) => {}
-                HoldState::Ready(endpoint) => return Ok(Arc::clone(endpoint)),
-                HoldState::Failed(refusal) => return Err(refusal.clone()),
-            }
-            if state.changed().await.is_err() {
-                return Err(Refusal::new(ExitCode::Failed, "the gateway stopped bringing the box up"));
-            }
+    pub async fn up(&self) -> Result<Arc<Endpoint>, Refusal> {
+        let mut outcome = self.outcome.clone();
+        let stopped = || Refusal::new(ExitCode::Failed, "the gateway stopped bringing the box up");
+        let seen = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Coming)).await;
+        match seen.as_deref() {
+            Ok(Outcome::Up(endpoint, _)) => Ok(Arc::clone(endpoint)),
+            Ok(Outcome::Failed(refusal)) => Err(refusal.clone()),
+            Ok(Outcome::Coming) | Err(_) => Err(stopped()),
         }
     }
 
-    /// Notes that the box's SSH server does not answer: the pool is told, and this hold is used by nobody new.
-    pub fn mark_unreachable(&self) {
-        self.unreachable.store(true, Ordering::Release);
+    /// Notes that the box's SSH server does not answer: this hold is used by nobody new. Answers the epoch to distrust.
+    pub fn mark_unreachable(&self) -> Option<Epoch> {
+        self.spent.store(true, Ordering::Release);
+        match &*self.outcome.borrow() {
+            Outcome::Up(_, epoch) => Some(*epoch),
+            Outcome::Coming | Outcome::Failed(_) => None,
+        }
     }
 
     /// Whether a new channel may use it.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.unreachable.load(Ordering::Acquire) && !matches!(&*self.state.borrow(), HoldState::Failed(_))
+        !self.spent.load(Ordering::Acquire) && !matches!(&*self.outcome.borrow(), Outcome::Failed(_))
     }
 }
 
 async fn keep(
     boxes: Arc<dyn Boxes>,
-    owner: UserId,
-    name: BoxName,
-    limit: Duration,
-    told: watch::Sender<HoldState>,
+    wish: Wish,
+    told: watch::Sender<Outcome>,
     mut let_go: mpsc::Receiver<Infallible>,
-    unreachable: Arc<AtomicBool>,
+    spent: Arc<AtomicBool>,
 ) {
-    let told = Arc::new(told);
-    let progress: Progress = {
-        let told = Arc::clone(&told);
-        Arc::new(move |sentence| {
-            told.send_if_modified(|state| match state {
-                HoldState::Coming(shown) if shown.as_deref() != Some(&sentence) => {
-                    *shown = Some(sentence);
-                    true
-                }
-                _ => false,
-            });
-        })
-    };
+    let (owner, name) = (wish.owner.clone(), wish.name.clone());
     let connected = tokio::select! {
-        connected = boxes.connect(&owner, &name, limit, progress) => connected,
+        connected = boxes.connect(wish) => connected,
         _ = let_go.recv() => return, // nobody wants it any more
     };
     let session = match connected {
         Ok(session) => session,
         Err(error) => {
             tracing::warn!(box_name = %name, %owner, error = %Report(&error), "box could not be connected");
-            told.send_replace(HoldState::Failed(Refusal::from(&error)));
+            told.send_replace(Outcome::Failed(Refusal::from(&error)));
             return;
         }
     };
-    told.send_replace(HoldState::Ready(Arc::new(session.endpoint().clone())));
-    let _ = let_go.recv().await; // ends when the last hold is dropped: nothing is ever sent
-    let reached = !unreachable.load(Ordering::Acquire);
-    match tokio::time::timeout(RELEASE_LIMIT, session.release(reached)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(box_name = %name, %owner, error = %Report(&error), "session not given back; it will expire");
-        }
-        Err(_) => tracing::warn!(box_name = %name, %owner, "giving the session back took too long; it will expire"),
+    told.send_replace(Outcome::Up(Arc::new(session.endpoint().clone()), session.epoch()));
+    // Ends when the last hold is dropped: nothing is ever sent.
+    let gone = tokio::select! {
+        _ = let_go.recv() => false,
+        () = session.ended() => true,
+    };
+    if gone {
+        spent.store(true, Ordering::Release);
+        let _ = let_go.recv().await;
+    }
+    if tokio::time::timeout(RELEASE_LIMIT, session.release()).await.is_err() {
+        tracing::warn!(box_name = %name, %owner, "giving the session back took too long");
     }
 }

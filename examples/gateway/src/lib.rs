@@ -30,6 +30,7 @@ pub mod limits;
 pub mod lobby;
 pub mod login;
 pub mod plain;
+pub mod pool;
 pub mod proxy;
 pub mod server;
 pub mod upstream;

@@ -111,7 +111,7 @@ impl Gateway {
     }
 
     /// Serves `listener` until `stop` completes; then tells the users, ends their connections, and returns. The boxes
-    /// are then still up: [`Boxes::drain`] suspends them.
+    /// are then still up: [`boxpool::Pool::drain`] suspends them.
     pub async fn serve(self: &Arc<Self>, listener: TcpListener, host_key: PrivateKey, stop: impl Future<Output = ()>) {
         let config = Arc::new(self.ssh_config(host_key));
         let pre_auth = PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max);

@@ -230,10 +230,7 @@ impl BoxSide {
             match open.await {
                 Ok(user) => {
                     reply.accept().await;
-                    tokio::select! {
-                        () = relay((user, to_user), (channel, to_box)) => {}
-                        () = closer.closed() => {}
-                    }
+                    relay((user, to_user), (channel, to_box), closer.closed()).await;
                 }
                 Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
             }

@@ -20,7 +20,7 @@ async fn a_fresh_key_registers_and_every_command_answers_in_json_too() {
     let listed = bench.run("gateway", &["list", "--json"]).await.json();
     assert_eq!((&listed["boxes"][0]["name"], &listed["boxes"][0]["state"]), (&"dev1".into(), &"detached".into()));
     assert_eq!(bench.run("gateway", &["version", "--json"]).await.json()["name"], "boxpool-gateway");
-    assert_eq!(bench.run("gateway", &["status", "--json"]).await.json()["instances"], 4);
+    assert_eq!(bench.run("gateway", &["status", "--json"]).await.json()["instances_free"], 3);
     assert!(bench.run("gateway", &["help", "--json"]).await.json()["commands"].as_array().unwrap().len() >= 8);
     let deleted = bench.run("gateway", &["delete", "dev1", "--yes", "--json"]).await.json();
     assert_eq!(deleted["status"], "deleted");

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use boxpool::ErrorKind;
+use boxpool::{ErrorKind, Progress};
 use harness::{Bench, HANG, Ran, appears, feed, finish, noise, settings, until};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
@@ -338,20 +338,22 @@ async fn the_users_agent_is_there_only_when_it_was_asked_for() {
 async fn progress_is_shown_to_a_person_and_to_nobody_else() {
     let bench = with_box().await;
     *bench.boxes.progress.lock().unwrap() = vec![
-        ("waiting for a free machine, you are number 2".into(), Duration::from_millis(150)),
-        ("starting".into(), Duration::from_millis(50)),
+        (Progress::WaitingForInstance { position: 2, remaining: Duration::from_secs(9) }, Duration::from_millis(100)),
+        (Progress::WaitingForInstance { position: 2, remaining: Duration::from_secs(8) }, Duration::from_millis(100)),
+        (Progress::PreparingVolume, Duration::from_millis(100)),
     ];
     let ran = bench.run("dev1", &["echo out"]).await;
     assert_eq!((ran.text().as_str(), ran.stderr.as_str()), ("out\n", ""));
     let ran = bench.run_with_input("dev1", &["-tt", "--", "echo out"], b"").await;
-    assert!(ran.stderr.contains("boxpool: waiting for a free machine, you are number 2\r\n"), "{ran:?}");
+    assert_eq!(ran.stderr.matches("you are number 2 in line").count(), 1, "{ran:?}");
+    assert!(ran.stderr.contains("boxpool: preparing the disk\r\n"), "{ran:?}");
     assert_eq!(ran.text(), "out\r\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn input_sent_while_the_box_comes_up_is_not_lost() {
     let bench = with_box().await;
-    *bench.boxes.progress.lock().unwrap() = vec![("starting".into(), Duration::from_millis(700))];
+    *bench.boxes.progress.lock().unwrap() = vec![(Progress::PreparingVolume, Duration::from_millis(700))];
     let bytes = noise(6 * 1024 * 1024);
     let ran = bench.run_with_input("dev1", &["cat"], &bytes).await;
     assert!(ran.code == 0 && ran.stdout == bytes, "{}", ran.stderr);

@@ -168,10 +168,10 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
         }
         Command::Status => {
             let status = gateway.boxes.status().await?;
-            let text = format!(
-                "instances  {} free of {}\nvolumes    {} free\nwaiting    {}\n",
-                status.instances_free, status.instances, status.volumes_free, status.waiting
-            );
+            let mut text = String::new();
+            let _ = writeln!(text, "free machines  {}\nfree disks     {}", status.instances_free, status.volumes_free);
+            let _ = writeln!(text, "parked boxes   {}\nwaiting        {}", status.parked, status.waiting);
+            let _ = writeln!(text, "gateways       {}", status.gateways);
             Answer { text, json: json!(status) }
         }
     })

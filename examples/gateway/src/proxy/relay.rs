@@ -3,12 +3,15 @@
 use super::backlog::{Backlog, Next, Pressure};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf};
 
-/// Hands on bytes and ends of both directions until one side closes, then closes both. Each channel comes with the
-/// pressure of its connection.
+/// Hands on bytes and ends of both directions until one side closes or `stop` completes, then closes both. Each channel
+/// comes with the pressure of its connection.
 ///
 /// An end of one direction leaves the other open: protocols with a half-close work.
-pub async fn relay<A, B>((a, a_pressure): (Channel<A>, Pressure), (b, b_pressure): (Channel<B>, Pressure))
-where
+pub async fn relay<A, B>(
+    (a, a_pressure): (Channel<A>, Pressure),
+    (b, b_pressure): (Channel<B>, Pressure),
+    stop: impl Future<Output = ()>,
+) where
     A: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
     B: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
@@ -18,12 +21,13 @@ where
     tokio::select! {
         () = one_way(&from_a, &b_write) => {}
         () = one_way(&from_b, &a_write) => {}
+        () = stop => {}
         () = async {
             tokio::join!(from_a.fill(&mut a_read, |_| {}), from_b.fill(&mut b_read, |_| {}));
             std::future::pending::<()>().await;
         } => {}
     }
-    // A side that is gone already does not mind.
+    // A side that is gone already does not mind. One that is not must be told: OpenSSH waits for its channels to end.
     let _ = a_write.close().await;
     let _ = b_write.close().await;
 }

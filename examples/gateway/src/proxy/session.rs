@@ -10,14 +10,16 @@
 
 use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
-use crate::hold::{Hold, HoldState};
+use crate::hold::Hold;
+use crate::plain::plain;
 use crate::proxy::backlog::{Backlog, Closed, Next};
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::user::UserSide;
-use boxpool::Endpoint;
+use boxpool::Progress;
 use russh::client::Msg as BoxMsg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -272,8 +274,7 @@ pub async fn reach(
     openings: Openings,
     shown: Option<&UserSide>,
 ) -> Result<(Upstream, Arc<Hold>), Refusal> {
-    let endpoint = wait_for(&hold, shown).await?;
-    let error = match connection.dial(&endpoint, openings.clone()).await {
+    let error = match dial(connection, &hold, &openings, shown).await? {
         Ok(upstream) => return Ok((upstream, hold)),
         Err(error) => error,
     };
@@ -281,29 +282,52 @@ pub async fn reach(
     if !matches!(error, DialError::Unreachable(_)) {
         return Err(Refusal::new(ExitCode::Failed, error.to_string()));
     }
-    hold.mark_unreachable();
     let name = hold.name().clone();
+    let distrust = hold.mark_unreachable();
     drop(hold);
-    let hold = connection.hold(&name)?;
-    let endpoint = wait_for(&hold, shown).await?;
-    match connection.dial(&endpoint, openings).await {
+    let hold = connection.hold_anew(&name, distrust)?;
+    match dial(connection, &hold, &openings, shown).await? {
         Ok(upstream) => Ok((upstream, hold)),
         Err(error) => Err(Refusal::new(ExitCode::Broken, error.to_string())),
     }
 }
 
-async fn wait_for(hold: &Arc<Hold>, shown: Option<&UserSide>) -> Result<Arc<Endpoint>, Refusal> {
-    let Some(user) = shown else { return hold.endpoint().await };
-    let mut state = hold.watch();
+/// Dials as soon as the box can be reached, and returns when it is also on record as up.
+async fn dial(
+    connection: &Connection,
+    hold: &Hold,
+    openings: &Openings,
+    shown: Option<&UserSide>,
+) -> Result<Result<Upstream, DialError>, Refusal> {
+    let endpoint = tokio::select! {
+        endpoint = hold.reachable() => endpoint?,
+        never = show(hold, shown) => match never {},
+    };
+    let dialled = connection.dial(&endpoint, openings.clone()).await;
+    let up = hold.up().await?;
+    // It may have come up elsewhere in the end.
+    if up == endpoint { Ok(dialled) } else { Ok(connection.dial(&up, openings.clone()).await) }
+}
+
+/// Tells a person who looks on what is being waited for. Each step is told once, a place in the line when it changes.
+async fn show(hold: &Hold, shown: Option<&UserSide>) -> Infallible {
+    let Some(user) = shown else { return std::future::pending().await };
+    let mut progress = hold.progress();
+    let mut last = None;
     loop {
-        let seen = state.borrow_and_update().clone();
-        match seen {
-            HoldState::Coming(Some(sentence)) => user.stderr_line(&format!("boxpool: {sentence}")).await,
-            HoldState::Coming(None) => {}
-            HoldState::Ready(_) | HoldState::Failed(_) => return hold.endpoint().await,
+        let step = progress.borrow_and_update().clone();
+        let place = match step {
+            Progress::WaitingForInstance { position, .. } => Some(position),
+            _ => None,
+        };
+        let worth = !matches!(step, Progress::Looking | Progress::Reachable(_));
+        let told = Some((std::mem::discriminant(&step), place));
+        if worth && told != last {
+            user.stderr_line(&format!("boxpool: {}", plain(&step.to_string()))).await;
+            last = told;
         }
-        if state.changed().await.is_err() {
-            return hold.endpoint().await;
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

@@ -6,9 +6,9 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, EndpointAddress, Error, ErrorKind, Result, Timestamp, UserId};
+use boxpool::{BoxName, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
 use boxpool_gateway::account::{MemoryAccounts, Registration};
-use boxpool_gateway::boxes::{BoxSession, BoxSummary, Boxes, PoolStatus, Progress};
+use boxpool_gateway::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
 use boxpool_gateway::hostkey::ensure_key;
 use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
 use std::collections::BTreeMap;
@@ -38,18 +38,16 @@ pub struct FakeBoxes {
     pub dir: PathBuf,
     pub boxes: Mutex<BTreeMap<(UserId, BoxName), FakeBox>>,
     pub connects: AtomicUsize,
-    pub unreached: AtomicUsize,
-    /// Sentences each connect reports, and how long it stays at each.
-    pub progress: Mutex<Vec<(String, Duration)>>,
+    pub distrusted: AtomicUsize,
+    /// Steps each connect reports, and how long it stays at each.
+    pub progress: Mutex<Vec<(Progress, Duration)>>,
     /// The error the next connects end with.
     pub refusal: Mutex<Option<(ErrorKind, String)>>,
-    pub drained: AtomicUsize,
 }
 
 pub struct FakeSession {
     endpoint: Endpoint,
     sessions: Arc<AtomicUsize>,
-    boxes: Arc<FakeBoxes>,
 }
 
 impl FakeBoxes {
@@ -157,18 +155,14 @@ impl Boxes for Fakes {
         gone.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "delete box", name))
     }
 
-    async fn connect(
-        &self,
-        owner: &UserId,
-        name: &BoxName,
-        limit: Duration,
-        progress: Progress,
-    ) -> Result<Box<dyn BoxSession>> {
+    async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
+        let Wish { owner, name, limit, progress, distrust } = wish;
         self.0.connects.fetch_add(1, Ordering::SeqCst);
+        self.0.distrusted.fetch_add(usize::from(distrust.is_some()), Ordering::SeqCst);
         let steps = self.0.progress.lock().unwrap().clone();
         let started = tokio::time::Instant::now();
-        for (sentence, stay) in steps {
-            progress(sentence);
+        for (step, stay) in steps {
+            progress.send_replace(step);
             tokio::time::sleep(stay.min(limit.saturating_sub(started.elapsed()))).await;
         }
         if let Some((kind, detail)) = self.0.refusal.lock().unwrap().clone() {
@@ -177,25 +171,16 @@ impl Boxes for Fakes {
         let mut boxes = self.0.boxes.lock().unwrap();
         let each = boxes
             .get_mut(&(owner.clone(), name.clone()))
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "connect box", name))?;
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "connect box", name.clone()))?;
         if each.sshd.is_none() {
             self.0.start(each);
         }
         each.sessions.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakeSession {
-            endpoint: each.endpoint.clone(),
-            sessions: Arc::clone(&each.sessions),
-            boxes: Arc::clone(&self.0),
-        }))
+        Ok(Box::new(FakeSession { endpoint: each.endpoint.clone(), sessions: Arc::clone(&each.sessions) }))
     }
 
-    async fn status(&self) -> Result<PoolStatus> {
-        Ok(PoolStatus { instances: 4, instances_free: 3, volumes_free: 2, waiting: 0 })
-    }
-
-    async fn drain(&self, _: Duration) -> Result<()> {
-        self.0.drained.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+    async fn status(&self) -> Result<PoolNumbers> {
+        Ok(PoolNumbers { instances_free: 3, volumes_free: 2, gateways: 1, ..PoolNumbers::default() })
     }
 }
 
@@ -205,12 +190,15 @@ impl BoxSession for FakeSession {
         &self.endpoint
     }
 
-    async fn release(self: Box<Self>, reached: bool) -> Result<()> {
-        if !reached {
-            self.boxes.unreached.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(()) // counted by `drop`
+    fn epoch(&self) -> Epoch {
+        Epoch(1)
     }
+
+    async fn ended(&self) {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {} // counted by `drop`
 }
 
 impl Drop for FakeSession {

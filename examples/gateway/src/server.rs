@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -111,8 +112,13 @@ impl Gateway {
     }
 
     /// Serves `listener` until `stop` completes; then tells the users, ends their connections, and returns. The boxes
-    /// are then still up: [`boxpool::Pool::drain`] suspends them.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, host_key: PrivateKey, stop: impl Future<Output = ()>) {
+    /// are then still up: [`boxpool::Pool::drain`] suspends them. Answers when the stop began.
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        host_key: PrivateKey,
+        stop: impl Future<Output = ()>,
+    ) -> Instant {
         let config = Arc::new(self.ssh_config(host_key));
         let pre_auth = PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max);
         let connections = Activity::default();
@@ -148,12 +154,14 @@ impl Gateway {
             });
         }
         drop(listener);
+        let began = Instant::now();
         stopping.send_replace(true);
         tracing::info!(connections = connections.count(), "stopping");
         connections.ended(FAREWELL_LIMIT + NOTICE_LIMIT).await;
         if !self.activity.ended(FAREWELL_LIMIT).await {
             tracing::warn!(left = self.activity.count(), "some sessions have not ended; the pool ends them");
         }
+        began
     }
 
     fn ssh_config(&self, host_key: PrivateKey) -> Config {

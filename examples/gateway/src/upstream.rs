@@ -220,6 +220,14 @@ impl Drop for BoxSide {
 }
 
 impl BoxSide {
+    /// Holds the box back while what it said piles up.
+    async fn hold_back(&self) {
+        tokio::select! {
+            () = self.pressure.hold_back() => {}
+            () = self.closer.closed() => {}
+        }
+    }
+
     /// Joins a channel the box opens with one that `open` opens towards the user.
     fn join<F>(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, open: F)
     where
@@ -247,17 +255,13 @@ impl Handler for BoxSide {
         Ok(matches)
     }
 
-    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
-        self.pressure.window()
-    }
-
-    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
-        self.pressure.brake(data.len()).await;
+    async fn data(&mut self, _: ChannelId, _: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.hold_back().await;
         Ok(())
     }
 
-    async fn extended_data(&mut self, _: ChannelId, _: u32, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
-        self.pressure.brake(data.len()).await;
+    async fn extended_data(&mut self, _: ChannelId, _: u32, _: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.hold_back().await;
         Ok(())
     }
 

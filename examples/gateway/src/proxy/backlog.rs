@@ -4,14 +4,17 @@
 //! other channel moves, nor does the other direction. Two such loops that wait for each other wait for ever, as in
 //! `cat file | ssh box cat | less`. So here every channel is read at once, always, into a backlog.
 //!
-//! What bounds the backlog is the window the speaker is given. The library refills windows when bytes arrive, up to a
-//! target that it asks for at each refill. When a backlog grows past [`HIGH`], the [`Pressure`] of its connection makes
-//! that target [`TRICKLE`] bytes: the speaker spends the rest of its window and then sends two bytes at a time, which
-//! are answered slowly. When the backlog has been worked off, the next such packet opens the window again.
-//!
-//! One backlog holds at most about [`HIGH`] plus twice [`WINDOW`]. The target belongs to the connection, so while one
-//! channel stands still, other channels of the same connection keep the window they have (and new ones get theirs), but
-//! one that sends more than that waits as well. Whatever flows the other way is never affected.
+//! What bounds the backlog differs on the two legs, because the library does:
+//! - *From the user.* The library refills a window when bytes arrive, up to a target that its handler may change at each
+//!   refill. When a backlog grows past [`HIGH`], the [`Pressure`] of the connection makes that target [`TRICKLE`] bytes:
+//!   the client spends the rest of its window and then sends two bytes at a time, which are answered slowly. When the
+//!   backlog has been worked off, the next such packet opens the window again. So the loop of a user's connection never
+//!   stops, and that is what keeps everything else moving. One backlog holds at most about [`HIGH`] and twice
+//!   [`WINDOW`]. The target belongs to the connection: while one channel stands still, the others keep the window they
+//!   have, and new ones get theirs, but one that sends more than that waits as well. The other direction is not affected.
+//! - *From the box.* Here the target cannot be changed, so the loop of that one connection is held back while its backlog
+//!   is high. That connection serves this channel only. What the user does meanwhile (a key, a signal, an end) is let
+//!   through: each such thing lets a few more packets in, up to [`HARD`]; beyond that only reading helps.
 
 use bytes::{Bytes, BytesMut};
 use russh::{ChannelMsg, ChannelReadHalf};
@@ -43,25 +46,73 @@ const SMALL: usize = 1024;
 /// Largest piece that small ones are put together to.
 const PIECE: usize = 32 * 1024;
 
+/// Above this a box is held back whatever its user does.
+pub const HARD: usize = 12 * 1024 * 1024;
+
+/// How long one packet of a box is held back at a time, below [`HARD`].
+const HOLD_BACK: Duration = Duration::from_secs(1);
+
+/// How long it is above: only so that no wait is without a limit.
+const HOLD_BACK_HARD: Duration = Duration::from_secs(600);
+
+/// How many packets get in when the user does something: mostly one of the first is followed by what the user did.
+const LET_IN: usize = 4;
+
 /// Whether any backlog of a connection is high.
 #[derive(Debug, Clone, Default)]
-pub struct Pressure(Arc<AtomicUsize>);
+pub struct Pressure(Arc<Gauge>);
+
+#[derive(Debug, Default)]
+struct Gauge {
+    /// How many backlogs are high.
+    high: AtomicUsize,
+    /// What all of them hold.
+    bytes: AtomicUsize,
+    /// How many packets may pass.
+    let_in: AtomicUsize,
+    eased: Notify,
+}
 
 impl Pressure {
-    /// The window target: what the library's `adjust_window` is to answer.
+    /// The window target of a user: what the library's `adjust_window` is to answer.
     #[must_use]
     pub fn window(&self) -> u32 {
         if self.is_high() { TRICKLE } else { WINDOW }
     }
 
     fn is_high(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+        self.0.high.load(Ordering::Acquire) > 0
     }
 
-    /// Slows a speaker that is to wait. Called with each packet's length inside the library's loop.
+    /// Slows a user's client that is to wait. Called with each packet's length inside the library's loop.
     pub async fn brake(&self, length: usize) {
         if self.is_high() && length <= TRICKLE as usize {
             tokio::time::sleep(BRAKE).await;
+        }
+    }
+
+    /// Holds a box back. Called after each packet inside the library's loop.
+    pub async fn hold_back(&self) {
+        let pass = |left: usize| left.checked_sub(1);
+        if !self.is_high() || self.0.let_in.fetch_update(Ordering::AcqRel, Ordering::Acquire, pass).is_ok() {
+            return;
+        }
+        let hard = self.0.bytes.load(Ordering::Acquire) >= HARD;
+        let limit = if hard { HOLD_BACK_HARD } else { HOLD_BACK };
+        let _ = tokio::time::timeout(limit, self.0.eased.notified()).await;
+    }
+
+    /// Lets a few packets in, because the user did something that must get out on the same connection.
+    pub fn hurry(&self) {
+        if self.is_high() && self.0.bytes.load(Ordering::Acquire) < HARD {
+            self.0.let_in.store(LET_IN, Ordering::Release);
+            self.0.eased.notify_one();
+        }
+    }
+
+    fn ease(&self) {
+        if self.0.high.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.eased.notify_one();
         }
     }
 }
@@ -153,6 +204,7 @@ impl Backlog {
             }
         };
         state.bytes += data.len();
+        self.pressure.0.bytes.fetch_add(data.len(), Ordering::AcqRel);
         match state.queue.back_mut() {
             Some(Item::Small(of, pieces)) if *of == stream && data.len() < SMALL && pieces.len() < PIECE => {
                 pieces.extend_from_slice(&data);
@@ -162,7 +214,7 @@ impl Backlog {
         }
         if state.bytes > HIGH && !state.high {
             state.high = true;
-            self.pressure.0.fetch_add(1, Ordering::AcqRel);
+            self.pressure.0.high.fetch_add(1, Ordering::AcqRel);
         }
         drop(state);
         self.changed.notify_one();
@@ -187,9 +239,10 @@ impl Backlog {
             None => return state.closed.map(Next::Closed),
         };
         state.bytes -= data.len();
+        self.pressure.0.bytes.fetch_sub(data.len(), Ordering::AcqRel);
         if state.high && state.bytes < LOW {
             state.high = false;
-            self.pressure.0.fetch_sub(1, Ordering::AcqRel);
+            self.pressure.ease();
         }
         Some(Next::Data(stream, data))
     }
@@ -197,8 +250,10 @@ impl Backlog {
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        if self.lock().high {
-            self.pressure.0.fetch_sub(1, Ordering::AcqRel);
+        let state = self.lock();
+        self.pressure.0.bytes.fetch_sub(state.bytes, Ordering::AcqRel);
+        if state.high {
+            self.pressure.ease();
         }
     }
 }
@@ -242,6 +297,25 @@ mod tests {
             backlog.next().await;
         }
         assert_eq!(pressure.window(), WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_box_is_held_back_until_its_backlog_is_low_or_its_user_does_something() {
+        let pressure = Pressure::default();
+        let backlog = Backlog::new(pressure.clone());
+        pressure.hold_back().await; // not at all while it is low
+        for _ in 0..40 {
+            backlog.push(data(&[0; 64 * 1024]));
+        }
+        let waiting = |pressure: &Pressure| {
+            let pressure = pressure.clone();
+            async move { tokio::time::timeout(HOLD_BACK / 2, pressure.hold_back()).await.is_err() }
+        };
+        assert!(waiting(&pressure).await);
+        pressure.hurry();
+        assert!(!waiting(&pressure).await);
+        drop(backlog);
+        assert!(!waiting(&pressure).await);
     }
 
     #[tokio::test]

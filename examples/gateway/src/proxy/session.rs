@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::hold::Hold;
 use crate::plain::plain;
-use crate::proxy::backlog::{Backlog, Closed, Next};
+use crate::proxy::backlog::{Backlog, Closed, Next, Pressure};
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::user::UserSide;
 use boxpool::Progress;
@@ -36,6 +36,9 @@ const TAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the box may take to close a channel its user has closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Input up to this length is what a person types: it gets out even while output is held back.
+const KEYS: usize = 256;
 
 /// Most environment variables taken from a user.
 const ENV_MAX: usize = 256;
@@ -219,7 +222,7 @@ async fn serve(
         };
         tokio::select! {
             ended = &mut to_user => return finish(user, ended).await,
-            () = to_box(typed, &started.input) => {}
+            () = to_box(typed, &started.input, &started.upstream.pressure) => {}
             () = leaving => {}
         }
         if started.input.close().await.is_ok() {
@@ -448,10 +451,14 @@ async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
 }
 
 /// Hands everything the user says to the box, until the user closes the channel.
-async fn to_box(typed: &Backlog, to: &ChannelWriteHalf<BoxMsg>) {
+async fn to_box(typed: &Backlog, to: &ChannelWriteHalf<BoxMsg>, pressure: &Pressure) {
     loop {
+        let next = typed.next().await;
+        if !matches!(&next, Next::Data(_, data) if data.len() > KEYS) {
+            pressure.hurry();
+        }
         // A send fails when the connection to the box broke; the other direction notices that and ends the session.
-        let _ = match typed.next().await {
+        let _ = match next {
             Next::Data(None, data) => to.data_bytes(data).await,
             Next::Message(ChannelMsg::Eof) => to.eof().await,
             Next::Message(ChannelMsg::Signal { signal }) => to.signal(signal).await,

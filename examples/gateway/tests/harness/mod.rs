@@ -260,7 +260,7 @@ impl Bench {
             let stop = async {
                 let _ = stopped.await;
             };
-            serving.serve(listener, host_key, stop).await;
+            let _ = serving.serve(listener, host_key, stop).await;
         });
         let bench = Self { dir, boxes, gateway, port, stop: Some(stop), served: Some(served) };
         bench.make_key("id");

@@ -3,7 +3,7 @@
 mod harness;
 
 use boxpool::{ErrorKind, Progress};
-use harness::{Bench, HANG, Ran, appears, feed, finish, noise, settings, until};
+use harness::{Bench, HANG, Ran, appears, feed, finish, free_port, noise, settings, until};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -440,8 +440,4 @@ async fn a_stop_tells_users_and_ends_within_its_bound() {
     assert!(ran.code == 255 && ran.stderr.contains("the gateway is stopping"), "{ran:?}");
     assert_eq!((bench.boxes.sessions("dev1"), bench.gateway.activity.count()), (0, 0));
     assert_eq!(bench.run("gateway", &["list"]).await.code, 255);
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod machines;
+
 use async_trait::async_trait;
 use boxpool::{BoxName, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
 use boxpool_gateway::account::{MemoryAccounts, Registration};
@@ -273,8 +275,7 @@ impl Bench {
 
     /// Makes a user's key.
     pub fn make_key(&self, name: &str) {
-        let key = ensure_key(&self.path(name), name).unwrap();
-        std::fs::write(self.path(&format!("{name}.pub")), key.public_key().to_openssh().unwrap()).unwrap();
+        make_key(self.dir.path(), name);
     }
 
     /// Options every client gets.
@@ -444,4 +445,14 @@ pub fn kill_tree(pid: u32) {
 /// Waits until a file is there.
 pub async fn appears(path: &Path) {
     until(&path.display().to_string(), || path.exists()).await;
+}
+
+/// Makes a user's key.
+pub fn make_key(dir: &Path, name: &str) {
+    let key = ensure_key(&dir.join(name), name).unwrap();
+    std::fs::write(dir.join(format!("{name}.pub")), key.public_key().to_openssh().unwrap()).unwrap();
+}
+
+pub fn free_port() -> u16 {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,6 +1,6 @@
 //! Real guests for tests: one tiny golden snapshot, built once and shared by every test of the run.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
 use boxpool::{
     Attach, BoxId, BoxName, BoxRef, Endpoint, EndpointAddress, Epoch, Guest, GuestRuntime, InstanceId,

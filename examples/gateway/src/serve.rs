@@ -12,6 +12,7 @@ use boxpool::{
     VolumeSource, WarmTarget,
 };
 use russh::keys::PrivateKey;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,5 +132,6 @@ pub async fn serve(
 fn announce(gateway: &Gateway) {
     let settings = &gateway.settings;
     eprintln!("make your first box with: {} spinup dev1", settings.ssh_line("gateway"));
-    println!("ready: {}", settings.ssh_line("dev1"));
+    // A reader that has left is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "ready: {}", settings.ssh_line("dev1"));
 }

@@ -1,5 +1,7 @@
 //! The lobby's promises, with the real OpenSSH client.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
 use boxpool_gateway::account::{Registration, account_id};

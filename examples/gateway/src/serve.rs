@@ -123,7 +123,8 @@ pub async fn serve(
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
     drop((pool, gateway));
-    let _ = tokio::time::timeout(Duration::from_secs(5), worker).await;
+    // The worker takes the node's record along; without that others see its heartbeat stand still.
+    let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
     tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
     Ok(())
 }

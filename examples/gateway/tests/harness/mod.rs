@@ -232,6 +232,7 @@ pub fn settings() -> Settings {
         pre_auth_per_address_max: 100,
         max_channels: 64,
         boxes_per_user: 10,
+        farewell_limit: Duration::from_secs(8),
         shown_address: SocketOrHost { host: "127.0.0.1".into(), port: 0 },
     }
 }

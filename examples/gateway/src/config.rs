@@ -11,6 +11,7 @@ use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A file with every option, its default, and what it does.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");
@@ -277,6 +278,8 @@ impl Config {
             pre_auth_per_address_max: self.limits.logging_in_per_address,
             max_channels: self.limits.channels_per_connection,
             boxes_per_user: self.limits.boxes_per_user,
+            // The rest of the time is for suspending boxes.
+            farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
             shown_address: self.shown_address(),
         })
     }

@@ -1,5 +1,7 @@
 //! What the gateway hands on to a box, with the real OpenSSH client and a real OpenSSH server behind.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
 use boxpool::{ErrorKind, Progress};
@@ -333,6 +335,42 @@ async fn the_users_agent_is_there_only_when_it_was_asked_for() {
     assert_ne!(ran.code, 0, "{ran:?}");
     agent.kill().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs xauth"]
+async fn a_window_opens_on_the_users_display() {
+    let bench = with_box().await;
+    let display = 70 + u32::from(bench.port % 900);
+    std::fs::create_dir_all("/tmp/.X11-unix").unwrap();
+    let path = format!("/tmp/.X11-unix/X{display}");
+    let _ = std::fs::remove_file(&path);
+    let server = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut client, _) = server.accept().await.unwrap();
+        client.read_exact(&mut [0; 12]).await.unwrap();
+        client.write_all(b"window\n").await.unwrap();
+    });
+    let script = bench.path("client.py");
+    std::fs::write(&script, X11_CLIENT).unwrap();
+    let mut command = bench.ssh("dev1", &["-Y", "--", &format!("python3 {}", script.display())]);
+    command.env("DISPLAY", format!(":{display}"));
+    let ran = finish(command).await;
+    assert_eq!((ran.code, ran.text().as_str()), (0, "window\n"), "{ran:?}");
+    serving.await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// Greets the display as an X11 client does, with the cookie that `ssh` left for it, and prints what the display says.
+const X11_CLIENT: &str = r#"
+import os, socket, struct, subprocess
+display = os.environ["DISPLAY"]
+cookie = bytes.fromhex(subprocess.check_output(["xauth", "list", display], text=True).split()[2])
+number = int(display.split(":")[1].split(".")[0])
+s = socket.create_connection(("127.0.0.1", 6000 + number))
+name = b"MIT-MAGIC-COOKIE-1"
+s.sendall(struct.pack("<BxHHHHxx", 0x6c, 11, 0, len(name), len(cookie)) + name + b"\0\0" + cookie)
+print(s.makefile().readline(), end="")
+"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_shown_to_a_person_and_to_nobody_else() {

@@ -90,6 +90,16 @@ pub enum Start {
     Subsystem(String),
 }
 
+impl Start {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Exec(_) => "command",
+            Self::Subsystem(_) => "subsystem",
+        }
+    }
+}
+
 impl Preamble {
     /// Takes one request; `Some` when it starts something.
     pub fn take(&mut self, message: ChannelMsg) -> Option<Start> {
@@ -198,11 +208,12 @@ async fn serve(
         () = facts.interrupted.notified() => Err(Refusal::new(ExitCode::Interrupted, "given up")),
         () = facts.left.notified() => return user.close().await,
     };
-    // The hold goes on in `_hold`: the box stays up while this session runs.
-    let (mut started, _hold) = match started {
+    // The box stays up while this hold is kept, which is until this session has ended.
+    let (mut started, hold) = match started {
         Ok(started) => started,
         Err(refusal) => return refuse(user, start, &refusal).await,
     };
+    tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session began");
     user.success().await;
     let said = Backlog::new(started.upstream.pressure.clone());
     for message in started.said.drain(..) {
@@ -234,6 +245,7 @@ async fn serve(
         () = reading => {}
         () = handing => {}
     }
+    tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session ended");
 }
 
 /// Says why nothing was started. A subsystem's client expects a failed request, everybody else an exit code.

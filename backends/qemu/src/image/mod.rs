@@ -78,21 +78,18 @@ impl Recipe {
         let mut digest = Sha256::new();
         let size = self.disk_bytes.to_string();
         let version = RECIPE_VERSION.to_string();
-        let parts = [
-            &version,
-            self.kind.word(),
-            SUITE,
-            self.kind.packages(),
-            &size,
-            self.authorized_key.trim(),
-            KERNEL_SCRIPT,
-            DISK_SCRIPT,
-        ];
+        let parts =
+            [&version, self.kind.word(), SUITE, self.kind.packages(), &size, &self.key(), KERNEL_SCRIPT, DISK_SCRIPT];
         for part in parts {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
         }
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The key without its comment, which says nothing about who may log in.
+    fn key(&self) -> String {
+        self.authorized_key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
     fn check(&self) -> Result<()> {
@@ -178,7 +175,7 @@ pub(crate) async fn build(
         .args(["-c", DISK_SCRIPT, "disk.sh"])
         .args([folder.join("packages.tar"), folder.join("disk-work"), folder.join("disk.qcow2")])
         .args([recipe.disk_bytes.to_string(), recipe.kind.word().to_owned()])
-        .stdin(recipe.authorized_key.as_bytes())
+        .stdin(recipe.key())
         .limit(Duration::from_secs(600));
     must(host, "build image", script).await?;
     Ok(())
@@ -208,6 +205,7 @@ mod tests {
     #[test]
     fn the_digest_names_the_content_and_not_the_mirror() {
         let digest = recipe().digest();
+        assert_eq!(Recipe { authorized_key: "ssh-ed25519 AAAA another comment".into(), ..recipe() }.digest(), digest);
         assert_eq!(Recipe { mirror: "http://mirror.example/debian".into(), ..recipe() }.digest(), digest);
         assert_ne!(Recipe { authorized_key: "ssh-ed25519 BBBB".into(), ..recipe() }.digest(), digest);
         assert_ne!(Recipe { kind: Kind::Debian, ..recipe() }.digest(), digest);

@@ -121,15 +121,19 @@ impl Bench {
 
     /// The process that runs a volume's guest.
     pub fn pid(&self, volume: &VolumeId) -> Option<u32> {
-        let run = format!("/{volume}/");
-        std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        self.pids(&format!("/{volume}/")).first().copied()
+    }
+
+    /// The QEMUs of this bench, and of no other: those whose command line names its own folder, and this part too.
+    pub fn pids(&self, part: &str) -> Vec<u32> {
+        let folder = format!("{}/", self.dir.path().display());
+        let ours = |entry: std::fs::DirEntry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line);
-            let ours =
-                line.starts_with("qemu-system") && line.contains(&run) && line.contains(self.dir.path().to_str()?);
-            ours.then_some(pid)
-        })
+            (line.starts_with("qemu-system") && line.contains(&folder) && line.contains(part)).then_some(pid)
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(ours).collect()
     }
 
     pub fn kill(&self, volume: &VolumeId) {
@@ -140,9 +144,10 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // No QEMU of this test outlives it.
-        let path = self.dir.path().to_str().unwrap().to_owned();
-        let _ = std::process::Command::new("pkill").args(["-KILL", "-f", &format!("qemu-system.*{path}/")]).status();
+        // No QEMU of this test outlives it. By pid, so that nobody else's is ever met.
+        for pid in self.pids("") {
+            let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
     }
 }
 

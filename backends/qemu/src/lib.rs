@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Boxes as QEMU machines.
+
+pub mod image;

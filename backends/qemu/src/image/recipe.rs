@@ -189,6 +189,16 @@ impl Recipe {
     }
 }
 
+/// Digest of what the kernel phase depends on.
+pub(super) fn kernel_digest(recipe: &Recipe) -> String {
+    let mut sum = Sha256::new();
+    field(&mut sum, "version", &VERSION.to_string());
+    field(&mut sum, "suite", SUITE);
+    field(&mut sum, "security", if recipe.security_mirror.is_some() { "yes" } else { "no" });
+    field(&mut sum, "initramfs", guest::INITRAMFS_INIT);
+    hex(sum)
+}
+
 fn field(sum: &mut Sha256, name: &str, value: &str) {
     // Lengths keep two different lists of fields from reading the same.
     sum.update(format!("{}:{name}={}:", name.len(), value.len()));

@@ -106,7 +106,7 @@ pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &P
         .await?;
     assemble(&unpacked, &root, &String::from_utf8_lossy(&applets))?;
     Tool::new("tar", "tar", "packing the userland")
-        .args(["--create", "--sort=name", "--numeric-owner", "--owner=0", "--group=0", "--file"])
+        .args(["--create", "--sort=name", "--mode=go+rX", "--numeric-owner", "--owner=0", "--group=0", "--file"])
         .arg(tar)
         .arg("--directory")
         .arg(&root)

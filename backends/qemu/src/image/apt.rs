@@ -20,7 +20,7 @@ pub(super) struct Apt {
 impl Apt {
     /// Prepares `root` and fetches the lists of packages.
     pub(super) async fn update(root: PathBuf, recipe: &Recipe) -> Result<Apt, ImageError> {
-        for dir in ["etc/preferences.d", "etc/apt.conf.d", "lists/partial", "archives/partial", "debs"] {
+        for dir in ["etc/preferences.d", "etc/apt.conf.d", "lists/partial", "archives/partial"] {
             let dir = root.join(dir);
             std::fs::create_dir_all(&dir).on("create", &dir)?;
         }
@@ -74,18 +74,18 @@ Acquire::https::Timeout "20";
             .ok_or_else(|| ImageError::unexpected("linux-image-amd64", "depends on no kernel package"))
     }
 
-    /// Fetches exactly these packages, without what they depend on.
-    pub(super) async fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>, ImageError> {
-        let dir = self.root.join("debs");
+    /// Fetches exactly these packages, without what they depend on. Two downloads need two directories.
+    pub(super) async fn download(&self, packages: &[&str], dir: &Path) -> Result<Vec<PathBuf>, ImageError> {
+        std::fs::create_dir_all(dir).on("create", dir)?;
         self.tool("apt-get", "fetching packages")
             .args(["download", "-q"])
             .args(packages)
-            .current_dir(&dir)
+            .current_dir(dir)
             .limit(Duration::from_secs(900))
             .run()
             .await
             .map_err(|error| self.blame_mirror(error))?;
-        packages.iter().map(|package| find(&dir, package)).collect()
+        packages.iter().map(|package| find(dir, package)).collect()
     }
 
     fn tool(&self, program: &str, doing: &'static str) -> Tool {
@@ -116,21 +116,17 @@ pub(super) fn blame_mirror(mirror: &str, error: ImageError) -> ImageError {
     }
 }
 
-/// The newest file of this package: an earlier, interrupted build may have left an older one.
 fn find(dir: &Path, package: &str) -> Result<PathBuf, ImageError> {
     let prefix = format!("{package}_");
-    let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).on("list", dir)? {
         let entry = entry.on("list", dir)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(&prefix) && name.ends_with(".deb") {
-            let changed = entry.metadata().and_then(|data| data.modified()).on("inspect", &entry.path())?;
-            found.push((changed, entry.path()));
+            return Ok(entry.path());
         }
     }
-    found.sort();
-    found.pop().map(|(_, path)| path).ok_or_else(|| ImageError::unexpected(package, "was not fetched"))
+    Err(ImageError::unexpected(package, "was not fetched"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), ImageError> {

@@ -44,7 +44,7 @@ const MODULES: &[&str] = &[
 /// Makes kernel and initramfs in `out`, a new directory, using `scratch`, an empty one.
 pub(super) async fn make(apt: &Apt, scratch: &Path, out: &Path) -> Result<(), ImageError> {
     let package = apt.kernel_package().await?;
-    let debs = apt.download(&[&package, "busybox-static"]).await?;
+    let debs = apt.download(&[&package, "busybox-static"], &scratch.join("debs")).await?;
     // Straight out of the packages: unpacking all of the modules would write half a gigabyte.
     let wanted = MODULES.iter().map(|name| format!("*/{name}.ko")).chain(["./boot/vmlinuz-*".to_owned()]);
     take(&debs[0], scratch, wanted).await?;

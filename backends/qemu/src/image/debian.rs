@@ -43,7 +43,9 @@ pub(super) async fn packages(recipe: &Recipe, tar: &Path) -> Result<(), ImageErr
         .args(["--variant=minbase", "--architectures=amd64", "--format=tar"])
         .arg(format!("--include={}", recipe.packages().join(",")))
         .args(["--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\""])
-        .args(["man", "doc", "locale", "info", "lintian"].map(|dir| format!("--dpkgopt=path-exclude=/usr/share/{dir}/*")))
+        .args(
+            ["man", "doc", "locale", "info", "lintian"].map(|dir| format!("--dpkgopt=path-exclude=/usr/share/{dir}/*")),
+        )
         // The tree is an intermediate; a crash means starting over, not repairing it.
         .arg("--dpkgopt=force-unsafe-io")
         .arg("--quiet")

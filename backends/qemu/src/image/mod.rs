@@ -125,11 +125,7 @@ struct Manifest {
 
 impl Manifest {
     fn sizes(&self) -> [(&'static str, u64); 3] {
-        [
-            (DISK, self.disk_file_bytes),
-            (boot::VMLINUX, self.kernel_file_bytes),
-            (boot::INITRD, self.initrd_file_bytes),
-        ]
+        [(DISK, self.disk_file_bytes), (boot::VMLINUX, self.kernel_file_bytes), (boot::INITRD, self.initrd_file_bytes)]
     }
 }
 
@@ -140,11 +136,7 @@ impl Manifest {
 ///
 /// # Errors
 /// [`ImageError`] says what to install, to free or to change.
-pub async fn build(
-    recipe: &Recipe,
-    dir: &Path,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Image, ImageError> {
+pub async fn build(recipe: &Recipe, dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Image, ImageError> {
     recipe.check()?;
     std::fs::create_dir_all(dir).on("create", dir)?;
     let dir = &dir.canonicalize().on("find", dir)?;
@@ -173,11 +165,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn prepare(
-        recipe: &'a Recipe,
-        dir: &'a Path,
-        progress: &'a (dyn Fn(Progress) + Sync),
-    ) -> Result<Self, ImageError> {
+    fn prepare(recipe: &'a Recipe, dir: &'a Path, progress: &'a (dyn Fn(Progress) + Sync)) -> Result<Self, ImageError> {
         check_host(recipe, dir)?;
         let parts = dir.join("parts");
         std::fs::create_dir_all(&parts).on("create", &parts)?;

@@ -172,7 +172,11 @@ impl Recipe {
             return refuse("a package name has lower-case letters, digits and +-. only");
         }
         let mirrors = [Some(&self.mirror), self.security_mirror.as_ref()];
-        if mirrors.into_iter().flatten().any(|url| !url.contains("://") || url.contains(|c: char| c.is_whitespace() || c == '"')) {
+        if mirrors
+            .into_iter()
+            .flatten()
+            .any(|url| !url.contains("://") || url.contains(|c: char| c.is_whitespace() || c == '"'))
+        {
             return refuse("a mirror is a URL such as http://deb.debian.org/debian");
         }
         Ok(())

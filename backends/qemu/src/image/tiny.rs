@@ -81,14 +81,11 @@ const PROGRAMS: &[&str] = &[
 const LIBRARY_DIRS: &[&str] = &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
-/// Writes the archive of the root directory to `tar`, using `scratch`, which may exist.
+/// Writes the archive of the root directory to `tar`, using `scratch`, an empty directory.
 pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &Path) -> Result<(), ImageError> {
-    let debs = apt.download(&recipe.packages()).await?;
+    let debs = apt.download(&recipe.packages(), &scratch.join("debs")).await?;
     let (unpacked, root) = (scratch.join("unpacked"), scratch.join("root"));
     for dir in [&unpacked, &root] {
-        if dir.exists() {
-            std::fs::remove_dir_all(dir).on("delete", dir)?;
-        }
         std::fs::create_dir_all(dir).on("create", dir)?;
     }
     // One shell for all: starting dpkg-deb is most of the work.

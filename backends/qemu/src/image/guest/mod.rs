@@ -85,11 +85,7 @@ fn tiny() -> Vec<GuestFile> {
         },
         config("etc/shells", "/bin/sh\n/bin/bash\n"),
         config("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
-        GuestFile {
-            path: "usr/sbin/shutdown".to_owned(),
-            mode: 0o755,
-            text: include_str!("tiny/shutdown").to_owned(),
-        },
+        GuestFile { path: "usr/sbin/shutdown".to_owned(), mode: 0o755, text: include_str!("tiny/shutdown").to_owned() },
     ]
 }
 

@@ -48,7 +48,6 @@ pub(super) async fn packages(recipe: &Recipe, tar: &Path) -> Result<(), ImageErr
         )
         // The tree is an intermediate; a crash means starting over, not repairing it.
         .arg("--dpkgopt=force-unsafe-io")
-        .arg("--quiet")
         .arg(SUITE)
         .arg(tar)
         .arg(&sources)

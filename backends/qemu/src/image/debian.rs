@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::getuid;
 
 use super::apt::blame_mirror;
-use super::error::{ImageError, IoContext};
+use super::error::ImageError;
 use super::recipe::{Recipe, SUITE};
 use super::tool::Tool;
 
@@ -36,8 +36,6 @@ pub(super) const PACKAGES: &[&str] = &[
 
 /// Writes the archive of all packages, installed, to `tar`.
 pub(super) async fn packages(recipe: &Recipe, tar: &Path) -> Result<(), ImageError> {
-    let sources = tar.with_extension("sources");
-    std::fs::write(&sources, recipe.sources()).on("write", &sources)?;
     let mut tool = Tool::new("mmdebstrap", "mmdebstrap", "installing packages")
         .arg(if getuid().is_root() { "--mode=root" } else { "--mode=unshare" })
         .args(["--variant=minbase", "--architectures=amd64", "--format=tar"])
@@ -50,7 +48,7 @@ pub(super) async fn packages(recipe: &Recipe, tar: &Path) -> Result<(), ImageErr
         .arg("--dpkgopt=force-unsafe-io")
         .arg(SUITE)
         .arg(tar)
-        .arg(&sources)
+        .args(recipe.sources().lines())
         .limit(Duration::from_secs(1800));
     // Root builds next to the result. The subordinate users of anyone else might not reach into that directory.
     if getuid().is_root()

@@ -13,6 +13,7 @@ use super::tool::Tool;
 pub(super) const PACKAGES: &[&str] = &[
     "bash",
     "bash-completion",
+    "busybox-static",
     "ca-certificates",
     "curl",
     "dbus",

@@ -114,7 +114,7 @@ pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &P
 }
 
 fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageError> {
-    const DIRS: [&str; 16] = [
+    const DIRS: [&str; 17] = [
         "dev",
         "etc",
         "home",
@@ -128,6 +128,7 @@ fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageErro
         "var/log",
         "usr/bin",
         "usr/sbin",
+        "usr/lib/boxpool",
         "usr/lib/openssh",
         "usr/lib/x86_64-linux-gnu",
         "usr/lib64",
@@ -142,6 +143,7 @@ fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageErro
         link(&format!("usr/{name}"), &root.join(name))?;
     }
     link("/run", &root.join("var/run"))?;
+    link("/usr/bin/busybox", &root.join("usr/lib/boxpool/busybox"))?;
     link("/proc/self/mounts", &root.join("etc/mtab"))?;
 
     let mut wanted = BTreeSet::from([LOADER.to_owned()]);

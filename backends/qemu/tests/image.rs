@@ -1,4 +1,5 @@
 //! Building the tiny image: what a build promises about interruption, repetition and refusal.
+//! Needs a Debian mirror, and the programs that `run-tests` installs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,7 +28,6 @@ fn fresh(name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-#[ignore = "needs apt, qemu-utils and a Debian mirror"]
 async fn a_finished_image_is_found_and_not_built_again() {
     let built = shared().await;
     assert_eq!(built.digest, tiny().digest());
@@ -44,7 +44,6 @@ async fn a_finished_image_is_found_and_not_built_again() {
 }
 
 #[tokio::test]
-#[ignore = "needs apt, qemu-utils and a Debian mirror"]
 async fn the_image_of_another_recipe_is_left_alone() {
     let built = shared().await;
     let other = tiny().disk_bytes(1 << 30);
@@ -54,7 +53,6 @@ async fn the_image_of_another_recipe_is_left_alone() {
 }
 
 #[tokio::test]
-#[ignore = "needs apt, qemu-utils and a Debian mirror"]
 async fn an_interrupted_build_is_no_image_and_continues_where_it_was() {
     let dir = fresh("image-interrupted");
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -94,7 +92,6 @@ async fn an_interrupted_build_is_no_image_and_continues_where_it_was() {
 }
 
 #[tokio::test]
-#[ignore = "needs apt and qemu-utils"]
 async fn a_mirror_that_does_not_answer_is_named() {
     let dir = fresh("image-no-mirror");
     let recipe = tiny().mirror("http://127.0.0.1:9/debian").security_mirror(None);

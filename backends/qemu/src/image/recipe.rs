@@ -158,7 +158,7 @@ impl Recipe {
             Userland::Debian => 2 << 30,
             Userland::Tiny => 128 << 20,
         };
-        if self.disk_bytes < least || self.disk_bytes % 4096 != 0 {
+        if self.disk_bytes < least || !self.disk_bytes.is_multiple_of(4096) {
             return refuse("the disk must be a multiple of 4096 bytes, of at least 128 MiB (tiny) or 2 GiB (Debian)");
         }
         if self.userland == Userland::Tiny && !self.extra_packages.is_empty() {

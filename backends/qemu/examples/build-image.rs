@@ -4,30 +4,33 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use boxpool_qemu::image::{self, PhaseState, Progress, Recipe, Userland};
+use boxpool_qemu::image::{self, Kind, PhaseState, Progress, Recipe};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [userland, dir, key] = arguments.as_slice() else {
+    let [kind, dir, key] = arguments.as_slice() else {
         eprintln!("usage: build-image tiny|debian DIRECTORY 'ssh-ed25519 AAAA…'");
         return ExitCode::from(2);
     };
-    let userland = match userland.as_str() {
-        "tiny" => Userland::Tiny,
-        "debian" => Userland::Debian,
+    let kind = match kind.as_str() {
+        "tiny" => Kind::Tiny,
+        "debian" => Kind::Debian,
         other => {
-            eprintln!("build-image: there is no userland {other}: say tiny or debian");
+            eprintln!("build-image: there is no {other}: say tiny or debian");
             return ExitCode::from(2);
         }
     };
+    let disk_bytes = 4 << 30;
+    let mirror = "http://deb.debian.org/debian".to_owned();
+    let recipe = Recipe { kind, disk_bytes, authorized_key: key.clone(), mirror };
     let start = Instant::now();
     let report = |progress: Progress| {
         if progress.state != PhaseState::Running {
             eprintln!("{progress}");
         }
     };
-    match image::build(&Recipe::new(userland, key), Path::new(dir), &report).await {
+    match image::make(&recipe, Path::new(dir), &report).await {
         Ok(image) => {
             let seconds = start.elapsed().as_secs_f64();
             println!("{} with Linux {} in {seconds:.1} s", image.disk().display(), image.kernel_release);

@@ -1,7 +1,7 @@
 //! A small world for the pool's own tests: instances, volumes and guests in memory, with latencies, faults and a list of
 //! broken promises that must stay empty.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
 use async_trait::async_trait;
 use boxpool::{

@@ -11,7 +11,7 @@ use rustix::process::getuid;
 use super::debian::{delete_tree, root_shell};
 use super::error::{ImageError, IoContext};
 use super::guest::{self, GuestFile};
-use super::recipe::{Recipe, Userland};
+use super::recipe::{Kind, Recipe};
 use super::tool::Tool;
 
 /// Unpacks, lays the builder's own files over it, and lets `mke2fs` copy the tree into a file system.
@@ -30,18 +30,18 @@ pub(super) async fn make(recipe: &Recipe, tar: &Path, scratch: &Path, qcow2: &Pa
     let (overlay, tree, raw) = (scratch.join("overlay"), scratch.join("tree"), scratch.join("disk.raw"));
     let files = guest::files(recipe);
     lay_out(&files, &overlay)?;
-    let customise = match recipe.userland {
-        Userland::Debian => {
+    let customise = match recipe.kind {
+        Kind::Debian => {
             let script = scratch.join("customise");
             std::fs::write(&script, guest::CUSTOMISE).on("write", &script)?;
             script
         }
-        Userland::Tiny => PathBuf::new(),
+        Kind::Tiny => PathBuf::new(),
     };
-    let shell = match recipe.userland {
-        Userland::Debian => root_shell("making the file system"),
+    let shell = match recipe.kind {
+        Kind::Debian => root_shell("making the file system"),
         // Its files all belong to root, which is set right below; no namespace is needed.
-        Userland::Tiny => Tool::new("sh", "dash", "making the file system"),
+        Kind::Tiny => Tool::new("sh", "dash", "making the file system"),
     };
     shell
         .args(["-c", MAKE, "sh"])
@@ -51,8 +51,8 @@ pub(super) async fn make(recipe: &Recipe, tar: &Path, scratch: &Path, qcow2: &Pa
         .limit(Duration::from_secs(600))
         .run()
         .await?;
-    match recipe.userland {
-        Userland::Tiny if !getuid().is_root() => own_by_root(&tree, &raw, scratch).await?,
+    match recipe.kind {
+        Kind::Tiny if !getuid().is_root() => own_by_root(&tree, &raw, scratch).await?,
         _ => {}
     }
     Tool::new("qemu-img", "qemu-utils", "converting the disk")

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boxpool::ErrorKind;
+
 /// A failed build. What was finished stays in the directory, and the next call continues from there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -111,6 +113,21 @@ impl<T> IoContext<T> for io::Result<T> {
 }
 
 impl ImageError {
+    /// What a caller can do about it, in the library's own terms.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            ImageError::MissingTool { .. } => ErrorKind::NotFound,
+            ImageError::DiskFull { .. } => ErrorKind::NoCapacity,
+            ImageError::MirrorUnreachable { .. } => ErrorKind::Unavailable,
+            ImageError::NoSubordinateIds { .. } => ErrorKind::Unauthorized,
+            ImageError::InvalidRecipe { .. } => ErrorKind::Invalid,
+            ImageError::OtherImage { .. } => ErrorKind::AlreadyExists,
+            ImageError::TimedOut { .. } => ErrorKind::TimedOut,
+            ImageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorKind::NoCapacity,
+            ImageError::Tool { .. } | ImageError::Unexpected { .. } | ImageError::Io { .. } => ErrorKind::Permanent,
+        }
+    }
+
     pub(super) fn unexpected(what: impl Into<String>, problem: impl Into<String>) -> Self {
         ImageError::Unexpected { what: what.into(), problem: problem.into() }
     }

@@ -1,6 +1,6 @@
 //! Builds bootable guest images out of Debian packages.
 //!
-//! [`build`] leaves three files in a directory: `disk.qcow2`, `vmlinux` and `initrd.cpio`, and beside them `image.json`,
+//! [`make`] leaves three files in a directory: `disk.qcow2`, `vmlinux` and `initrd.cpio`, and beside them `image.json`,
 //! which is written last. A directory with a fitting `image.json` is finished; the next call returns at once.
 //!
 //! If the process dies here, the phases that were finished ([`Phase`]) are kept in `parts/` under names that carry what
@@ -35,8 +35,12 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ImageError;
 pub use progress::{Phase, PhaseState, Progress};
-pub use recipe::{Recipe, Userland};
+pub use recipe::{Kind, Recipe};
 
+use boxpool::ErrorKind;
+
+use crate::golden;
+use crate::host::{Command, Host};
 use apt::Apt;
 use error::IoContext;
 
@@ -136,7 +140,7 @@ impl Manifest {
 ///
 /// # Errors
 /// [`ImageError`] says what to install, to free or to change.
-pub async fn build(recipe: &Recipe, dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Image, ImageError> {
+pub async fn make(recipe: &Recipe, dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Image, ImageError> {
     recipe.check()?;
     std::fs::create_dir_all(dir).on("create", dir)?;
     let dir = &dir.canonicalize().on("find", dir)?;
@@ -156,7 +160,36 @@ pub async fn build(recipe: &Recipe, dir: &Path, progress: &(dyn Fn(Progress) + S
     Image::open(dir)?.ok_or_else(|| ImageError::unexpected(dir.display().to_string(), "the image vanished"))
 }
 
-/// One call of [`build`] in a locked directory.
+/// [`make`] as a step of building a golden snapshot.
+///
+/// The work is done on this machine, so `host` must see the same files: that is asked first.
+pub(crate) async fn build(
+    host: &dyn Host,
+    recipe: &Recipe,
+    folder: &Path,
+    progress: &(dyn Fn(golden::Progress) + Send + Sync),
+) -> boxpool::Result<()> {
+    let failed = |error: ImageError| {
+        boxpool::Error::new(error.kind(), "build image", folder.display())
+            .with_detail(error.to_string())
+            .with_source(error)
+    };
+    recipe.check().map_err(failed)?;
+    std::fs::create_dir_all(folder).on("create", folder).map_err(failed)?;
+    let mark = folder.join(format!("seen-from-{}", std::process::id()));
+    std::fs::write(&mark, "").on("write", &mark).map_err(failed)?;
+    let seen = host.run(Command::new("test").arg("-f").arg(&mark)).await;
+    std::fs::remove_file(&mark).on("delete", &mark).map_err(failed)?;
+    if !seen?.success {
+        let detail =
+            "images are built on this machine, and the host does not see its files: build there, or share the folder";
+        return Err(boxpool::Error::new(ErrorKind::Invalid, "build image", folder.display()).with_detail(detail));
+    }
+    let report = |report: Progress| progress(golden::Progress::new(report.phase.name(), report.to_string()));
+    make(recipe, folder, &report).await.map(|_| ()).map_err(failed)
+}
+
+/// One call of [`make`] in a locked directory.
 struct Work<'a> {
     recipe: &'a Recipe,
     dir: &'a Path,
@@ -187,7 +220,7 @@ impl<'a> Work<'a> {
     }
 
     fn kernel_dir(&self) -> PathBuf {
-        self.parts.join(format!("kernel-{}", &recipe::kernel_digest(self.recipe)[..16]))
+        self.parts.join(format!("kernel-{}", &recipe::kernel_digest()[..16]))
     }
 
     async fn packages_and_kernel(&self) -> Result<(), ImageError> {
@@ -202,8 +235,8 @@ impl<'a> Work<'a> {
             self.scratch(&root).await?;
             Apt::update(root, self.recipe).await
         };
-        match self.recipe.userland {
-            Userland::Tiny => {
+        match self.recipe.kind {
+            Kind::Tiny => {
                 let apt = apt.await?;
                 let scratch = self.parts.join("packages.work");
                 tokio::try_join!(
@@ -214,7 +247,7 @@ impl<'a> Work<'a> {
                     self.kernel(&kernel, async || Ok(&apt)),
                 )?;
             }
-            Userland::Debian => {
+            Kind::Debian => {
                 tokio::try_join!(
                     self.phase(Phase::Packages, &tar, async |partial| debian::packages(self.recipe, partial).await),
                     async {
@@ -262,7 +295,7 @@ impl<'a> Work<'a> {
         let manifest = Manifest {
             digest,
             kernel_release: std::fs::read_to_string(&release).on("read", &release)?,
-            login: self.recipe.userland.login().to_owned(),
+            login: self.recipe.kind.login().to_owned(),
             disk_bytes: self.recipe.disk_bytes,
             disk_file_bytes: files::size(disk),
             kernel_file_bytes: files::size(&kernel.join(boot::VMLINUX)),
@@ -338,7 +371,7 @@ fn check_host(recipe: &Recipe, dir: &Path) -> Result<(), ImageError> {
     if !Path::new(apt::KEYRING).exists() {
         return Err(ImageError::MissingTool { tool: apt::KEYRING.to_owned(), package: "debian-archive-keyring" });
     }
-    if recipe.userland == Userland::Debian {
+    if recipe.kind == Kind::Debian {
         tool::check_installed(&[("mmdebstrap", "mmdebstrap")])?;
         if !rustix::process::getuid().is_root() {
             tool::check_installed(&[("unshare", "util-linux"), ("newuidmap", "uidmap")])?;
@@ -350,9 +383,9 @@ fn check_host(recipe: &Recipe, dir: &Path) -> Result<(), ImageError> {
 
 /// The most that is used at one time, measured and rounded up.
 fn space_needed(recipe: &Recipe) -> u64 {
-    match recipe.userland {
-        Userland::Debian => 2 << 30,
-        Userland::Tiny => 512 << 20,
+    match recipe.kind {
+        Kind::Debian => 2 << 30,
+        Kind::Tiny => 512 << 20,
     }
 }
 

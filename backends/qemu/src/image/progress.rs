@@ -18,15 +18,21 @@ pub enum Phase {
 impl Phase {
     /// Every phase of a build. `Packages` and `Kernel` may run at the same time.
     pub const ALL: [Phase; 3] = [Phase::Packages, Phase::Kernel, Phase::Disk];
+
+    /// One word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Packages => "packages",
+            Phase::Kernel => "kernel",
+            Phase::Disk => "disk",
+        }
+    }
 }
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Packages => "packages",
-            Phase::Kernel => "kernel",
-            Phase::Disk => "disk",
-        })
+        f.write_str(self.name())
     }
 }
 

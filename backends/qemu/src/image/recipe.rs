@@ -1,5 +1,6 @@
 //! What an image is made of. Everything that determines the image is in here and in its digest.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::ImageError;
@@ -12,105 +13,56 @@ const VERSION: u32 = 1;
 /// TCG, and it has the virtual machine generation id, without which clones would share their random numbers.
 pub(super) const SUITE: &str = "bookworm";
 
-/// Where packages come from when the recipe names no mirror.
-const MIRROR: &str = "http://deb.debian.org/debian";
-const SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
+/// The project's own mirror, which also has the security updates.
+const DEBIAN_ORG: &str = "deb.debian.org/debian";
 
-/// The userland of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Userland {
+/// What a guest is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
     /// Debian 12 with systemd, apt and the usual tools; login user `box` with `sudo`.
     Debian,
     /// Busybox, bash and OpenSSH; login user `root`. For tests and small hosts.
     Tiny,
 }
 
-impl Userland {
+impl Kind {
     /// The user to log in as.
     #[must_use]
     pub fn login(self) -> &'static str {
         match self {
-            Userland::Debian => "box",
-            Userland::Tiny => "root",
+            Kind::Debian => "box",
+            Kind::Tiny => "root",
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Userland::Debian => "debian",
-            Userland::Tiny => "tiny",
+            Kind::Debian => "debian",
+            Kind::Tiny => "tiny",
         }
     }
 }
 
-/// What to build.
+/// Everything that determines an image, and where its packages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
-    pub(super) userland: Userland,
-    pub(super) authorized_key: String,
-    pub(super) disk_bytes: u64,
-    pub(super) extra_packages: Vec<String>,
-    pub(super) mirror: String,
-    pub(super) security_mirror: Option<String>,
+    /// What it is made of.
+    pub kind: Kind,
+    /// Size of its disk as the guest sees it, in bytes. It takes room only as it is written to.
+    pub disk_bytes: u64,
+    /// The public key that may log in, one line in OpenSSH's format.
+    pub authorized_key: String,
+    /// Where Debian's packages come from. Not part of the digest: every mirror has the same.
+    pub mirror: String,
 }
 
 impl Recipe {
-    /// An image of `userland` that lets the holder of `authorized_key` in: one line as in `authorized_keys`.
-    #[must_use]
-    pub fn new(userland: Userland, authorized_key: impl Into<String>) -> Self {
-        Recipe {
-            userland,
-            authorized_key: authorized_key.into(),
-            disk_bytes: match userland {
-                Userland::Debian => 8 << 30,
-                Userland::Tiny => 512 << 20,
-            },
-            extra_packages: Vec::new(),
-            mirror: MIRROR.to_owned(),
-            security_mirror: Some(SECURITY_MIRROR.to_owned()),
-        }
-    }
-
-    /// The size the guest sees of its disk; only what is written takes room.
-    #[must_use]
-    pub fn disk_bytes(mut self, bytes: u64) -> Self {
-        self.disk_bytes = bytes;
-        self
-    }
-
-    /// One more Debian package. Only the Debian userland has a package manager to put it in.
-    #[must_use]
-    pub fn package(mut self, name: impl Into<String>) -> Self {
-        self.extra_packages.push(name.into());
-        self
-    }
-
-    /// Another mirror of Debian. Not part of the digest: mirrors hold the same packages.
-    #[must_use]
-    pub fn mirror(mut self, url: impl Into<String>) -> Self {
-        self.mirror = url.into();
-        self
-    }
-
-    /// Another mirror of Debian's security updates; `None` builds without them.
-    #[must_use]
-    pub fn security_mirror(mut self, url: Option<String>) -> Self {
-        self.security_mirror = url;
-        self
-    }
-
-    /// The userland.
-    #[must_use]
-    pub fn userland(&self) -> Userland {
-        self.userland
-    }
-
     /// Sha-256, in hex, of everything that determines the image but the package versions of the day.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut sum = self.packages_sum();
-        field(&mut sum, "key", self.authorized_key.trim());
+        field(&mut sum, "key", &self.key());
         field(&mut sum, "disk", &self.disk_bytes.to_string());
         for file in guest::files(self) {
             field(&mut sum, &file.path, &file.text);
@@ -129,9 +81,8 @@ impl Recipe {
     fn packages_sum(&self) -> Sha256 {
         let mut sum = Sha256::new();
         field(&mut sum, "version", &VERSION.to_string());
-        field(&mut sum, "userland", self.userland.name());
+        field(&mut sum, "userland", self.kind.name());
         field(&mut sum, "suite", SUITE);
-        field(&mut sum, "security", if self.security_mirror.is_some() { "yes" } else { "no" });
         for package in self.packages() {
             field(&mut sum, "package", package);
         }
@@ -139,12 +90,16 @@ impl Recipe {
     }
 
     /// The packages asked for by name.
-    pub(super) fn packages(&self) -> Vec<&str> {
-        let base = match self.userland {
-            Userland::Debian => super::debian::PACKAGES,
-            Userland::Tiny => super::tiny::PACKAGES,
-        };
-        base.iter().copied().chain(self.extra_packages.iter().map(String::as_str)).collect()
+    pub(super) fn packages(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Debian => super::debian::PACKAGES,
+            Kind::Tiny => super::tiny::PACKAGES,
+        }
+    }
+
+    /// The key without its comment, which says nothing about who may log in.
+    pub(super) fn key(&self) -> String {
+        self.authorized_key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
     /// Refuses what would be misread by a tool or build an image nobody can enter.
@@ -154,30 +109,16 @@ impl Recipe {
         if key.is_empty() || key.contains(['\n', '\r', '\0']) || !key.contains(' ') {
             return refuse("the authorized key must be one line such as `ssh-ed25519 AAAA…`");
         }
-        let least: u64 = match self.userland {
-            Userland::Debian => 2 << 30,
-            Userland::Tiny => 128 << 20,
+        let least: u64 = match self.kind {
+            Kind::Debian => 1 << 30,
+            Kind::Tiny => 128 << 20,
         };
         if self.disk_bytes < least || !self.disk_bytes.is_multiple_of(4096) {
-            return refuse("the disk must be a multiple of 4096 bytes, of at least 128 MiB (tiny) or 2 GiB (Debian)");
+            return refuse("the disk must be a multiple of 4096 bytes, of at least 128 MiB (tiny) or 1 GiB (Debian)");
         }
-        if self.userland == Userland::Tiny && !self.extra_packages.is_empty() {
-            return refuse("the tiny userland takes no extra packages");
-        }
-        let name_is_safe = |name: &String| {
-            name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
-        };
-        if !self.extra_packages.iter().all(name_is_safe) {
-            return refuse("a package name has lower-case letters, digits and +-. only");
-        }
-        let mirrors = [Some(&self.mirror), self.security_mirror.as_ref()];
-        if mirrors
-            .into_iter()
-            .flatten()
-            .any(|url| !url.contains("://") || url.contains(|c: char| c.is_whitespace() || c == '"'))
-        {
-            return refuse("a mirror is a URL such as http://deb.debian.org/debian");
+        let known = ["http://", "https://", "file:/"].iter().any(|scheme| self.mirror.starts_with(scheme));
+        if !known || self.mirror.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+            return refuse("the mirror is a URL such as http://deb.debian.org/debian");
         }
         Ok(())
     }
@@ -186,19 +127,19 @@ impl Recipe {
     pub(super) fn sources(&self) -> String {
         let keyring = super::apt::KEYRING;
         let mut lines = format!("deb [signed-by={keyring}] {} {SUITE} main\n", self.mirror);
-        if let Some(security) = &self.security_mirror {
-            lines += &format!("deb [signed-by={keyring}] {security} {SUITE}-security main\n");
+        // Another mirror need not have them.
+        if self.mirror.ends_with(DEBIAN_ORG) {
+            lines += &format!("deb [signed-by={keyring}] {}-security {SUITE}-security main\n", self.mirror);
         }
         lines
     }
 }
 
 /// Digest of what the kernel phase depends on.
-pub(super) fn kernel_digest(recipe: &Recipe) -> String {
+pub(super) fn kernel_digest() -> String {
     let mut sum = Sha256::new();
     field(&mut sum, "version", &VERSION.to_string());
     field(&mut sum, "suite", SUITE);
-    field(&mut sum, "security", if recipe.security_mirror.is_some() { "yes" } else { "no" });
     field(&mut sum, "initramfs", guest::INITRAMFS_INIT);
     hex(sum)
 }

@@ -83,7 +83,7 @@ const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// Writes the archive of the root directory to `tar`, using `scratch`, an empty directory.
 pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &Path) -> Result<(), ImageError> {
-    let debs = apt.download(&recipe.packages(), &scratch.join("debs")).await?;
+    let debs = apt.download(recipe.packages(), &scratch.join("debs")).await?;
     let (unpacked, root) = (scratch.join("unpacked"), scratch.join("root"));
     for dir in [&unpacked, &root] {
         std::fs::create_dir_all(dir).on("create", dir)?;

@@ -6,7 +6,7 @@
 //! - `/usr/lib/boxpool/identify HOSTNAME < host-key` makes a clone a box of its own.
 //! - `/usr/lib/boxpool/wake EPOCH_SECONDS` sets the clock after a resume.
 
-use super::recipe::{Recipe, Userland};
+use super::recipe::{Kind, Recipe};
 
 /// Packed into the initramfs as `/init`.
 pub(super) const INITRAMFS_INIT: &str = include_str!("initramfs-init");
@@ -30,16 +30,16 @@ pub(super) fn files(recipe: &Recipe) -> Vec<GuestFile> {
         script("hostkey", include_str!("common/hostkey")),
         script("agent", include_str!("common/agent")),
         config("etc/ssh/sshd_config", include_str!("common/sshd_config")),
-        config("etc/ssh/box_authorized_keys", &format!("{}\n", recipe.authorized_key.trim())),
+        config("etc/ssh/box_authorized_keys", &format!("{}\n", recipe.key())),
         config("etc/hostname", "box\n"),
         config("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 box\n::1 localhost ip6-localhost ip6-loopback\n"),
         config("etc/resolv.conf", "nameserver 10.0.2.3\noptions timeout:2 attempts:2\n"),
         // The same in every box until `identify`; an empty one would make systemd take each boot for the first.
         config("etc/machine-id", "b0c5b0c5b0c54b0c8b0cb0c5b0c5b0c5\n"),
     ];
-    files.extend(match recipe.userland {
-        Userland::Debian => debian(),
-        Userland::Tiny => tiny(),
+    files.extend(match recipe.kind {
+        Kind::Debian => debian(),
+        Kind::Tiny => tiny(),
     });
     files
 }

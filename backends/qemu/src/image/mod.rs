@@ -49,7 +49,7 @@ const DISK: &str = "disk.qcow2";
 /// How long to wait for another build in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(3600);
 /// How often a running phase is reported.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// A finished image. Its files are never changed again, so disks may be layered over it.
 #[derive(Debug, Clone, PartialEq, Eq)]

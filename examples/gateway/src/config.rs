@@ -99,10 +99,12 @@ pub struct BoxConfig {
     pub disk_gib: u32,
     /// Where packages come from.
     pub mirror: Option<String>,
-    /// The login in the box.
-    pub user: String,
     /// How it is run.
     pub accel: Accel,
+    /// What it may reach.
+    pub network: Network,
+    /// The user QEMU runs as when the gateway is root.
+    pub qemu_user: String,
 }
 
 /// What is in a new box.
@@ -125,6 +127,16 @@ pub enum Accel {
     Kvm,
     /// In software.
     Tcg,
+}
+
+/// What a box may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing.
+    Isolated,
+    /// The world, and this machine's own loopback services.
+    Open,
 }
 
 impl Default for Config {
@@ -167,8 +179,9 @@ impl Default for BoxConfig {
             cpus: 1,
             disk_gib: 10,
             mirror: None,
-            user: "user".into(),
             accel: Accel::Auto,
+            network: Network::Isolated,
+            qemu_user: "boxpool".into(),
         }
     }
 }

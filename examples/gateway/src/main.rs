@@ -45,7 +45,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Doctor { options, json } => {
             let (config, place) = resolve(&options)?;
             let path = std::env::var("PATH").unwrap_or_default();
-            let findings = doctor::examine(&config, &place, &path);
+            let mut findings = doctor::examine(&config, &place, &path);
+            findings.push(block_on(async { Ok(doctor::machine(&std::env::temp_dir()).await) })?);
             let fit = doctor::is_fit(&findings);
             if json {
                 say(&format!("{}\n", serde_json::json!({"fit": fit, "findings": findings})));

@@ -420,8 +420,8 @@ async fn finish(user: &UserSide, ended: Ended) {
 
 /// Hands everything the box says to the user, in order.
 ///
-/// An end of output is held back until the exit status: a client that has ended its input as well closes the channel
-/// as soon as it sees that end, and what it is told after that is lost.
+/// An end of output is held back until the exit status has been told: a client that has ended its input as well closes
+/// the channel as soon as it sees that end, and what it is told after that is lost.
 async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
     let (mut told, mut held) = (false, false);
     loop {
@@ -438,10 +438,6 @@ async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
         } else {
             said.next().await
         };
-        if held && !matches!(next, Next::Data(..)) {
-            user.eof().await;
-            held = false;
-        }
         match next {
             Next::Data(None, data) => user.stdout(data).await,
             Next::Data(Some(stream), data) => user.extended(stream, data).await,
@@ -456,8 +452,19 @@ async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
             }
             Next::Message(ChannelMsg::XonXoff { client_can_do }) => user.xon_xoff(client_can_do).await,
             Next::Message(_) => {}
-            Next::Closed(Closed::Properly) => return Ended::Closed,
-            Next::Closed(Closed::Broken) => return Ended::Broken { told },
+            Next::Closed(closed) => {
+                if held && (told || closed == Closed::Properly) {
+                    user.eof().await;
+                }
+                return match closed {
+                    Closed::Properly => Ended::Closed,
+                    Closed::Broken => Ended::Broken { told },
+                };
+            }
+        }
+        if held && told {
+            user.eof().await;
+            held = false;
         }
     }
 }

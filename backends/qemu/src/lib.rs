@@ -9,7 +9,7 @@ mod agent;
 mod check_up;
 mod golden;
 mod host;
-mod image;
+pub mod image;
 mod layout;
 mod machine;
 mod process;

@@ -40,7 +40,7 @@ fn a_box_is_as_it_was_left_parked_or_detached() {
     println!("connect to a parked box, first command done: {:?}", begun.elapsed());
     assert!(first > 1);
     assert_eq!(
-        user.does(&gateway, "dev1", &format!("cat file; ps -o pid= -p {process} | tr -d ' '")),
+        user.does(&gateway, "dev1", &format!("cat file; kill -0 {process} && echo {process}")),
         format!("kept\n{process}")
     );
     state.until(&account, "dev1", "parked", SOON);
@@ -83,7 +83,7 @@ fn a_killed_gateway_loses_nothing_wherever_it_was() {
     println!("connect after the gateway was killed: {:?}", begun.elapsed());
     assert_eq!(state.guests(), guest, "the guest ran on and was taken over");
     assert_eq!(
-        user.does(&gateway, "dev1", &format!("cat file; ps -o pid= -p {process} | tr -d ' '")),
+        user.does(&gateway, "dev1", &format!("cat file; kill -0 {process} && echo {process}")),
         format!("one\n{process}")
     );
 
@@ -209,7 +209,7 @@ fn two_gateways_share_one_guest_and_only_the_last_one_out_suspends_it() {
     a.kill().unwrap();
     a.wait().unwrap();
     // Well beyond the linger the other session's command still runs, in the same guest.
-    assert_eq!(user.does(&two, "dev1", "sleep 5; pgrep -c sleep > /dev/null && echo alive"), "alive");
+    assert_eq!(user.does(&two, "dev1", "sleep 5; pgrep -f 'sleep 1000' > /dev/null && echo alive"), "alive");
     assert_eq!(state.guests(), guests);
     assert_eq!(state.placement(&account, "dev1"), "running");
     b.kill().unwrap();

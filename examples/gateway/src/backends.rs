@@ -1,29 +1,108 @@
 //! What the program's boxes are made of: the embedded store, and QEMU on this machine.
 
-use crate::config::Config;
+use crate::config::{Accel, Config, Network, Recipe};
+use crate::doctor::{Finding, Verdict};
+use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
+use crate::plain::plain;
 use crate::serve::{Backends, Keys};
-use boxpool::{Error, ErrorKind, Result, StateStore};
+use boxpool::{Error, ErrorKind, Report, Result, StateStore, VolumeSource};
+use boxpool_qemu::{GoldenSpec, Kind, LocalHost, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The store's file in the state directory.
 pub const STORE_FILE: &str = "state.sqlite";
 
-/// Opens the store, or makes it.
+/// Opens the store, or makes it, readable for its owner only.
 ///
 /// # Errors
 /// The store's own.
 pub async fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
-    Ok(Arc::new(SqliteStore::open(place.join(STORE_FILE)).await?))
+    let path = place.join(STORE_FILE);
+    // The state directory lets others pass through, for QEMU's own user; the files of SQLite beside this one get its mode.
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    made.map_err(|error| {
+        let detail = format!("the store {} cannot be opened: {error}", path.display());
+        Error::new(ErrorKind::Permanent, "open store", path.display()).with_detail(detail)
+    })?;
+    Ok(Arc::new(SqliteStore::open(path).await?))
 }
 
-/// Opens everything, and makes what is missing.
+/// Opens everything, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
 ///
 /// # Errors
-/// The backends' own.
-pub async fn open(_config: &Config, place: &Place, _keys: &Keys) -> Result<Backends> {
-    let _store = open_store(place).await?;
-    Err(Error::new(ErrorKind::Unavailable, "open", "qemu")
-        .with_detail("the QEMU backend is not part of this build yet"))
+/// The backends' own, each with what to do.
+pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
+    let store = open_store(place).await?;
+    let mut options = QemuOptions::new(place.path());
+    options.accel = match config.boxes.accel {
+        Accel::Auto => None,
+        Accel::Kvm => Some(boxpool_qemu::Accel::Kvm),
+        Accel::Tcg => Some(boxpool_qemu::Accel::Tcg),
+    };
+    options.user = config.boxes.user.clone();
+    options.network = match config.boxes.network {
+        Network::Isolated => boxpool_qemu::Network::Isolated,
+        Network::Open => boxpool_qemu::Network::Open,
+    };
+    options.keep_free_bytes = config.boxes.keep_free_mib << 20;
+    let qemu = Arc::new(LocalQemu::open(options).await?);
+    let spec = golden_spec(config, place, keys)?;
+    let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("golden snapshot: {}", plain(&progress.text))).await?;
+    tracing::info!(%golden, accel = %qemu.accel(), unprivileged = qemu.runs_unprivileged(), "boxes are run by QEMU here");
+    Ok(Backends {
+        store,
+        instances: qemu.clone(),
+        volumes: qemu.clone(),
+        runtime: qemu,
+        generation: golden.to_string(),
+        source: VolumeSource::Snapshot(golden),
+    })
+}
+
+fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec> {
+    let key = keys.boxes.public_key().to_openssh();
+    let authorized_key =
+        key.map_err(|error| Error::new(ErrorKind::Corrupt, "read key", BOX_KEY_FILE).with_detail(error.to_string()))?;
+    let recipe = boxpool_qemu::Recipe {
+        kind: match config.boxes.recipe {
+            Recipe::Debian => Kind::Debian,
+            Recipe::Tiny => Kind::Tiny,
+        },
+        disk_bytes: u64::from(config.boxes.disk_gib) << 30,
+        authorized_key,
+        mirror: config.boxes.mirror.clone(),
+    };
+    let (memory_mib, cpus) = (config.boxes.memory_mib, config.boxes.cpus);
+    Ok(GoldenSpec { recipe, memory_mib, cpus, private_key: place.join(BOX_KEY_FILE) })
+}
+
+/// What this machine has for running boxes. Nothing is left behind; `scratch` is a directory for a moment.
+pub async fn examine(scratch: &Path) -> Vec<Finding> {
+    let mut found = match LocalQemu::check_programs().await {
+        Ok(findings) => findings.iter().map(finding).collect(),
+        Err(error) => vec![Finding::new("programs", Verdict::Bad, Report(&error).to_string())],
+    };
+    found.push(match boxpool_qemu::probe(&LocalHost, scratch).await {
+        Ok(boxpool_qemu::Accel::Kvm) => Finding::new("accelerator", Verdict::Good, "kvm: a probe ran 64-bit code"),
+        Ok(boxpool_qemu::Accel::Tcg) => {
+            let detail = "KVM is absent or does not run 64-bit code here; boxes run in software, 7 to 14 times slower";
+            Finding::new("accelerator", Verdict::Warning, detail)
+        }
+        Err(error) => Finding::new("accelerator", Verdict::Bad, Report(&error).to_string()),
+    });
+    found
+}
+
+fn finding(from: &boxpool_qemu::Finding) -> Finding {
+    let verdict = match from.verdict {
+        boxpool_qemu::Verdict::Good => Verdict::Good,
+        boxpool_qemu::Verdict::Poor => Verdict::Warning,
+        boxpool_qemu::Verdict::Bad => Verdict::Bad,
+    };
+    let detail = if from.advice.is_empty() { from.found.clone() } else { format!("{}; {}", from.found, from.advice) };
+    Finding::new(from.name, verdict, plain(&detail))
 }

@@ -98,11 +98,15 @@ pub struct BoxConfig {
     /// Its disk, in GiB. Takes only what is written to it.
     pub disk_gib: u32,
     /// Where packages come from.
-    pub mirror: Option<String>,
-    /// The login in the box.
+    pub mirror: String,
+    /// The user that runs boxes when the gateway is root.
     pub user: String,
     /// How it is run.
     pub accel: Accel,
+    /// What it may reach.
+    pub network: Network,
+    /// Disk space that is always left free, in MiB.
+    pub keep_free_mib: u64,
 }
 
 /// What is in a new box.
@@ -125,6 +129,16 @@ pub enum Accel {
     Kvm,
     /// In software.
     Tcg,
+}
+
+/// What boxes may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing; forwards from the user's side work.
+    Isolated,
+    /// What this machine reaches.
+    Open,
 }
 
 impl Default for Config {
@@ -166,9 +180,11 @@ impl Default for BoxConfig {
             memory_mib: 512,
             cpus: 1,
             disk_gib: 10,
-            mirror: None,
-            user: "user".into(),
+            mirror: "http://deb.debian.org/debian".into(),
+            user: "boxpool".into(),
             accel: Accel::Auto,
+            network: Network::Isolated,
+            keep_free_mib: 512,
         }
     }
 }
@@ -336,14 +352,13 @@ mod tests {
             .collect();
         let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
         let mut all = Config::parse(&uncommented.replace("allow_list =", "# allow_list ="), "all").unwrap();
-        (all.public_host, all.state_dir, all.boxes.mirror) = (None, None, None);
+        (all.public_host, all.state_dir) = (None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
             public_host: Some(String::new()),
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
-            boxes: BoxConfig { mirror: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })
         .unwrap();

@@ -51,7 +51,7 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
     options.keep_free_bytes = config.boxes.keep_free_mib << 20;
     let qemu = Arc::new(LocalQemu::open(options).await?);
     let spec = golden_spec(config, place, keys)?;
-    let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("golden snapshot: {}", plain(&progress.text))).await?;
+    let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("{}", plain(&progress.text))).await?;
     tracing::info!(%golden, accel = %qemu.accel(), unprivileged = qemu.runs_unprivileged(), "boxes are run by QEMU here");
     Ok(Backends {
         store,

@@ -1,16 +1,14 @@
 //! What the program's boxes are made of: the embedded store, and QEMU on this machine.
 
 use crate::config::{Accel, Config, Network, Recipe};
-use crate::doctor::{Finding, Verdict};
 use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
 use crate::plain::plain;
 use crate::serve::{Backends, Keys};
-use boxpool::{Error, ErrorKind, Report, Result, StateStore, VolumeSource};
-use boxpool_qemu::{GoldenSpec, Kind, LocalHost, LocalQemu, QemuOptions};
+use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
+use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The store's file in the state directory.
@@ -43,7 +41,7 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
         Accel::Kvm => Some(boxpool_qemu::Accel::Kvm),
         Accel::Tcg => Some(boxpool_qemu::Accel::Tcg),
     };
-    options.user = config.boxes.user.clone();
+    options.user.clone_from(&config.boxes.qemu_user);
     options.network = match config.boxes.network {
         Network::Isolated => boxpool_qemu::Network::Isolated,
         Network::Open => boxpool_qemu::Network::Open,
@@ -78,31 +76,4 @@ fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec
     };
     let (memory_mib, cpus) = (config.boxes.memory_mib, config.boxes.cpus);
     Ok(GoldenSpec { recipe, memory_mib, cpus, private_key: place.join(BOX_KEY_FILE) })
-}
-
-/// What this machine has for running boxes. Nothing is left behind; `scratch` is a directory for a moment.
-pub async fn examine(scratch: &Path) -> Vec<Finding> {
-    let mut found = match LocalQemu::check_programs().await {
-        Ok(findings) => findings.iter().map(finding).collect(),
-        Err(error) => vec![Finding::new("programs", Verdict::Bad, Report(&error).to_string())],
-    };
-    found.push(match boxpool_qemu::probe(&LocalHost, scratch).await {
-        Ok(boxpool_qemu::Accel::Kvm) => Finding::new("accelerator", Verdict::Good, "kvm: a probe ran 64-bit code"),
-        Ok(boxpool_qemu::Accel::Tcg) => {
-            let detail = "KVM is absent or does not run 64-bit code here; boxes run in software, 7 to 14 times slower";
-            Finding::new("accelerator", Verdict::Warning, detail)
-        }
-        Err(error) => Finding::new("accelerator", Verdict::Bad, Report(&error).to_string()),
-    });
-    found
-}
-
-fn finding(from: &boxpool_qemu::Finding) -> Finding {
-    let verdict = match from.verdict {
-        boxpool_qemu::Verdict::Good => Verdict::Good,
-        boxpool_qemu::Verdict::Poor => Verdict::Warning,
-        boxpool_qemu::Verdict::Bad => Verdict::Bad,
-    };
-    let detail = if from.advice.is_empty() { from.found.clone() } else { format!("{}; {}", from.found, from.advice) };
-    Finding::new(from.name, verdict, plain(&detail))
 }

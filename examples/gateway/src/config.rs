@@ -99,12 +99,12 @@ pub struct BoxConfig {
     pub disk_gib: u32,
     /// Where packages come from.
     pub mirror: String,
-    /// The user that runs boxes when the gateway is root.
-    pub user: String,
     /// How it is run.
     pub accel: Accel,
     /// What it may reach.
     pub network: Network,
+    /// The user QEMU runs as when the gateway is root.
+    pub qemu_user: String,
     /// Disk space that is always left free, in MiB.
     pub keep_free_mib: u64,
 }
@@ -137,7 +137,7 @@ pub enum Accel {
 pub enum Network {
     /// Nothing; forwards from the user's side work.
     Isolated,
-    /// What this machine reaches.
+    /// The world, and this machine's own loopback services.
     Open,
 }
 
@@ -181,9 +181,9 @@ impl Default for BoxConfig {
             cpus: 1,
             disk_gib: 10,
             mirror: "http://deb.debian.org/debian".into(),
-            user: "boxpool".into(),
             accel: Accel::Auto,
             network: Network::Isolated,
+            qemu_user: "boxpool".into(),
             keep_free_mib: 512,
         }
     }

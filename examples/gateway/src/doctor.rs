@@ -6,7 +6,7 @@ use crate::place::Place;
 use boxpool::Report;
 use serde::Serialize;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,10 +41,28 @@ impl Finding {
 /// Free space below which a warning is given.
 const ROOM_WANTED: u64 = 8 << 30;
 
-/// Looks at what the gateway itself needs: state directory, keys, address, allow-list.
+/// A program that boxes need, the Debian package that has it, and whether only the making of a golden snapshot needs it.
+const PROGRAMS: &[(&str, &str, bool)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", false),
+    ("qemu-img", "qemu-utils", false),
+    ("socat", "socat", false),
+    ("ssh-keygen", "openssh-client", false),
+    ("setsid", "util-linux", false),
+    ("ssh", "openssh-client", true),
+    ("xz", "xz-utils", true),
+    ("apt-get", "apt", true),
+    ("dpkg-deb", "dpkg", true),
+    ("mke2fs", "e2fsprogs", true),
+    ("cpio", "cpio", true),
+    ("mmdebstrap", "mmdebstrap", true),
+    ("newuidmap", "uidmap", true),
+];
+
+/// Looks at everything. `path` is the search path for programs.
 #[must_use]
-pub fn examine(config: &Config, state_dir: &Path) -> Vec<Finding> {
-    let mut found = vec![state_directory(state_dir)];
+pub fn examine(config: &Config, state_dir: &Path, path: &str) -> Vec<Finding> {
+    let mut found = programs(path);
+    found.push(state_directory(state_dir));
     found.extend(room(state_dir));
     found.push(host_key(state_dir));
     found.push(address(config));
@@ -52,6 +70,53 @@ pub fn examine(config: &Config, state_dir: &Path) -> Vec<Finding> {
         found.push(Finding::new("allow-list", Verdict::Bad, Report(&error).to_string()));
     }
     found
+}
+
+/// QEMU's version, and whether this machine's processor can run boxes itself.
+pub async fn machine(scratch: &Path) -> Finding {
+    let what = "QEMU";
+    match boxpool_qemu::check_up(scratch).await {
+        Err(error) => Finding::new(what, Verdict::Bad, Report(&error).to_string()),
+        Ok(found) => {
+            let (major, minor) = found.qemu_version;
+            match found.accel {
+                boxpool_qemu::Accel::Kvm => {
+                    Finding::new(what, Verdict::Good, format!("version {major}.{minor}, with KVM"))
+                }
+                boxpool_qemu::Accel::Tcg => {
+                    let why = "KVM is absent or does not run 64-bit code here, so boxes run in software, 7 to 14 times slower";
+                    Finding::new(what, Verdict::Warning, format!("version {major}.{minor}; {why}"))
+                }
+            }
+        }
+    }
+}
+
+fn programs(path: &str) -> Vec<Finding> {
+    PROGRAMS
+        .iter()
+        .map(|(program, package, only_making)| match find(program, path) {
+            Some(at) => Finding::new(*program, Verdict::Good, at.display().to_string()),
+            None => {
+                let verdict = if *only_making { Verdict::Warning } else { Verdict::Bad };
+                let purpose = if *only_making { " (needed to make the golden snapshot)" } else { "" };
+                Finding::new(
+                    *program,
+                    verdict,
+                    format!("not found{purpose}; install it with: apt-get install {package}"),
+                )
+            }
+        })
+        .collect()
+}
+
+/// The program's place on the search path; the system's own directories are looked at as well.
+#[must_use]
+pub fn find(program: &str, path: &str) -> Option<PathBuf> {
+    let places = path.split(':').chain(["/usr/sbin", "/sbin"]).filter(|place| !place.is_empty());
+    places
+        .map(|place| Path::new(place).join(program))
+        .find(|file| std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }
 
 fn state_directory(path: &Path) -> Finding {
@@ -135,14 +200,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looking_changes_nothing_and_names_what_is_wrong() {
+    fn what_is_missing_is_named_with_its_package_and_nothing_is_changed() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        let findings = examine(&Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() }, &state);
-        assert!(is_fit(&findings) && as_text(&findings).lines().count() == findings.len(), "{findings:?}");
+        let findings = examine(&Config::default(), &state, dir.path().to_str().unwrap());
+        let qemu = findings.iter().find(|finding| finding.what == "qemu-system-x86_64").unwrap();
+        assert_eq!(qemu.verdict, Verdict::Bad);
+        assert!(qemu.detail.contains("apt-get install qemu-system-x86"));
+        assert!(!is_fit(&findings) && as_text(&findings).lines().count() == findings.len());
         assert!(!state.exists());
-        std::fs::write(&state, "in the way").unwrap();
-        let findings = examine(&Config::default(), &state);
-        assert!(!is_fit(&findings) && as_text(&findings).contains("not a directory"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_program_is_found_only_when_it_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, file) = (dir.path().to_str().unwrap(), dir.path().join("qemu-img"));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(find("qemu-img-of-nobody", path), None);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find("qemu-img", path), Some(file));
     }
 }

@@ -46,9 +46,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Doctor { options, json } => {
             let (config, place) = resolve(&options)?;
             let scratch = tempdir()?;
-            let mut findings = block_on(async { Ok(backends::examine(&scratch).await) })?;
+            let path = std::env::var("PATH").unwrap_or_default();
+            let mut findings = doctor::examine(&config, &place, &path);
+            let machine = block_on(async { Ok(doctor::machine(&scratch).await) });
             let _ = std::fs::remove_dir_all(&scratch);
-            findings.extend(doctor::examine(&config, &place));
+            findings.push(machine?);
             let fit = doctor::is_fit(&findings);
             if json {
                 say(&format!("{}\n", serde_json::json!({"fit": fit, "findings": findings})));

@@ -3,31 +3,36 @@
 use crate::config::{Accel, Config, Network, Recipe};
 use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
+use crate::plain::plain;
 use crate::serve::{Backends, Keys};
 use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
 use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 /// The store's file in the state directory.
 pub const STORE_FILE: &str = "state.sqlite";
 
-/// Where Debian's packages come from when the configuration does not say.
-const MIRROR: &str = "http://deb.debian.org/debian";
-
-/// Opens the store, or makes it.
+/// Opens the store, or makes it, readable for its owner only.
 ///
 /// # Errors
 /// The store's own.
 pub async fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
-    Ok(Arc::new(SqliteStore::open(place.join(STORE_FILE)).await?))
+    let path = place.join(STORE_FILE);
+    // The state directory lets others pass through, for QEMU's own user; the files of SQLite beside this one get its mode.
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    made.map_err(|error| {
+        let detail = format!("the store {} cannot be opened: {error}", path.display());
+        Error::new(ErrorKind::Permanent, "open store", path.display()).with_detail(detail)
+    })?;
+    Ok(Arc::new(SqliteStore::open(path).await?))
 }
 
-/// Opens everything, and makes what is missing. The golden snapshot takes about a minute the first time, and says how it
-/// goes on standard error.
+/// Opens everything, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
 ///
 /// # Errors
-/// The backends' own.
+/// The backends' own, each with what to do.
 pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
     let store = open_store(place).await?;
     let mut options = QemuOptions::new(place.path());
@@ -41,8 +46,11 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
         Network::Isolated => boxpool_qemu::Network::Isolated,
         Network::Open => boxpool_qemu::Network::Open,
     };
+    options.keep_free_bytes = config.boxes.keep_free_mib << 20;
     let qemu = Arc::new(LocalQemu::open(options).await?);
-    let golden = qemu.ensure_golden(&golden_spec(config, place, keys)?, &tell).await?;
+    let spec = golden_spec(config, place, keys)?;
+    let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("{}", plain(&progress.text))).await?;
+    tracing::info!(%golden, accel = %qemu.accel(), unprivileged = qemu.runs_unprivileged(), "boxes are run by QEMU here");
     Ok(Backends {
         store,
         instances: qemu.clone(),
@@ -54,28 +62,18 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
 }
 
 fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec> {
+    let key = keys.boxes.public_key().to_openssh();
     let authorized_key =
-        keys.boxes.public_key().to_openssh().map_err(|error| {
-            Error::new(ErrorKind::Permanent, "read key", BOX_KEY_FILE).with_detail(error.to_string())
-        })?;
-    let kind = match config.boxes.recipe {
-        Recipe::Debian => Kind::Debian,
-        Recipe::Tiny => Kind::Tiny,
-    };
+        key.map_err(|error| Error::new(ErrorKind::Corrupt, "read key", BOX_KEY_FILE).with_detail(error.to_string()))?;
     let recipe = boxpool_qemu::Recipe {
-        kind,
+        kind: match config.boxes.recipe {
+            Recipe::Debian => Kind::Debian,
+            Recipe::Tiny => Kind::Tiny,
+        },
         disk_bytes: u64::from(config.boxes.disk_gib) << 30,
         authorized_key,
-        mirror: config.boxes.mirror.clone().unwrap_or_else(|| MIRROR.to_owned()),
+        mirror: config.boxes.mirror.clone(),
     };
-    Ok(GoldenSpec {
-        recipe,
-        memory_mib: config.boxes.memory_mib,
-        cpus: config.boxes.cpus,
-        private_key: place.join(BOX_KEY_FILE),
-    })
-}
-
-fn tell(progress: boxpool_qemu::Progress) {
-    eprintln!("golden snapshot: {}", progress.text);
+    let (memory_mib, cpus) = (config.boxes.memory_mib, config.boxes.cpus);
+    Ok(GoldenSpec { recipe, memory_mib, cpus, private_key: place.join(BOX_KEY_FILE) })
 }

@@ -98,13 +98,15 @@ pub struct BoxConfig {
     /// Its disk, in GiB. Takes only what is written to it.
     pub disk_gib: u32,
     /// Where packages come from.
-    pub mirror: Option<String>,
+    pub mirror: String,
     /// How it is run.
     pub accel: Accel,
     /// What it may reach.
     pub network: Network,
     /// The user QEMU runs as when the gateway is root.
     pub qemu_user: String,
+    /// Disk space that is always left free, in MiB.
+    pub keep_free_mib: u64,
 }
 
 /// What is in a new box.
@@ -129,11 +131,11 @@ pub enum Accel {
     Tcg,
 }
 
-/// What a box may reach.
+/// What boxes may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// Nothing.
+    /// Nothing; forwards from the user's side work.
     Isolated,
     /// The world, and this machine's own loopback services.
     Open,
@@ -178,10 +180,11 @@ impl Default for BoxConfig {
             memory_mib: 512,
             cpus: 1,
             disk_gib: 10,
-            mirror: None,
+            mirror: "http://deb.debian.org/debian".into(),
             accel: Accel::Auto,
             network: Network::Isolated,
             qemu_user: "boxpool".into(),
+            keep_free_mib: 512,
         }
     }
 }
@@ -349,14 +352,13 @@ mod tests {
             .collect();
         let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
         let mut all = Config::parse(&uncommented.replace("allow_list =", "# allow_list ="), "all").unwrap();
-        (all.public_host, all.state_dir, all.boxes.mirror) = (None, None, None);
+        (all.public_host, all.state_dir) = (None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
             public_host: Some(String::new()),
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
-            boxes: BoxConfig { mirror: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })
         .unwrap();

@@ -131,8 +131,9 @@ fn state_directory(path: &Path) -> Finding {
     if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() || is_read_only(path) {
         return Finding::new(what, Verdict::Bad, format!("{shown} cannot be written"));
     }
-    if meta.permissions().mode() & 0o077 != 0 {
-        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 700 {shown}"));
+    // Passing through is fine: QEMU's own user must.
+    if meta.permissions().mode() & 0o066 != 0 {
+        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 711 {shown}"));
     }
     Finding::new(what, Verdict::Good, shown.to_string())
 }

@@ -10,6 +10,7 @@ use boxpool_gateway::serve::{Keys, listen, serve};
 use boxpool_gateway::{backends, doctor};
 use clap::Parser;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,9 +45,12 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Doctor { options, json } => {
             let (config, place) = resolve(&options)?;
+            let scratch = tempdir()?;
             let path = std::env::var("PATH").unwrap_or_default();
             let mut findings = doctor::examine(&config, &place, &path);
-            findings.push(block_on(async { Ok(doctor::machine(&std::env::temp_dir()).await) })?);
+            let machine = block_on(async { Ok(doctor::machine(&scratch).await) });
+            let _ = std::fs::remove_dir_all(&scratch);
+            findings.push(machine?);
             let fit = doctor::is_fit(&findings);
             if json {
                 say(&format!("{}\n", serde_json::json!({"fit": fit, "findings": findings})));
@@ -99,6 +103,16 @@ fn start_log(config: &Config) -> Result<()> {
     let stderr = std::io::stderr;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
     Ok(())
+}
+
+/// A directory of our own below the system's for temporary things.
+fn tempdir() -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("boxpool-doctor-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+        let detail = format!("the temporary directory {} cannot be made: {error}", path.display());
+        Error::new(ErrorKind::Permanent, "look", path.display()).with_detail(detail)
+    })?;
+    Ok(path)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

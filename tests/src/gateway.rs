@@ -95,7 +95,7 @@ impl State {
 
     fn open_store(&self) -> (tokio::runtime::Runtime, Arc<SqliteStore>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let store = runtime.block_on(SqliteStore::open(self.path().join("state.sqlite"))).unwrap();
+        let store = SqliteStore::open(self.path().join("state.sqlite")).unwrap();
         (runtime, Arc::new(store))
     }
 

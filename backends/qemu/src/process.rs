@@ -24,7 +24,7 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// QEMU itself is up in about 50 ms; a host that swaps may be slow.
 const SPAWN_LIMIT: Duration = Duration::from_secs(30);
-/// QEMU writes its pid file among the first things it does.
+/// QEMU writes its pid file, and listens, among the first things it does.
 const PID_LIMIT: Duration = Duration::from_secs(10);
 /// A process that was told to end, or was killed, is gone within moments.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -193,10 +193,26 @@ impl LocalQemu {
         }
     }
 
+    /// Connects to a QEMU that lives, which may only just have been started. `None` when it ended or does not listen.
+    pub(crate) async fn qmp_of_living(&self, volume: &VolumeDir) -> Result<Option<Qmp>> {
+        let deadline = Instant::now() + PID_LIMIT;
+        loop {
+            if let Some(qmp) = self.qmp(volume).await? {
+                return Ok(Some(qmp));
+            }
+            if Instant::now() >= deadline || !self.is_alive(volume).await? {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     pub(crate) async fn must_qmp(&self, volume: &VolumeDir) -> Result<Qmp> {
-        let gone =
-            || Error::new(ErrorKind::Unavailable, "reach QEMU", volume.dir.display()).with_detail("it has ended");
-        self.qmp(volume).await?.ok_or_else(gone)
+        let gone = || {
+            Error::new(ErrorKind::Unavailable, "reach QEMU", volume.dir.display())
+                .with_detail("it has ended, or does not listen")
+        };
+        self.qmp_of_living(volume).await?.ok_or_else(gone)
     }
 
     /// Writes the device state of a stopped guest to a file, whole or not at all.

@@ -213,7 +213,7 @@ impl LocalQemu {
     }
 
     async fn run_state_of(&self, volume: &VolumeDir) -> Result<Option<String>> {
-        match self.qmp(volume).await? {
+        match self.qmp_of_living(volume).await? {
             Some(mut qmp) => qmp.run_state().await.map(Some),
             None => Ok(None),
         }

@@ -76,8 +76,8 @@ impl Shared {
             let mut state = self.state();
             state.liveness.observe(now, versions);
             let live = state.liveness.live(now);
-            state.free_instances.set_live(live.clone());
-            state.free_volumes.set_live(live.clone());
+            state.free_instances.set_live(live.clone(), &self.random);
+            state.free_volumes.set_live(live.clone(), &self.random);
             (state.liveness.long_dead(now, FORGET_AFTER), live)
         };
         metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));

@@ -1,13 +1,16 @@
 //! Which instances, or volumes, are free: an in-memory hint that a compare-and-swap confirms.
 //!
-//! Picking costs the same for ten entries and for a million: entries lie in a vector, a map tells where, and removal
-//! swaps the last one into the hole. Concurrent gateways are kept apart in two ways. Each entry prefers one live node
-//! (highest random weight, Thaler & Ravishankar 1998), and a node takes from its own share first; beyond that it picks
-//! at random, not "the first".
+//! Picking costs the same for a hundred entries and for a million: entries lie in a vector in random order, kept so by
+//! putting each new one at a random place (an inside-out Fisher-Yates shuffle), so that the last one is a random one. A map
+//! tells where a key is; it is a hint that the vector confirms, so that picking need not touch it.
+//!
+//! Concurrent gateways are kept apart in two ways. Each entry prefers one live node (highest random weight, Thaler &
+//! Ravishankar 1998), and a node takes from its own share first; and each node has an order of its own.
 
 use crate::id::NodeId;
 use crate::random::{Random, mix};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Free entries with what is known of each.
 #[derive(Debug)]
@@ -21,42 +24,58 @@ pub(crate) struct FreeIndex<K, V> {
 #[derive(Debug)]
 struct Share<K, V> {
     entries: Vec<(K, V)>,
-    places: BTreeMap<K, usize>,
+    /// Where a key was put. May be stale: the entry there says whether it is. Never iterated, so its order cannot be seen.
+    places: HashMap<K, usize>,
 }
 
-impl<K: Ord + Clone, V> Share<K, V> {
+impl<K: Hash + Eq + Clone, V> Share<K, V> {
     fn new() -> Self {
-        Self { entries: Vec::new(), places: BTreeMap::new() }
+        Self { entries: Vec::new(), places: HashMap::new() }
     }
 
-    fn insert(&mut self, key: K, value: V) {
-        if let Some(&place) = self.places.get(&key) {
+    fn find(&self, key: &K) -> Option<usize> {
+        let place = *self.places.get(key)?;
+        self.entries.get(place).is_some_and(|(found, _)| found == key).then_some(place)
+    }
+
+    fn insert(&mut self, key: K, value: V, random: &Random) {
+        if let Some(place) = self.find(&key) {
             self.entries[place].1 = value;
-        } else {
-            self.places.insert(key.clone(), self.entries.len());
-            self.entries.push((key, value));
+            return;
+        }
+        if self.places.len() > 2 * self.entries.len() + 64 {
+            let live = self.entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place));
+            self.places = live.collect();
+        }
+        let last = self.entries.len();
+        self.entries.push((key, value));
+        let place = random.below(last + 1);
+        self.entries.swap(place, last);
+        self.note(place);
+        self.note(last);
+    }
+
+    fn note(&mut self, place: usize) {
+        if let Some((key, _)) = self.entries.get(place) {
+            self.places.insert(key.clone(), place);
         }
     }
 
     fn remove(&mut self, key: &K) -> Option<(K, V)> {
-        let place = self.places.remove(key)?;
+        let place = self.find(key)?;
+        self.places.remove(key);
         let entry = self.entries.swap_remove(place);
-        if let Some((moved, _)) = self.entries.get(place) {
-            self.places.insert(moved.clone(), place);
-        }
+        self.note(place);
         Some(entry)
     }
 
-    fn take_any(&mut self, random: &Random) -> Option<(K, V)> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        let key = self.entries[random.below(self.entries.len())].0.clone();
-        self.remove(&key)
+    /// The last one is a random one; its place in the map becomes stale.
+    fn take_any(&mut self) -> Option<(K, V)> {
+        self.entries.pop()
     }
 }
 
-impl<K: Ord + Clone + AsRef<str>, V> FreeIndex<K, V> {
+impl<K: Hash + Eq + Clone + AsRef<str>, V> FreeIndex<K, V> {
     pub(crate) fn new(me: NodeId) -> Self {
         Self { live: vec![me.clone()], me, mine: Share::new(), others: Share::new() }
     }
@@ -66,13 +85,13 @@ impl<K: Ord + Clone + AsRef<str>, V> FreeIndex<K, V> {
     }
 
     /// Adds an entry, or replaces what is known of it.
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V, random: &Random) {
         if self.prefers_me(&key) {
             self.others.remove(&key);
-            self.mine.insert(key, value);
+            self.mine.insert(key, value, random);
         } else {
             self.mine.remove(&key);
-            self.others.insert(key, value);
+            self.others.insert(key, value, random);
         }
     }
 
@@ -82,28 +101,28 @@ impl<K: Ord + Clone + AsRef<str>, V> FreeIndex<K, V> {
     }
 
     /// Takes one out, from this node's share while it has any.
-    pub(crate) fn take(&mut self, random: &Random) -> Option<(K, V)> {
-        self.mine.take_any(random).or_else(|| self.others.take_any(random))
+    pub(crate) fn take(&mut self) -> Option<(K, V)> {
+        self.mine.take_any().or_else(|| self.others.take_any())
     }
 
     /// Replaces everything by what a scan has seen.
-    pub(crate) fn replace(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
+    pub(crate) fn replace(&mut self, entries: impl IntoIterator<Item = (K, V)>, random: &Random) {
         self.mine = Share::new();
         self.others = Share::new();
         for (key, value) in entries {
-            self.insert(key, value);
+            self.insert(key, value, random);
         }
     }
 
     /// Says which nodes are alive, this one included; the shares follow.
-    pub(crate) fn set_live(&mut self, mut live: Vec<NodeId>) {
+    pub(crate) fn set_live(&mut self, mut live: Vec<NodeId>, random: &Random) {
         live.sort();
         if live == self.live {
             return;
         }
         self.live = live;
         let (mine, others) = (std::mem::take(&mut self.mine.entries), std::mem::take(&mut self.others.entries));
-        self.replace(mine.into_iter().chain(others));
+        self.replace(mine.into_iter().chain(others), random);
     }
 
     fn prefers_me(&self, key: &K) -> bool {
@@ -117,6 +136,7 @@ impl<K: Ord + Clone + AsRef<str>, V> FreeIndex<K, V> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn node(n: usize) -> NodeId {
         NodeId::new(format!("n{n}")).unwrap()
@@ -129,14 +149,14 @@ mod tests {
         ) {
             let random = Random::seeded(seed);
             let mut index: FreeIndex<String, u16> = FreeIndex::new(node(0));
-            index.set_live((0..3).map(node).collect());
+            index.set_live((0..3).map(node).collect(), &random);
             let mut model = BTreeMap::new();
             for (step, n) in steps {
                 let key = format!("k{n}");
                 match step {
-                    0 | 1 => { index.insert(key.clone(), n); model.insert(key, n); }
+                    0 | 1 => { index.insert(key.clone(), n, &random); model.insert(key, n); }
                     2 => prop_assert_eq!(index.remove(&key).map(|(_, v)| v), model.remove(&key)),
-                    _ => match index.take(&random) {
+                    _ => match index.take() {
                         Some((key, value)) => prop_assert_eq!(model.remove(&key), Some(value)),
                         None => prop_assert!(model.is_empty()),
                     },
@@ -144,7 +164,7 @@ mod tests {
                 prop_assert_eq!(index.len(), model.len());
             }
             // Never "empty" while one is free.
-            while let Some((key, _)) = index.take(&random) { prop_assert!(model.remove(&key).is_some()); }
+            while let Some((key, _)) = index.take() { prop_assert!(model.remove(&key).is_some()); }
             prop_assert!(model.is_empty());
         }
     }
@@ -155,11 +175,11 @@ mod tests {
         let mut taken = std::collections::BTreeSet::new();
         for (n, me) in live.iter().enumerate() {
             let mut index: FreeIndex<String, ()> = FreeIndex::new(me.clone());
-            index.set_live(live.clone());
-            index.replace((0..1000).map(|k| (format!("k{k}"), ())));
             let random = Random::seeded(n as u64);
+            index.set_live(live.clone(), &random);
+            index.replace((0..1000).map(|k| (format!("k{k}"), ())), &random);
             for _ in 0..60 {
-                let (key, ()) = index.take(&random).unwrap();
+                let (key, ()) = index.take().unwrap();
                 assert!(taken.insert(key), "two gateways picked the same entry");
             }
         }

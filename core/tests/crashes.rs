@@ -1,5 +1,7 @@
 //! A node dies at the worst moment; another one, or the next start, goes on.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use boxpool::{ErrorKind, MemoryStore, Via};

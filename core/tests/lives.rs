@@ -1,5 +1,7 @@
 //! Whole lives of boxes on one node and on several, in virtual time.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use boxpool::{ErrorKind, MemoryStore, Progress, Via, progress};

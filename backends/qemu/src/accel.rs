@@ -33,7 +33,7 @@ impl fmt::Display for Accel {
 /// A processor that works needs a few milliseconds; starting QEMU on a busy host may take most of this.
 const PROBE_LIMIT: Duration = Duration::from_millis(2_500);
 
-/// Finds out by running something. Takes up to [`PROBE_LIMIT`] where KVM is there and hangs.
+/// Finds out by running something. Takes up to 2.5 seconds where KVM is there and hangs.
 ///
 /// # Errors
 /// `NotFound` when there is no QEMU.

@@ -2,14 +2,14 @@
 //! drives QEMU over QMP.
 //!
 //! Nothing of it must be installed: QEMU, `mmdebstrap` and a handful of standard programs are used as they are
-//! ([`LocalQemu::check_up`] says what is missing). A QEMU survives the process that started it and is found again by the next one.
+//! ([`check_up`] says what is there). A QEMU survives the process that started it and is found again by the next one.
 
 mod accel;
 mod agent;
 mod check_up;
 mod golden;
 mod host;
-mod image;
+pub mod image;
 mod layout;
 mod machine;
 mod process;
@@ -20,7 +20,7 @@ mod slots;
 mod volumes;
 
 pub use accel::{Accel, probe};
-pub use check_up::{Finding, Verdict};
+pub use check_up::{CheckUp, check_up};
 pub use golden::{GoldenSpec, Progress};
 pub use host::{Command, Host, LocalHost, Lock, Output, Stream};
 pub use image::{Kind, Recipe};
@@ -105,14 +105,11 @@ impl LocalQemu {
                 .with_detail("QEMU is missing; install the packages qemu-system-x86 and qemu-utils"),
             _ => error,
         })?;
+        let user = user_to_run_as(&*host, &options.user).await?;
+        // Private, but for another user's way through: what is secret in there has a mode of its own.
+        let mode = if user.is_some() { "0711" } else { "0700" };
         let layout = Layout::new(state.clone(), options.snapshot_dir);
-        for (folder, mode) in [
-            (state.clone(), "0711"),
-            (layout.snapshots(), "0711"),
-            (layout.volumes(), "0711"),
-            (layout.slots(), "0711"),
-            (layout.run.clone(), "0711"),
-        ] {
+        for folder in [state.clone(), layout.snapshots(), layout.volumes(), layout.slots(), layout.run.clone()] {
             let made = host.run(Command::new("install").args(["-d", "-m", mode]).arg(&folder)).await?;
             if !made.success {
                 let detail = format!("the state directory cannot be used: {}", host::last_of(&made.stderr));
@@ -125,7 +122,10 @@ impl LocalQemu {
             Some(accel) => accel,
             None => accel::remembered_probe(&*host, &layout.run).await?,
         };
-        let run_as = user_to_run_as(&*host, &options.user, &state).await?;
+        let run_as = match user {
+            Some(user) => can_reach(&*host, user, &state).await?.then_some(user),
+            None => None,
+        };
         let inner = Inner {
             host,
             layout,
@@ -151,8 +151,8 @@ impl LocalQemu {
     }
 }
 
-/// The ids of the user for QEMU: only when we are root, there is such a user, and it can reach the state directory.
-async fn user_to_run_as(host: &dyn Host, user: &str, state: &std::path::Path) -> Result<Option<(u32, u32)>> {
+/// The ids of the user for QEMU: only when we are root and there is such a user.
+async fn user_to_run_as(host: &dyn Host, user: &str) -> Result<Option<(u32, u32)>> {
     let id = |flag: &'static str, of: Option<&str>| {
         let command = Command::new("id").arg(flag).args(of);
         async move {
@@ -163,14 +163,19 @@ async fn user_to_run_as(host: &dyn Host, user: &str, state: &std::path::Path) ->
     if id("-u", None).await? != Some(0) || user.is_empty() || user.starts_with('-') {
         return Ok(None);
     }
-    let (Some(uid), Some(gid)) = (id("-u", Some(user)).await?, id("-g", Some(user)).await?) else { return Ok(None) };
+    let (uid, gid) = (id("-u", Some(user)).await?, id("-g", Some(user)).await?);
+    Ok(uid.zip(gid))
+}
+
+/// Whether that user can pass through to the state directory.
+async fn can_reach(host: &dyn Host, (uid, gid): (u32, u32), state: &std::path::Path) -> Result<bool> {
     let reach = Command::new("setpriv")
         .args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()])
         .args(["test", "-x"])
-        .arg(state);
+        .arg(state.join("volumes"));
     let reached = host.run(reach).await?.success;
     if !reached {
-        tracing::warn!(user, state = %state.display(), "QEMU's own user cannot reach the state directory, so QEMU runs as root; put the state where others may pass through");
+        tracing::warn!(uid, state = %state.display(), "QEMU's own user cannot reach the state directory, so QEMU runs as root; keep the state where others may pass through");
     }
-    Ok(reached.then_some((uid, gid)))
+    Ok(reached)
 }

@@ -14,8 +14,7 @@ async fn a_counter_goes_on_over_suspend_and_resume_and_the_file_is_there() {
     eprintln!("first start: {:?} {:?}", begun.elapsed(), started.by);
     assert_eq!(started.by, StartedBy::Resume, "a new box resumes the golden's memory");
     assert_eq!(bench.ssh(&started.endpoint, "hostname"), "dev1");
-    bench.ssh(&started.endpoint, "echo kept > file; (n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) > /dev/null 2>&1 &");
-    let pid = bench.ssh(&started.endpoint, "pgrep -f 'count' | head -1");
+    let pid = bench.ssh(&started.endpoint, "echo kept > file; (n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) > /dev/null 2>&1 & echo $!");
 
     assert_eq!(bench.qemu.suspend(&later(&guest, 2)).await.unwrap(), Suspended::Saved);
     assert_eq!(bench.pid(&guest.volume), None);
@@ -25,12 +24,16 @@ async fn a_counter_goes_on_over_suspend_and_resume_and_the_file_is_there() {
     let started = bench.start(&later(&guest, 3)).await;
     eprintln!("resume: {:?}", begun.elapsed());
     assert_eq!(started.by, StartedBy::Resume);
-    let before: u64 = bench.ssh(&started.endpoint, "cat /dev/shm/count").parse().unwrap();
+    let before: u64 =
+        bench.ssh(&started.endpoint, "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap();
     assert!(before > 1, "the counter was not lost");
-    let after: u64 = bench.ssh(&started.endpoint, "sleep 1; cat /dev/shm/count").parse().unwrap();
+    let after: u64 = bench
+        .ssh(&started.endpoint, "sleep 1; until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count")
+        .parse()
+        .unwrap();
     assert!(after > before, "it counts on");
     assert_eq!(bench.ssh(&started.endpoint, "cat file"), "kept");
-    assert_eq!(bench.ssh(&started.endpoint, "pgrep -f 'count' | head -1"), pid, "the same process");
+    assert_eq!(bench.ssh(&started.endpoint, &format!("kill -0 {pid} && echo alive")), "alive", "the same process");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ impl Shared {
     /// A free instance, out of the index. A hint: the claim's compare-and-swap decides.
     pub(crate) fn take_instance(&self) -> Option<Held<InstanceRecord>> {
         let mut state = self.state();
-        let (_, held) = state.free_instances.take(&self.random)?;
+        let (_, held) = state.free_instances.take()?;
         state.instance_taken = Instant::now();
         drop(state);
         self.refill_instances.notify_one();
@@ -38,7 +38,7 @@ impl Shared {
     }
 
     pub(crate) fn put_back(&self, candidate: Held<InstanceRecord>) {
-        self.state().free_instances.insert(candidate.record.id.clone(), candidate);
+        self.state().free_instances.insert(candidate.record.id.clone(), candidate, &self.random);
         self.waiters.ring();
     }
 
@@ -66,7 +66,7 @@ impl Shared {
             .map(|(_, held)| (held.record.id.clone(), held.clone()))
             .collect();
         let any_free = !free.is_empty();
-        self.state().free_instances.replace(free);
+        self.state().free_instances.replace(free, &self.random);
         if any_free {
             self.waiters.ring();
         }

@@ -15,12 +15,12 @@ use super::instances::as_count;
 impl Shared {
     /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
     pub(crate) fn take_volume(&self) -> Option<Held<VolumeRecord>> {
-        let (_, held) = self.state().free_volumes.take(&self.random)?;
+        let (_, held) = self.state().free_volumes.take()?;
         Some(held)
     }
 
     pub(crate) fn put_volume_back(&self, candidate: Held<VolumeRecord>) {
-        self.state().free_volumes.insert(candidate.record.id.clone(), candidate);
+        self.state().free_volumes.insert(candidate.record.id.clone(), candidate, &self.random);
     }
 
     /// Reads the volume table: the free index follows.
@@ -32,7 +32,7 @@ impl Shared {
             .filter(|(_, held)| held.record.generation == self.config.volume_generation)
             .map(|(_, held)| (held.record.id.clone(), held.clone()))
             .collect();
-        self.state().free_volumes.replace(free);
+        self.state().free_volumes.replace(free, &self.random);
         Ok(all.into_iter().map(|(_, held)| held).collect())
     }
 

@@ -11,6 +11,7 @@ use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A file with every option, its default, and what it does.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");
@@ -97,11 +98,15 @@ pub struct BoxConfig {
     /// Its disk, in GiB. Takes only what is written to it.
     pub disk_gib: u32,
     /// Where packages come from.
-    pub mirror: Option<String>,
-    /// The login in the box.
-    pub user: String,
+    pub mirror: String,
     /// How it is run.
     pub accel: Accel,
+    /// What it may reach.
+    pub network: Network,
+    /// The user QEMU runs as when the gateway is root.
+    pub qemu_user: String,
+    /// Disk space that is always left free, in MiB.
+    pub keep_free_mib: u64,
 }
 
 /// What is in a new box.
@@ -124,6 +129,16 @@ pub enum Accel {
     Kvm,
     /// In software.
     Tcg,
+}
+
+/// What boxes may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing; forwards from the user's side work.
+    Isolated,
+    /// The world, and this machine's own loopback services.
+    Open,
 }
 
 impl Default for Config {
@@ -165,9 +180,11 @@ impl Default for BoxConfig {
             memory_mib: 512,
             cpus: 1,
             disk_gib: 10,
-            mirror: None,
-            user: "user".into(),
+            mirror: "http://deb.debian.org/debian".into(),
             accel: Accel::Auto,
+            network: Network::Isolated,
+            qemu_user: "boxpool".into(),
+            keep_free_mib: 512,
         }
     }
 }
@@ -277,6 +294,8 @@ impl Config {
             pre_auth_per_address_max: self.limits.logging_in_per_address,
             max_channels: self.limits.channels_per_connection,
             boxes_per_user: self.limits.boxes_per_user,
+            // The rest of the time is for suspending boxes.
+            farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
             shown_address: self.shown_address(),
         })
     }
@@ -333,14 +352,13 @@ mod tests {
             .collect();
         let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
         let mut all = Config::parse(&uncommented.replace("allow_list =", "# allow_list ="), "all").unwrap();
-        (all.public_host, all.state_dir, all.boxes.mirror) = (None, None, None);
+        (all.public_host, all.state_dir) = (None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
             public_host: Some(String::new()),
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
-            boxes: BoxConfig { mirror: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })
         .unwrap();

@@ -20,7 +20,7 @@ use crate::proxy::session::Start;
 use crate::server::Gateway;
 use crate::upstream::{Back, DialError, Openings, Upstream};
 use boxpool::{BoxName, Endpoint, Epoch, Report};
-use russh::keys::PublicKey;
+use russh::keys::{Algorithm, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty};
 use std::collections::BTreeMap;
@@ -265,6 +265,9 @@ impl Handler for Visitor {
     type Error = russh::Error;
 
     async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        if *offer.algorithm == (Algorithm::Rsa { hash: None }) {
+            return Ok(Auth::reject()); // a signature with SHA-1 proves nothing
+        }
         Ok(match self.answer(offer.public_key).await {
             Ok(Answer::Accept) => Auth::Accept,
             Ok(Answer::Refuse) => Auth::reject(),

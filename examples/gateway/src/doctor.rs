@@ -1,6 +1,6 @@
 //! Looks at the machine and says what is there and what is missing. Changes nothing.
 
-use crate::config::{Config, Recipe};
+use crate::config::Config;
 use crate::hostkey::{HOST_KEY_FILE, read_key};
 use crate::place::Place;
 use boxpool::Report;
@@ -45,9 +45,15 @@ const ROOM_WANTED: u64 = 8 << 30;
 const PROGRAMS: &[(&str, &str, bool)] = &[
     ("qemu-system-x86_64", "qemu-system-x86", false),
     ("qemu-img", "qemu-utils", false),
+    ("socat", "socat", false),
+    ("ssh-keygen", "openssh-client", false),
+    ("setsid", "util-linux", false),
+    ("ssh", "openssh-client", true),
+    ("xz", "xz-utils", true),
+    ("apt-get", "apt", true),
+    ("dpkg-deb", "dpkg", true),
     ("mke2fs", "e2fsprogs", true),
     ("cpio", "cpio", true),
-    ("busybox", "busybox-static", true),
     ("mmdebstrap", "mmdebstrap", true),
     ("newuidmap", "uidmap", true),
 ];
@@ -55,7 +61,7 @@ const PROGRAMS: &[(&str, &str, bool)] = &[
 /// Looks at everything. `path` is the search path for programs.
 #[must_use]
 pub fn examine(config: &Config, state_dir: &Path, path: &str) -> Vec<Finding> {
-    let mut found = programs(config, path);
+    let mut found = programs(path);
     found.push(state_directory(state_dir));
     found.extend(room(state_dir));
     found.push(host_key(state_dir));
@@ -66,10 +72,29 @@ pub fn examine(config: &Config, state_dir: &Path, path: &str) -> Vec<Finding> {
     found
 }
 
-fn programs(config: &Config, path: &str) -> Vec<Finding> {
-    let debian = config.boxes.recipe == Recipe::Debian;
-    let wanted = PROGRAMS.iter().filter(|(program, ..)| debian || !matches!(*program, "mmdebstrap" | "newuidmap"));
-    wanted
+/// QEMU's version, and whether this machine's processor can run boxes itself.
+pub async fn machine(scratch: &Path) -> Finding {
+    let what = "QEMU";
+    match boxpool_qemu::check_up(scratch).await {
+        Err(error) => Finding::new(what, Verdict::Bad, Report(&error).to_string()),
+        Ok(found) => {
+            let (major, minor) = found.qemu_version;
+            match found.accel {
+                boxpool_qemu::Accel::Kvm => {
+                    Finding::new(what, Verdict::Good, format!("version {major}.{minor}, with KVM"))
+                }
+                boxpool_qemu::Accel::Tcg => {
+                    let why = "KVM is absent or does not run 64-bit code here, so boxes run in software, 7 to 14 times slower";
+                    Finding::new(what, Verdict::Warning, format!("version {major}.{minor}; {why}"))
+                }
+            }
+        }
+    }
+}
+
+fn programs(path: &str) -> Vec<Finding> {
+    PROGRAMS
+        .iter()
         .map(|(program, package, only_making)| match find(program, path) {
             Some(at) => Finding::new(*program, Verdict::Good, at.display().to_string()),
             None => {
@@ -106,8 +131,9 @@ fn state_directory(path: &Path) -> Finding {
     if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() || is_read_only(path) {
         return Finding::new(what, Verdict::Bad, format!("{shown} cannot be written"));
     }
-    if meta.permissions().mode() & 0o077 != 0 {
-        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 700 {shown}"));
+    // Passing through is fine: QEMU's own user must.
+    if meta.permissions().mode() & 0o066 != 0 {
+        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 711 {shown}"));
     }
     Finding::new(what, Verdict::Good, shown.to_string())
 }

@@ -18,6 +18,7 @@
 pub mod account;
 pub mod algorithms;
 pub mod auth;
+pub mod backends;
 pub mod boxes;
 pub mod channel;
 pub mod cli;

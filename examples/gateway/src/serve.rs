@@ -12,6 +12,7 @@ use boxpool::{
     VolumeSource, WarmTarget,
 };
 use russh::keys::PrivateKey;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,8 @@ pub async fn serve(
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
     drop((pool, gateway));
-    let _ = tokio::time::timeout(Duration::from_secs(5), worker).await;
+    // The worker takes the node's record along; without that others see its heartbeat stand still.
+    let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
     tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
     Ok(())
 }
@@ -131,5 +133,6 @@ pub async fn serve(
 fn announce(gateway: &Gateway) {
     let settings = &gateway.settings;
     eprintln!("make your first box with: {} spinup dev1", settings.ssh_line("gateway"));
-    println!("ready: {}", settings.ssh_line("dev1"));
+    // A reader that has left is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "ready: {}", settings.ssh_line("dev1"));
 }

@@ -34,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the SSH library may take to notice that its client is gone.
 const NOTICE_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long telling users of a stop, and their connections' ends, may take.
+/// How long telling one user something before their connection is closed may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the gateway allows and how long it waits.
@@ -62,6 +62,8 @@ pub struct Settings {
     pub max_channels: usize,
     /// Boxes one user may have.
     pub boxes_per_user: usize,
+    /// How long telling users of a stop and ending their connections may take.
+    pub farewell_limit: Duration,
     /// The address users type, for texts that tell them what to type.
     pub shown_address: SocketOrHost,
 }
@@ -157,8 +159,8 @@ impl Gateway {
         let began = Instant::now();
         stopping.send_replace(true);
         tracing::info!(connections = connections.count(), "stopping");
-        connections.ended(FAREWELL_LIMIT + NOTICE_LIMIT).await;
-        if !self.activity.ended(FAREWELL_LIMIT).await {
+        connections.ended(self.settings.farewell_limit).await;
+        if !self.activity.ended(self.settings.farewell_limit / 4).await {
             tracing::warn!(left = self.activity.count(), "some sessions have not ended; the pool ends them");
         }
         began
@@ -230,8 +232,10 @@ impl Gateway {
                 }
                 () = told_to_stop(&mut stopped), if !told => {
                     told = true;
+                    // Half of the time for clients to leave by themselves, then their connections are closed.
+                    let limit = self.settings.farewell_limit / 2;
+                    close_later(closer.clone(), limit);
                     farewell(&handle, "the gateway is stopping; your box is kept as it is, connect again later").await;
-                    close_later(closer.clone(), FAREWELL_LIMIT);
                 }
                 _ = look.tick() => {
                     if is_gone(&socket) && !closer.is_closed() {

@@ -97,10 +97,11 @@ impl UserSide {
         let _ = self.write.close().await;
     }
 
-    /// Ends the channel with an exit status.
+    /// Ends the channel with an exit status. The status goes before the end of output: a client may close the channel as
+    /// soon as it sees that end, and the SSH library forgets a channel that is closed.
     pub async fn finish(&self, status: u32) {
-        self.eof().await;
         self.exit_status(status).await;
+        self.eof().await;
         self.close().await;
     }
 }

@@ -1,5 +1,7 @@
 //! Before a client has logged in.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
 use boxpool_gateway::server::Settings;

@@ -1,5 +1,7 @@
 //! The lobby's promises, with the real OpenSSH client.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
 use boxpool_gateway::account::{Registration, account_id};
@@ -122,4 +124,22 @@ async fn the_number_of_boxes_of_one_user_is_limited() {
     bench.spinup("dev1").await;
     let ran = bench.run("gateway", &["spinup", "dev2"]).await;
     assert_eq!((ran.code, ran.stderr.contains("the most")), (1, true), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_usual_kind_of_key_logs_in() {
+    let bench = Bench::new().await;
+    let mut accounts = std::collections::BTreeSet::new();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let path = bench.path(kind);
+        let made =
+            std::process::Command::new("ssh-keygen").args(["-q", "-N", "", "-t", kind, "-f"]).arg(&path).status();
+        assert!(made.unwrap().success());
+        let ran = finish(bench.ssh_as(kind, "gateway", &["whoami", "--json"])).await;
+        accounts.insert(ran.json()["account"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(accounts.len(), 3);
+    // A signature with SHA-1 is refused.
+    let flags = ["-o", "PubkeyAcceptedAlgorithms=ssh-rsa", "--", "whoami"];
+    assert_eq!(finish(bench.ssh_as("rsa", "gateway", &flags)).await.code, 255);
 }

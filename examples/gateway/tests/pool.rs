@@ -1,8 +1,11 @@
 //! The whole gateway on the real pool, with guests that are SSH servers on this machine.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
-use boxpool::{MemoryStore, StateStore, VolumeSource};
+use boxpool::VolumeSource;
+use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::place::Place;
@@ -20,7 +23,6 @@ use tokio::task::JoinHandle;
 /// One machine with any number of gateways on it.
 struct Site {
     dir: tempfile::TempDir,
-    store: MemoryStore,
     machines: Arc<Machines>,
 }
 
@@ -39,7 +41,7 @@ impl Site {
         std::fs::write(dir.path().join("box_key.pub"), keys.boxes.public_key().to_openssh().unwrap() + "\n").unwrap();
         harness::make_key(dir.path(), "id");
         let machines = Arc::new(Machines::new(dir.path().to_path_buf()));
-        Self { dir, store: MemoryStore::new(), machines }
+        Self { dir, machines }
     }
 
     async fn start(&self, config: Config) -> Running {
@@ -49,7 +51,7 @@ impl Site {
         let port = listener.local_addr().unwrap().port();
         let config = Config { listen: listener.local_addr().unwrap(), ..config };
         let backends = Backends {
-            store: Arc::new(self.store.clone()) as Arc<dyn StateStore>,
+            store: open_store(&place).await.unwrap(),
             instances: self.machines.clone(),
             volumes: self.machines.clone(),
             runtime: self.machines.clone(),
@@ -84,6 +86,16 @@ impl Site {
         let listed = self.run(gateway, "gateway", &["list", "--json"]).await.json();
         let boxes = listed["boxes"].as_array().unwrap();
         boxes.iter().find(|each| each["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+    }
+
+    async fn until_gateways(&self, gateway: &Running, wanted: u64) {
+        for _ in 0..200 {
+            if self.run(gateway, "gateway", &["status", "--json"]).await.json()["gateways"] == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the gateways never saw each other");
     }
 
     async fn until_state(&self, gateway: &Running, name: &str, wanted: &str) {
@@ -138,6 +150,9 @@ async fn two_gateways_share_one_guest_and_it_is_suspended_when_both_have_left() 
     let site = Site::new();
     let (a, b) = (site.start(config()).await, site.start(config()).await);
     assert_eq!(site.run(&a, "gateway", &["spinup", "dev1"]).await.code, 0);
+    for gateway in [&a, &b] {
+        site.until_gateways(gateway, 2).await;
+    }
     let go_on = site.dir.path().join("go-on");
     let wait = format!("echo there; until [ -e {} ]; do sleep 0.05; done", go_on.display());
     let mut sessions = Vec::new();

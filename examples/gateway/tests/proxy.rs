@@ -1,5 +1,7 @@
 //! What the gateway hands on to a box, with the real OpenSSH client and a real OpenSSH server behind.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod harness;
 
 use boxpool::{ErrorKind, Progress};
@@ -62,10 +64,15 @@ async fn twenty_megabytes_arrive_unchanged_in_both_directions() {
 async fn an_exit_status_never_overtakes_or_loses_output() {
     let bench = with_box().await;
     let master = Master::open(&bench, "dev1").await;
-    for round in 0..40 {
-        let status = round % 200;
-        let ran = finish(master.ssh(&[&format!("head -c 1048576 /dev/zero; exit {status}")])).await;
-        assert_eq!((ran.code, ran.stdout.len()), (status, 1_048_576), "round {round}: {}", ran.stderr);
+    for round in 0..15 {
+        let runs = (0..8).map(|number| {
+            let (status, length) = (round * 8 + number, if number % 2 == 0 { 1_048_576 } else { 1 });
+            let run = finish(master.ssh(&[&format!("head -c {length} /dev/zero; exit {status}")]));
+            async move { (status, length, run.await) }
+        });
+        for (status, length, ran) in futures::future::join_all(runs).await {
+            assert_eq!((ran.code, ran.stdout.len()), (status, length), "{}", ran.stderr);
+        }
     }
 }
 
@@ -333,6 +340,42 @@ async fn the_users_agent_is_there_only_when_it_was_asked_for() {
     assert_ne!(ran.code, 0, "{ran:?}");
     agent.kill().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs xauth"]
+async fn a_window_opens_on_the_users_display() {
+    let bench = with_box().await;
+    let display = 70 + u32::from(bench.port % 900);
+    std::fs::create_dir_all("/tmp/.X11-unix").unwrap();
+    let path = format!("/tmp/.X11-unix/X{display}");
+    let _ = std::fs::remove_file(&path);
+    let server = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut client, _) = server.accept().await.unwrap();
+        client.read_exact(&mut [0; 12]).await.unwrap();
+        client.write_all(b"window\n").await.unwrap();
+    });
+    let script = bench.path("client.py");
+    std::fs::write(&script, X11_CLIENT).unwrap();
+    let mut command = bench.ssh("dev1", &["-Y", "--", &format!("python3 {}", script.display())]);
+    command.env("DISPLAY", format!(":{display}"));
+    let ran = finish(command).await;
+    assert_eq!((ran.code, ran.text().as_str()), (0, "window\n"), "{ran:?}");
+    serving.await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// Greets the display as an X11 client does, with the cookie that `ssh` left for it, and prints what the display says.
+const X11_CLIENT: &str = r#"
+import os, socket, struct, subprocess
+display = os.environ["DISPLAY"]
+cookie = bytes.fromhex(subprocess.check_output(["xauth", "list", display], text=True).split()[2])
+number = int(display.split(":")[1].split(".")[0])
+s = socket.create_connection(("127.0.0.1", 6000 + number))
+name = b"MIT-MAGIC-COOKIE-1"
+s.sendall(struct.pack("<BxHHHHxx", 0x6c, 11, 0, len(name), len(cookie)) + name + b"\0\0" + cookie)
+print(s.makefile().readline(), end="")
+"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_shown_to_a_person_and_to_nobody_else() {

@@ -1,226 +1,408 @@
-//! Bootable guests from Debian 12's packages, without a download from anywhere else: kernel, first programs, disk.
+//! Builds bootable guest images out of Debian packages.
 //!
-//! Three parts, each a file that is there as a whole or not at all: the packages (`packages.tar`), the kernel with its
-//! ramdisk, the disk. A build that was cut short goes on with what it has.
+//! [`make`] leaves three files in a directory: `disk.qcow2`, `vmlinux` and `initrd.cpio`, and beside them `image.json`,
+//! which is written last. A directory with a fitting `image.json` is finished; the next call returns at once.
+//!
+//! If the process dies here, the phases that were finished ([`Phase`]) are kept in `parts/` under names that carry what
+//! they depend on, and the next call continues after them. What was half written has a name ending in `.partial` and
+//! is thrown away. A file lock keeps two builds out of one directory: the second waits, and finds the image finished.
+//!
+//! No privileges are needed: nothing is mounted and no program of the guest runs on the host as root, except that
+//! installing Debian's packages runs their scripts in a chroot, as root or in a user namespace.
 
-use crate::golden::Progress;
-use crate::host::{Command, Host, last_of, must};
-use boxpool::{Error, ErrorKind, Result};
+mod apt;
+mod boot;
+mod debian;
+mod disk;
+mod elf;
+mod error;
+mod files;
+mod guest;
+mod initramfs;
+mod kernel;
+mod progress;
+mod recipe;
+mod tiny;
+mod tool;
+
+use std::fs::File;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::path::Path;
-use std::time::Duration;
 
-const KERNEL_SCRIPT: &str = include_str!("kernel.sh");
-const DISK_SCRIPT: &str = include_str!("disk.sh");
-/// Raised when the recipe changes in a way that its parts do not show.
-const RECIPE_VERSION: u32 = 1;
-/// The release that guests are made of. Its kernel 6.1 is the one that QEMU 7.2 runs without faults under TCG.
-const SUITE: &str = "bookworm";
-/// Downloading and unpacking packages on a slow line.
-const PACKAGES_LIMIT: Duration = Duration::from_secs(1_800);
+pub use error::ImageError;
+pub use progress::{Phase, PhaseState, Progress};
+pub use recipe::{Kind, Recipe};
 
-/// What a guest is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Debian 12 with systemd, for people: login `box`, with sudo.
-    Debian,
-    /// Debian 12's basic programs and an SSH server, without a service manager: boots in a third of the time. Login `root`.
-    Tiny,
+use boxpool::ErrorKind;
+
+use crate::golden;
+use crate::host::{Command, Host};
+use apt::Apt;
+use error::IoContext;
+
+const MANIFEST: &str = "image.json";
+const DISK: &str = "disk.qcow2";
+/// How long to wait for another build in the same directory.
+const LOCK_LIMIT: Duration = Duration::from_secs(3600);
+/// How often a running phase is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// A finished image. Its files are never changed again, so disks may be layered over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Image {
+    /// The directory of its files.
+    pub dir: PathBuf,
+    /// Digest of the recipe it was built from.
+    pub digest: String,
+    /// Release of its kernel, as `uname -r` says it.
+    pub kernel_release: String,
+    /// The user to log in as.
+    pub login: String,
+    /// The size of its disk as the guest sees it.
+    pub disk_bytes: u64,
 }
 
-impl Kind {
-    fn packages(self) -> &'static str {
-        match self {
-            Self::Tiny => "openssh-server,openssh-client,qemu-guest-agent,iproute2,procps,rsync",
-            Self::Debian => {
-                "openssh-server,openssh-client,qemu-guest-agent,iproute2,procps,rsync,systemd-sysv,dbus,sudo,ca-certificates,\
-                 curl,wget,less,nano,vim-tiny,tmux,xauth,iputils-ping,kmod,file,git"
+impl Image {
+    /// The image in `dir`, if there is a finished one.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or its files are not those that were built.
+    pub fn open(dir: &Path) -> Result<Option<Image>, ImageError> {
+        let path = dir.join(MANIFEST);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.on("read", &path)?,
+        };
+        let damaged = |problem: String| ImageError::unexpected(path.display().to_string(), problem);
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        for (name, size) in manifest.sizes() {
+            let file = dir.join(name);
+            let found = file.metadata().on("inspect", &file)?.len();
+            if found != size {
+                return Err(damaged(format!("{name} has {found} bytes instead of {size}: delete the directory")));
             }
         }
+        Ok(Some(Image {
+            dir: dir.to_owned(),
+            digest: manifest.digest,
+            kernel_release: manifest.kernel_release,
+            login: manifest.login,
+            disk_bytes: manifest.disk_bytes,
+        }))
     }
 
-    /// The account to log in to.
+    /// The disk, a qcow2 without a backing file.
     #[must_use]
-    pub fn login(self) -> &'static str {
-        match self {
-            Self::Debian => "box",
-            Self::Tiny => "root",
-        }
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join(DISK)
     }
 
-    fn word(self) -> &'static str {
-        match self {
-            Self::Debian => "debian",
-            Self::Tiny => "tiny",
-        }
-    }
-}
-
-/// Everything that determines a guest's disk, and where its packages come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
-    /// What it is made of.
-    pub kind: Kind,
-    /// Size of its disk, in bytes. It takes room only as it is written to.
-    pub disk_bytes: u64,
-    /// The public key that may log in, one line in OpenSSH's format.
-    pub authorized_key: String,
-    /// Where Debian's packages come from. Not part of the digest: every mirror has the same.
-    pub mirror: String,
-}
-
-impl Recipe {
-    /// A digest of everything that determines the disk, in hex.
+    /// The kernel, an ELF.
     #[must_use]
-    pub fn digest(&self) -> String {
-        let mut digest = Sha256::new();
-        let size = self.disk_bytes.to_string();
-        let version = RECIPE_VERSION.to_string();
-        let parts = [
-            &version,
-            self.kind.word(),
-            SUITE,
-            self.kind.packages(),
-            &size,
-            self.authorized_key.trim(),
-            KERNEL_SCRIPT,
-            DISK_SCRIPT,
-        ];
-        for part in parts {
-            digest.update(part.len().to_le_bytes());
-            digest.update(part);
-        }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join(boot::VMLINUX)
     }
 
-    fn check(&self) -> Result<()> {
-        let invalid = |detail: &str| Err(Error::new(ErrorKind::Invalid, "build image", "recipe").with_detail(detail));
-        if self.disk_bytes < 1 << 30 {
-            return invalid("a box's disk has at least 1 GiB");
-        }
-        if !(self.mirror.starts_with("http://")
-            || self.mirror.starts_with("https://")
-            || self.mirror.starts_with("file:/"))
-        {
-            return invalid("the mirror is a URL that begins with http://, https:// or file:/");
-        }
-        if self.mirror.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return invalid("the mirror's URL has no spaces");
-        }
-        Ok(())
+    /// The initramfs.
+    #[must_use]
+    pub fn initrd(&self) -> PathBuf {
+        self.dir.join(boot::INITRD)
     }
 }
 
-/// Makes `vmlinux`, `initrd.cpio` and `disk.qcow2` in `folder`, which is kept between attempts. What is there is not made again.
+/// `image.json`.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    digest: String,
+    kernel_release: String,
+    login: String,
+    disk_bytes: u64,
+    disk_file_bytes: u64,
+    kernel_file_bytes: u64,
+    initrd_file_bytes: u64,
+}
+
+impl Manifest {
+    fn sizes(&self) -> [(&'static str, u64); 3] {
+        [(DISK, self.disk_file_bytes), (boot::VMLINUX, self.kernel_file_bytes), (boot::INITRD, self.initrd_file_bytes)]
+    }
+}
+
+/// Makes the image of `recipe` in `dir`, or finds it there.
+///
+/// May be called again after any failure, also by another process, and continues after the last finished phase.
+/// Dropping the future ends the programs it started.
 ///
 /// # Errors
-/// `NotFound` names a missing program; `NoCapacity` a full disk; `Permanent` has the last of what a tool complained about.
+/// [`ImageError`] says what to install, to free or to change.
+pub async fn make(recipe: &Recipe, dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Image, ImageError> {
+    recipe.check()?;
+    std::fs::create_dir_all(dir).on("create", dir)?;
+    let dir = &dir.canonicalize().on("find", dir)?;
+    let _lock = lock(dir).await?;
+    let digest = recipe.digest();
+    match Image::open(dir)? {
+        Some(image) if image.digest == digest => return Ok(image),
+        Some(image) => {
+            return Err(ImageError::OtherImage { path: dir.clone(), found: image.digest, wanted: digest });
+        }
+        None => {}
+    }
+    let work = Work::prepare(recipe, dir, progress)?;
+    work.packages_and_kernel().await?;
+    let disk = work.disk(&digest).await?;
+    work.publish(&disk, digest)?;
+    Image::open(dir)?.ok_or_else(|| ImageError::unexpected(dir.display().to_string(), "the image vanished"))
+}
+
+/// [`make`] as a step of building a golden snapshot.
+///
+/// The work is done on this machine, so `host` must see the same files: that is asked first.
 pub(crate) async fn build(
     host: &dyn Host,
     recipe: &Recipe,
     folder: &Path,
-    progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<()> {
-    recipe.check()?;
-    let there = |name: &'static str| {
-        let path = folder.join(name);
-        async move { Ok::<_, Error>(host.run(Command::new("test").arg("-f").arg(path)).await?.success) }
+    progress: &(dyn Fn(golden::Progress) + Send + Sync),
+) -> boxpool::Result<()> {
+    let failed = |error: ImageError| {
+        boxpool::Error::new(error.kind(), "build image", folder.display())
+            .with_detail(error.to_string())
+            .with_source(error)
     };
-    if there("disk.qcow2").await? && there("vmlinux").await? && there("initrd.cpio").await? {
-        return Ok(());
+    recipe.check().map_err(failed)?;
+    std::fs::create_dir_all(folder).on("create", folder).map_err(failed)?;
+    let mark = folder.join(format!("seen-from-{}", std::process::id()));
+    std::fs::write(&mark, "").on("write", &mark).map_err(failed)?;
+    let seen = host.run(Command::new("test").arg("-f").arg(&mark)).await;
+    std::fs::remove_file(&mark).on("delete", &mark).map_err(failed)?;
+    if !seen?.success {
+        let detail =
+            "images are built on this machine, and the host does not see its files: build there, or share the folder";
+        return Err(boxpool::Error::new(ErrorKind::Invalid, "build image", folder.display()).with_detail(detail));
     }
-    let root = must(host, "build image", Command::new("id").arg("-u")).await?.stdout.trim() == "0";
+    let report = |report: Progress| progress(golden::Progress::new(report.phase.name(), report.to_string()));
+    make(recipe, folder, &report).await.map(|_| ()).map_err(failed)
+}
 
-    if !there("packages.tar").await? {
-        progress(Progress::new("packages", "downloading and unpacking Debian packages"));
-        let partial = folder.join("packages.tar.partial");
-        let mode = if root { "--mode=root" } else { "--mode=unshare" };
-        let include = format!("--include={}", recipe.kind.packages());
-        let unpack = Command::new("mmdebstrap")
-            .args([mode, "--variant=minbase", "--format=tar", "--architectures=amd64", &include])
-            .args([
-                "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg",
-                "--aptopt=Apt::Install-Recommends \"false\"",
-            ])
-            .args(["--aptopt=Acquire::Retries \"3\"", "--aptopt=Acquire::Languages \"none\""])
-            .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
-            .args(["--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=force-unsafe-io", "--quiet", SUITE])
-            .arg(&partial)
-            .arg(&recipe.mirror)
-            .limit(PACKAGES_LIMIT);
-        let output = host.run(unpack).await.map_err(|error| missing(error, "mmdebstrap"))?;
-        if !output.success {
-            let detail = format!(
-                "mmdebstrap could not unpack Debian packages from {}: {}",
-                recipe.mirror,
-                last_of(&output.stderr)
-            );
-            return Err(Error::new(ErrorKind::Permanent, "build image", "packages").with_detail(detail));
+/// One call of [`make`] in a locked directory.
+struct Work<'a> {
+    recipe: &'a Recipe,
+    dir: &'a Path,
+    parts: PathBuf,
+    progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl<'a> Work<'a> {
+    fn prepare(recipe: &'a Recipe, dir: &'a Path, progress: &'a (dyn Fn(Progress) + Sync)) -> Result<Self, ImageError> {
+        check_host(recipe, dir)?;
+        let parts = dir.join("parts");
+        std::fs::create_dir_all(&parts).on("create", &parts)?;
+        files::sweep(&parts)?;
+        files::sweep(dir)?;
+        let work = Work { recipe, dir, parts, progress };
+        let (path, needed) = (dir.to_owned(), space_needed(recipe));
+        let space = rustix::fs::statvfs(dir).map_err(std::io::Error::from).on("inspect", dir)?;
+        // What an earlier call finished has been paid for.
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free.saturating_add(files::size(&work.parts)) < needed {
+            return Err(ImageError::DiskFull { path, free, needed });
         }
-        must(host, "build image", Command::new("mv").arg(&partial).arg(folder.join("packages.tar"))).await?;
+        Ok(work)
     }
-    if !(there("vmlinux").await? && there("initrd.cpio").await?) {
-        progress(Progress::new("kernel", "fetching Debian's kernel"));
-        let script = Command::new("sh").args(["-c", KERNEL_SCRIPT, "kernel.sh", &recipe.mirror]);
-        let script = script.arg(folder.join("kernel-work")).arg(folder).limit(PACKAGES_LIMIT);
-        must(host, "build image", script).await?;
+
+    fn packages_file(&self) -> PathBuf {
+        self.parts.join(format!("packages-{}.tar", &self.recipe.packages_digest()[..16]))
     }
-    progress(Progress::new("disk", "making the disk"));
-    let script = if root {
-        Command::new("sh")
-    } else {
-        // Files of many owners can be made by a plain user in a namespace of their own (needs /etc/subuid).
-        Command::new("unshare").args(["--map-auto", "--map-root-user", "sh"])
-    };
-    let script = script
-        .args(["-c", DISK_SCRIPT, "disk.sh"])
-        .args([folder.join("packages.tar"), folder.join("disk-work"), folder.join("disk.qcow2")])
-        .args([recipe.disk_bytes.to_string(), recipe.kind.word().to_owned()])
-        .stdin(recipe.authorized_key.as_bytes())
-        .limit(Duration::from_secs(600));
-    must(host, "build image", script).await?;
+
+    fn kernel_dir(&self) -> PathBuf {
+        self.parts.join(format!("kernel-{}", &recipe::kernel_digest()[..16]))
+    }
+
+    async fn packages_and_kernel(&self) -> Result<(), ImageError> {
+        let (tar, kernel) = (self.packages_file(), self.kernel_dir());
+        if tar.exists() && kernel.exists() {
+            self.report(Phase::Packages, PhaseState::Reused, &tar, Instant::now());
+            self.report(Phase::Kernel, PhaseState::Reused, &kernel, Instant::now());
+            return Ok(());
+        }
+        let apt = async {
+            let root = self.parts.join("apt");
+            self.scratch(&root).await?;
+            Apt::update(root, self.recipe).await
+        };
+        match self.recipe.kind {
+            Kind::Tiny => {
+                let apt = apt.await?;
+                let scratch = self.parts.join("packages.work");
+                tokio::try_join!(
+                    self.phase(Phase::Packages, &tar, async |partial| {
+                        self.scratch(&scratch).await?;
+                        tiny::packages(&apt, self.recipe, &scratch, partial).await
+                    }),
+                    self.kernel(&kernel, async || Ok(&apt)),
+                )?;
+            }
+            Kind::Debian => {
+                tokio::try_join!(
+                    self.phase(Phase::Packages, &tar, async |partial| debian::packages(self.recipe, partial).await),
+                    async {
+                        let apt = apt.await?;
+                        self.kernel(&kernel, async || Ok(&apt)).await
+                    },
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn kernel<'b>(
+        &self,
+        kernel: &Path,
+        apt: impl AsyncFnOnce() -> Result<&'b Apt, ImageError>,
+    ) -> Result<(), ImageError> {
+        self.phase(Phase::Kernel, kernel, async |partial| {
+            let scratch = self.parts.join("kernel.work");
+            self.scratch(&scratch).await?;
+            boot::make(apt().await?, &scratch, partial).await
+        })
+        .await
+    }
+
+    async fn disk(&self, digest: &str) -> Result<PathBuf, ImageError> {
+        let disk = self.parts.join(format!("disk-{}.qcow2", &digest[..16]));
+        self.phase(Phase::Disk, &disk, async |partial| {
+            let scratch = self.parts.join("disk.work");
+            self.scratch(&scratch).await?;
+            disk::make(self.recipe, &self.packages_file(), &scratch, partial).await
+        })
+        .await?;
+        Ok(disk)
+    }
+
+    /// Gives the finished parts their names, the manifest last, and removes what is no longer needed.
+    fn publish(&self, disk: &Path, digest: String) -> Result<(), ImageError> {
+        let kernel = self.kernel_dir();
+        for name in [boot::VMLINUX, boot::INITRD] {
+            files::publish(&kernel.join(name), &self.dir.join(name))?;
+        }
+        files::publish(disk, &self.dir.join(DISK))?;
+        let release = kernel.join(boot::RELEASE);
+        let manifest = Manifest {
+            digest,
+            kernel_release: std::fs::read_to_string(&release).on("read", &release)?,
+            login: self.recipe.kind.login().to_owned(),
+            disk_bytes: self.recipe.disk_bytes,
+            disk_file_bytes: files::size(disk),
+            kernel_file_bytes: files::size(&kernel.join(boot::VMLINUX)),
+            initrd_file_bytes: files::size(&kernel.join(boot::INITRD)),
+        };
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| ImageError::unexpected(MANIFEST, error.to_string()))?;
+        files::write(&self.dir.join(MANIFEST), &text)?;
+        // The image is finished; a crash from here on leaves only litter in `parts`.
+        std::fs::remove_dir_all(&self.parts).on("delete", &self.parts)
+    }
+
+    /// Runs `make` to produce `target` under a partial name, unless an earlier call has.
+    async fn phase(
+        &self,
+        phase: Phase,
+        target: &Path,
+        make: impl AsyncFnOnce(&Path) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let start = Instant::now();
+        if target.exists() {
+            self.report(phase, PhaseState::Reused, target, start);
+            return Ok(());
+        }
+        let partial = files::partial(target);
+        self.reporting(phase, &partial, start, make(&partial)).await?;
+        files::finish(&partial, target)?;
+        self.report(phase, PhaseState::Finished, target, start);
+        Ok(())
+    }
+
+    async fn reporting<T>(&self, phase: Phase, path: &Path, start: Instant, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut beat = tokio::time::interval(REPORT_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beat.tick() => self.report(phase, PhaseState::Running, path, start),
+            }
+        }
+    }
+
+    fn report(&self, phase: Phase, state: PhaseState, path: &Path, start: Instant) {
+        (self.progress)(Progress { phase, state, bytes: files::size(path), elapsed: start.elapsed() });
+    }
+
+    /// An empty directory at `path`, whatever a killed build left there.
+    async fn scratch(&self, path: &Path) -> Result<(), ImageError> {
+        debian::delete_tree(path).await?;
+        std::fs::create_dir_all(path).on("create", path)
+    }
+}
+
+fn check_host(recipe: &Recipe, dir: &Path) -> Result<(), ImageError> {
+    let refuse = |reason: String| Err(ImageError::InvalidRecipe { reason });
+    if std::env::consts::ARCH != "x86_64" {
+        return refuse(format!("images are for x86_64 and cannot be built on {}", std::env::consts::ARCH));
+    }
+    if dir.to_str().is_none_or(|text| text.contains(['"', '\n'])) {
+        return refuse(format!("the directory {} has characters in its name that apt cannot take", dir.display()));
+    }
+    let tools = [
+        ("apt-get", "apt"),
+        ("apt-cache", "apt"),
+        ("dpkg-deb", "dpkg"),
+        ("tar", "tar"),
+        ("xz", "xz-utils"),
+        ("mke2fs", "e2fsprogs"),
+        ("debugfs", "e2fsprogs"),
+        ("qemu-img", "qemu-utils"),
+    ];
+    tool::check_installed(&tools)?;
+    if !Path::new(apt::KEYRING).exists() {
+        return Err(ImageError::MissingTool { tool: apt::KEYRING.to_owned(), package: "debian-archive-keyring" });
+    }
+    if recipe.kind == Kind::Debian {
+        tool::check_installed(&[("mmdebstrap", "mmdebstrap")])?;
+        if !rustix::process::getuid().is_root() {
+            tool::check_installed(&[("unshare", "util-linux"), ("newuidmap", "uidmap")])?;
+            debian::check_subordinate_ids()?;
+        }
+    }
     Ok(())
 }
 
-fn missing(error: Error, program: &str) -> Error {
-    if error.kind() != ErrorKind::NotFound {
-        return error;
+/// The most that is used at one time, measured and rounded up.
+fn space_needed(recipe: &Recipe) -> u64 {
+    match recipe.kind {
+        Kind::Debian => 2 << 30,
+        Kind::Tiny => 512 << 20,
     }
-    let detail = format!("{program} is missing; install the package {program}");
-    Error::new(ErrorKind::NotFound, "build image", program).with_detail(detail).with_source(error)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recipe() -> Recipe {
-        Recipe {
-            kind: Kind::Tiny,
-            disk_bytes: 1 << 31,
-            authorized_key: "ssh-ed25519 AAAA key".into(),
-            mirror: "http://deb.debian.org/debian".into(),
+async fn lock(dir: &Path) -> Result<File, ImageError> {
+    let path = dir.join("lock");
+    let file = File::create(&path).on("create", &path)?;
+    let start = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_LIMIT => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(ImageError::TimedOut { doing: "another build in the same directory", limit: LOCK_LIMIT });
+            }
+            Err(error) => return Err(std::io::Error::from(error)).on("lock", &path),
         }
-    }
-
-    #[test]
-    fn the_digest_names_the_content_and_not_the_mirror() {
-        let digest = recipe().digest();
-        assert_eq!(Recipe { mirror: "http://mirror.example/debian".into(), ..recipe() }.digest(), digest);
-        assert_ne!(Recipe { authorized_key: "ssh-ed25519 BBBB".into(), ..recipe() }.digest(), digest);
-        assert_ne!(Recipe { kind: Kind::Debian, ..recipe() }.digest(), digest);
-        assert_ne!(Recipe { disk_bytes: 1 << 32, ..recipe() }.digest(), digest);
-    }
-
-    #[tokio::test]
-    async fn a_recipe_that_cannot_be_built_is_refused_before_anything_is_done() {
-        let dir = tempfile::tempdir().unwrap();
-        for bad in [Recipe { mirror: "ftp://x".into(), ..recipe() }, Recipe { disk_bytes: 5, ..recipe() }] {
-            let error = build(&crate::LocalHost, &bad, dir.path(), &|_| {}).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid);
-        }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -90,6 +90,16 @@ pub enum Start {
     Subsystem(String),
 }
 
+impl Start {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Exec(_) => "command",
+            Self::Subsystem(_) => "subsystem",
+        }
+    }
+}
+
 impl Preamble {
     /// Takes one request; `Some` when it starts something.
     pub fn take(&mut self, message: ChannelMsg) -> Option<Start> {
@@ -198,11 +208,12 @@ async fn serve(
         () = facts.interrupted.notified() => Err(Refusal::new(ExitCode::Interrupted, "given up")),
         () = facts.left.notified() => return user.close().await,
     };
-    // The hold goes on in `_hold`: the box stays up while this session runs.
-    let (mut started, _hold) = match started {
+    // The box stays up while this hold is kept, which is until this session has ended.
+    let (mut started, hold) = match started {
         Ok(started) => started,
         Err(refusal) => return refuse(user, start, &refusal).await,
     };
+    tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session began");
     user.success().await;
     let said = Backlog::new(started.upstream.pressure.clone());
     for message in started.said.drain(..) {
@@ -234,6 +245,7 @@ async fn serve(
         () = reading => {}
         () = handing => {}
     }
+    tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session ended");
 }
 
 /// Says why nothing was started. A subsystem's client expects a failed request, everybody else an exit code.
@@ -408,8 +420,8 @@ async fn finish(user: &UserSide, ended: Ended) {
 
 /// Hands everything the box says to the user, in order.
 ///
-/// An end of output is held back until the exit status: a client that has ended its input as well closes the channel
-/// as soon as it sees that end, and what it is told after that is lost.
+/// An end of output is held back until the exit status has been told: a client that has ended its input as well closes
+/// the channel as soon as it sees that end, and what it is told after that is lost.
 async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
     let (mut told, mut held) = (false, false);
     loop {
@@ -426,10 +438,6 @@ async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
         } else {
             said.next().await
         };
-        if held && !matches!(next, Next::Data(..)) {
-            user.eof().await;
-            held = false;
-        }
         match next {
             Next::Data(None, data) => user.stdout(data).await,
             Next::Data(Some(stream), data) => user.extended(stream, data).await,
@@ -444,8 +452,19 @@ async fn to_user(said: &Backlog, user: &UserSide, facts: &Facts) -> Ended {
             }
             Next::Message(ChannelMsg::XonXoff { client_can_do }) => user.xon_xoff(client_can_do).await,
             Next::Message(_) => {}
-            Next::Closed(Closed::Properly) => return Ended::Closed,
-            Next::Closed(Closed::Broken) => return Ended::Broken { told },
+            Next::Closed(closed) => {
+                if held && (told || closed == Closed::Properly) {
+                    user.eof().await;
+                }
+                return match closed {
+                    Closed::Properly => Ended::Closed,
+                    Closed::Broken => Ended::Broken { told },
+                };
+            }
+        }
+        if held && told {
+            user.eof().await;
+            held = false;
         }
     }
 }

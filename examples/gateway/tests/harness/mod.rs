@@ -110,8 +110,8 @@ impl FakeBoxes {
             "Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {here}/host\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              AllowAgentForwarding yes\nAllowTcpForwarding yes\nAllowStreamLocalForwarding yes\nGatewayPorts no\n\
-             X11Forwarding no\nAcceptEnv *\nMaxStartups 100\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\n\
-             Subsystem sftp /usr/lib/openssh/sftp-server\nSetEnv BOXNAME={name}\nStreamLocalBindUnlink yes\n",
+             X11Forwarding yes\nAcceptEnv *\nMaxStartups 100\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\n\
+             Subsystem sftp /usr/lib/openssh/sftp-server\nSetEnv BOXNAME={name} XAUTHORITY={here}/Xauthority\nStreamLocalBindUnlink yes\n",
             keys.display()
         );
         std::fs::write(dir.join("sshd_config"), config).unwrap();
@@ -232,6 +232,7 @@ pub fn settings() -> Settings {
         pre_auth_per_address_max: 100,
         max_channels: 64,
         boxes_per_user: 10,
+        farewell_limit: Duration::from_secs(8),
         shown_address: SocketOrHost { host: "127.0.0.1".into(), port: 0 },
     }
 }

@@ -1,0 +1,40 @@
+//! The suites, and what a backend shows of itself to them.
+
+pub mod instances;
+pub mod runtime;
+pub mod store;
+pub mod volumes;
+
+use async_trait::async_trait;
+use boxpool::{Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
+
+/// An instance provider under test.
+#[async_trait]
+pub trait InstanceBench: Send + Sync {
+    /// The provider.
+    fn instances(&self) -> &dyn InstanceProvider;
+    /// An id that was never used.
+    fn fresh_instance(&self) -> InstanceId;
+}
+
+/// A volume provider under test.
+#[async_trait]
+pub trait VolumeBench: InstanceBench {
+    /// The provider.
+    fn volumes(&self) -> &dyn VolumeProvider;
+    /// An id that was never used.
+    fn fresh_volume(&self) -> VolumeId;
+    /// What volumes are filled with.
+    fn source(&self) -> VolumeSource;
+}
+
+/// A guest runtime under test.
+#[async_trait]
+pub trait RuntimeBench: VolumeBench {
+    /// The runtime.
+    fn runtime(&self) -> &dyn GuestRuntime;
+    /// Runs a shell command in the guest, which must succeed, and returns what it printed, trimmed.
+    async fn run(&self, endpoint: &Endpoint, command: &str) -> String;
+    /// Kills the machine process of a running guest, as a crash would.
+    async fn kill(&self, guest: &Guest);
+}

@@ -1,0 +1,159 @@
+//! What every `GuestRuntime` promises. Real guests take seconds, so each promise starts as few as it can.
+
+use super::RuntimeBench;
+use super::instances::ready_instance;
+use super::volumes::{attached, detached, ready_volume};
+use boxpool::{
+    Attach, BoxId, BoxName, BoxRef, Cleared, Epoch, ErrorKind, Guest, GuestStatus, StartedBy, Suspended, UserId,
+};
+
+/// A box of its own, attached in epoch 1, not started.
+pub async fn fresh_guest(bench: &impl RuntimeBench) -> Guest {
+    let (instance, volume) = (ready_instance(bench).await, ready_volume(bench).await);
+    let device = attached(bench, &Attach::new(volume.clone(), instance.clone(), Epoch(1))).await;
+    let owner = BoxRef {
+        owner: UserId::new("conformance").unwrap(),
+        name: BoxName::new("box").unwrap(),
+        id: BoxId::new(format!("b-{volume}")).unwrap(),
+    };
+    Guest::new(instance, volume, owner, Epoch(1)).on_device(device)
+}
+
+fn at(guest: &Guest, epoch: u64) -> Guest {
+    let mut guest = guest.clone();
+    guest.epoch = Epoch(epoch);
+    guest
+}
+
+const COUNT: &str =
+    "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null &";
+
+async fn count(bench: &impl RuntimeBench, endpoint: &boxpool::Endpoint) -> u64 {
+    let read = "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count";
+    bench.run(endpoint, read).await.parse().unwrap()
+}
+
+/// Processes go on where they were, and suspending again finds nothing.
+pub async fn memory_and_disk_survive_a_suspend(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    bench.run(&started.endpoint, &format!("echo kept > ~/file; {COUNT}")).await;
+    let before = count(&bench, &started.endpoint).await;
+    assert_eq!(bench.runtime().suspend(&at(&guest, 2)).await.unwrap(), Suspended::Saved);
+    assert_eq!(bench.runtime().suspend(&at(&guest, 2)).await.unwrap(), Suspended::NotRunning);
+    assert_eq!(bench.runtime().status(&at(&guest, 2)).await.unwrap(), GuestStatus::NotRunning);
+    let again = bench.runtime().start(&at(&guest, 3)).await.unwrap();
+    assert_eq!(again.by, StartedBy::Resume);
+    assert_eq!(again.endpoint.host_key, started.endpoint.host_key, "the same machine");
+    assert!(count(&bench, &again.endpoint).await >= before);
+    assert_eq!(bench.run(&again.endpoint, "cat ~/file").await, "kept");
+}
+
+/// The memory goes with the volume to another instance.
+pub async fn a_suspended_guest_resumes_on_another_instance(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    bench.run(&started.endpoint, COUNT).await;
+    let before = count(&bench, &started.endpoint).await;
+    bench.runtime().suspend(&at(&guest, 2)).await.unwrap();
+    detached(&bench, &Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(3))).await;
+    let mut there = at(&guest, 4);
+    there.instance = ready_instance(&bench).await;
+    there.device = Some(attached(&bench, &Attach::new(guest.volume.clone(), there.instance.clone(), Epoch(4))).await);
+    let again = bench.runtime().start(&there).await.unwrap();
+    assert_eq!(again.by, StartedBy::Resume);
+    assert!(count(&bench, &again.endpoint).await >= before);
+    assert_eq!(bench.runtime().status(&at(&guest, 4)).await.unwrap(), GuestStatus::NotRunning, "not where it was");
+}
+
+/// A second start, later or at the same moment, finds the guest that runs.
+pub async fn a_guest_never_runs_twice(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let (a, b) = tokio::join!(bench.runtime().start(&guest), bench.runtime().start(&guest));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(a.endpoint, b.endpoint);
+    assert!(a.by == StartedBy::Adoption || b.by == StartedBy::Adoption);
+    let later = bench.runtime().start(&at(&guest, 2)).await.unwrap();
+    assert_eq!((later.by, later.endpoint), (StartedBy::Adoption, a.endpoint));
+}
+
+/// An older epoch changes nothing.
+pub async fn an_older_epoch_cannot_act(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&at(&guest, 5)).await.unwrap();
+    for outcome in [
+        bench.runtime().start(&at(&guest, 4)).await.map(drop),
+        bench.runtime().suspend(&at(&guest, 4)).await.map(drop),
+        bench.runtime().stop(&at(&guest, 4)).await,
+    ] {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Fenced);
+    }
+    let status = bench.runtime().status(&at(&guest, 5)).await.unwrap();
+    assert_eq!(status, GuestStatus::Running(started.endpoint));
+}
+
+/// Stopped or killed, the guest boots again from its disk, and what it had made durable is there.
+pub async fn a_stopped_or_killed_guest_boots_with_its_disk(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    bench.run(&started.endpoint, "echo durable > ~/file; sync").await;
+    bench.kill(&guest).await;
+    assert_eq!(bench.runtime().status(&guest).await.unwrap(), GuestStatus::NotRunning);
+    let again = bench.runtime().start(&at(&guest, 2)).await.unwrap();
+    assert_eq!(again.by, StartedBy::Boot);
+    assert_eq!(bench.run(&again.endpoint, "cat ~/file").await, "durable");
+    bench.runtime().stop(&at(&guest, 3)).await.unwrap();
+    bench.runtime().stop(&at(&guest, 3)).await.unwrap();
+    assert_eq!(bench.runtime().status(&at(&guest, 3)).await.unwrap(), GuestStatus::NotRunning);
+}
+
+/// A guest whose volume is not on that instance is not started.
+pub async fn a_guest_without_its_volume_is_not_found(bench: impl RuntimeBench) {
+    let mut guest = fresh_guest(&bench).await;
+    guest.instance = ready_instance(&bench).await;
+    assert_eq!(bench.runtime().start(&guest).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(bench.runtime().suspend(&guest).await.unwrap(), Suspended::NotRunning);
+}
+
+/// An instance with a volume on it is doubtful; one without is clean.
+pub async fn an_instance_is_clean_only_when_nothing_is_left(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    assert!(matches!(bench.runtime().clear(&guest.instance).await.unwrap(), Cleared::Doubtful(_)));
+    detached(&bench, &Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(2))).await;
+    assert_eq!(bench.runtime().clear(&guest.instance).await.unwrap(), Cleared::Clean);
+    assert_eq!(bench.runtime().clear(&bench.fresh_instance()).await.unwrap(), Cleared::Clean, "absent is clean");
+}
+
+/// A running guest keeps its volume.
+pub async fn a_volume_is_not_detached_under_its_guest(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    let detach = Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(2));
+    assert_eq!(bench.volumes().detach(&detach).await.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(bench.run(&started.endpoint, "echo alive").await, "alive");
+}
+
+/// Makes one test of each promise. The expression makes a [`RuntimeBench`](crate::conformance::RuntimeBench); it may `.await`.
+#[macro_export]
+macro_rules! runtime_conformance {
+    ($bench:expr) => {
+        $crate::runtime_conformance!(@each $bench;
+            memory_and_disk_survive_a_suspend
+            a_suspended_guest_resumes_on_another_instance
+            a_guest_never_runs_twice
+            an_older_epoch_cannot_act
+            a_stopped_or_killed_guest_boots_with_its_disk
+            a_guest_without_its_volume_is_not_found
+            an_instance_is_clean_only_when_nothing_is_left
+            a_volume_is_not_detached_under_its_guest
+        );
+    };
+    (@each $bench:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                $crate::conformance::runtime::$promise($bench).await;
+            }
+        )*
+    };
+}

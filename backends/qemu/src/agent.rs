@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use boxpool::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -34,12 +35,14 @@ impl Agent {
         let mut agent = Self { lines: Lines::new(stream.ok_or_else(gone)?), deadline };
         // The agent may still hold half a line of an earlier connection: 0xff makes it start afresh, and the id that
         // comes back tells where our answers begin (QEMU's docs/interop/qemu-ga.rst, guest-sync-delimited).
-        let id = std::process::id();
+        // Its own for each connection, or an answer to an earlier one would be taken for ours.
+        static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+        let id = (u64::from(std::process::id()) << 20) | u64::from(CONNECTIONS.fetch_add(1, Relaxed) & 0xf_ffff);
         agent.lines.write_raw("reach guest agent", b"\xff\n").await?;
         agent.lines.write("reach guest agent", &json!({"execute": "guest-sync", "arguments": {"id": id}})).await?;
         loop {
             let answer = agent.lines.read("reach guest agent", agent.left()).await?;
-            if answer["return"].as_u64() == Some(u64::from(id)) {
+            if answer["return"].as_u64() == Some(id) {
                 return Ok(agent);
             }
         }

@@ -189,6 +189,7 @@ impl LocalQemu {
 
         must(host, "build golden snapshot", Command::new("mv").arg(work.dir.join("state.partial")).arg(work.state()))
             .await?;
+        must(host, "build golden snapshot", Command::new("rm").arg("-f").arg(work.alive())).await?;
         let login = spec.recipe.kind.login().to_owned();
         self.seal(&work.dir, &self.inner.layout.snapshot(id), machine, login).await
     }

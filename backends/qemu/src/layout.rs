@@ -3,7 +3,7 @@
 //! ```text
 //! <state>/                       0711: QEMU's own user must pass through
 //!   snapshots/<id>/              0444 files: disk.qcow2 mem state vmlinux initrd.cpio manifest.json
-//!   volumes/<id>/                disk.qcow2 mem state saved.json meta.json epoch attached.json lock
+//!   volumes/<id>/                disk.qcow2 mem state saved.json meta.json epoch attached.json lock alive
 //!   slots/<id>/                  volume (the id of the volume that is on it) lock
 //! <run>/<volume>/                0700: qmp.sock qga.sock pid – a short path, as sockets need
 //! ```
@@ -92,6 +92,11 @@ impl VolumeDir {
     }
     pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("lock")
+    }
+    /// Locked by the volume's QEMU for as long as that lives. Beside the disk and not with the sockets, which may lie
+    /// where old files are swept away.
+    pub(crate) fn alive(&self) -> PathBuf {
+        self.dir.join("alive")
     }
     pub(crate) fn qmp(&self) -> PathBuf {
         self.run.join("qmp.sock")

@@ -11,14 +11,18 @@
 //! | QEMU paused, none is saved | let it run | save, commit, quit |
 //! | QEMU loading | kill it, begin again | kill it: the saved memory is untouched |
 //! | QEMU that does not answer | kill it, boot | error |
+//!
+//! A start that fails for a reason that says nothing about the saved memory keeps that memory. Only QEMU's own refusal to
+//! load it leads to a boot.
 
 use crate::LocalQemu;
 use crate::host::{Command, Lock, must};
 use crate::layout::VolumeDir;
+use crate::process::Loaded;
 use crate::saved::{AttachedTo, Meta, Saved};
 use async_trait::async_trait;
 use boxpool::{
-    Cleared, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
+    Cleared, Effect, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
     Started, StartedBy, Suspended,
 };
 use serde_json::Value;
@@ -96,18 +100,37 @@ impl LocalQemu {
 
     /// From now on the disk moves: what was saved before does not fit any more.
     async fn disk_moves(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<()> {
-        meta.disk_generation += 1;
-        self.save(&volume.meta(), meta).await
+        let moved = Meta { disk_generation: meta.disk_generation + 1, ..meta.clone() };
+        self.save(&volume.meta(), &moved).await?;
+        *meta = moved;
+        Ok(())
     }
 
-    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<()> {
+    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Loaded> {
         let kernel = self.inner.layout.snapshot(&meta.snapshot);
         self.spawn(volume, &meta.machine, &kernel, Some(&volume.state())).await?;
+        if let Loaded::Refused(why) = self.load_memory(volume).await? {
+            return Ok(Loaded::Refused(why));
+        }
+        let mut qmp = self.must_qmp(volume).await?;
         self.disk_moves(volume, meta).await?;
-        self.must_qmp(volume).await?.call("cont", Value::Null).await?;
-        // Used up; the generation says so already.
-        self.inner.host.run(Command::new("rm").arg("-f").args([volume.saved(), volume.state()])).await?;
-        Ok(())
+        qmp.call("cont", Value::Null).await?;
+        // Used up; the generation says so already, so it does not matter when this fails.
+        let _ = self.inner.host.run(Command::new("rm").arg("-f").args([volume.saved(), volume.state()])).await;
+        Ok(Loaded::Paused)
+    }
+
+    /// Ends a QEMU whose start failed, if its memory is saved all the same. One that holds the only copy is left to the
+    /// next start, which lets it run.
+    async fn abandon(&self, volume: &VolumeDir, error: Error) -> Error {
+        let safe = match self.meta(volume).await {
+            Ok(meta) => self.loadable(volume, &meta).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        if safe && self.end(volume).await.is_ok() {
+            return error;
+        }
+        error.with_effect(Effect::Unknown)
     }
 
     async fn boot(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<()> {
@@ -159,6 +182,7 @@ impl LocalQemu {
                     _ => {
                         self.disk_moves(volume, meta).await?;
                         self.must_qmp(volume).await?.call("cont", Value::Null).await?;
+                        self.set_clock(volume);
                         return Ok(StartedBy::Adoption);
                     }
                 },
@@ -171,15 +195,17 @@ impl LocalQemu {
         self.check_room(volume, meta).await?;
         if self.loadable(volume, meta).await? {
             match self.resume(volume, meta).await {
-                Ok(()) => {
+                Ok(Loaded::Paused) => {
                     self.set_clock(volume);
                     return Ok(StartedBy::Resume);
                 }
-                Err(error) => {
-                    // A memory that this QEMU does not take: the disk is whole, so the box boots. Told, not hidden.
-                    tracing::error!(volume = %volume.dir.display(), error = %boxpool::Report(&error), "saved memory could not be loaded; the box boots");
+                // The disk is whole, so the box boots. Told, not hidden.
+                Ok(Loaded::Refused(why)) => {
+                    tracing::error!(volume = %volume.dir.display(), %why, "QEMU does not take the saved memory; the box boots");
                     self.end(volume).await?;
                 }
+                // Nothing was said about the memory, so it is kept: trying again may help.
+                Err(error) => return Err(self.abandon(volume, error).await),
             }
         }
         self.boot(volume, meta).await?;
@@ -187,7 +213,7 @@ impl LocalQemu {
     }
 
     async fn run_state_of(&self, volume: &VolumeDir) -> Result<Option<String>> {
-        match self.qmp(volume).await? {
+        match self.qmp_of_living(volume).await? {
             Some(mut qmp) => qmp.run_state().await.map(Some),
             None => Ok(None),
         }
@@ -209,12 +235,8 @@ impl LocalQemu {
             return Ok(Suspended::Saved);
         }
         if let Err(error) = self.commit_memory(volume, meta, &mut qmp).await {
-            // The guest runs on; nothing was committed.
-            match qmp.call("cont", Value::Null).await {
-                Ok(_) => {}
-                Err(stuck) => {
-                    tracing::error!(volume = %volume.dir.display(), error = %boxpool::Report(&stuck), "a guest could not be let run again")
-                }
+            if let Err(stuck) = self.run_on(volume, &mut qmp).await {
+                tracing::error!(volume = %volume.dir.display(), error = %boxpool::Report(&stuck), "a guest could not be let run again");
             }
             return Err(error);
         }
@@ -223,10 +245,19 @@ impl LocalQemu {
         Ok(Suspended::Saved)
     }
 
+    /// Lets a guest run whose save failed. What was recorded of the save goes first, as the write that failed may have
+    /// been the commit: a memory that looks whole must not outlive the disk it fits.
+    async fn run_on(&self, volume: &VolumeDir, qmp: &mut crate::qmp::Qmp) -> Result<()> {
+        let host = &*self.inner.host;
+        must(host, "undo save", Command::new("rm").arg("-f").arg(volume.saved())).await?;
+        must(host, "undo save", Command::new("sync").arg(&volume.dir)).await?;
+        qmp.call("cont", Value::Null).await.map(drop)
+    }
+
     async fn commit_memory(&self, volume: &VolumeDir, meta: &Meta, qmp: &mut crate::qmp::Qmp) -> Result<()> {
         let host = &*self.inner.host;
         self.require_room(&volume.dir, 0).await?;
-        qmp.call("stop", Value::Null).await?;
+        self.hold_still(volume, qmp).await?;
         let partial = volume.dir.join("state.partial");
         self.save_state(volume, qmp, &partial).await?;
         must(

@@ -80,8 +80,15 @@ impl LocalQemu {
 
     /// Refuses an older epoch and remembers a newer one, durably. Call it under the volume's lock.
     pub(crate) async fn fence(&self, operation: &'static str, volume: &VolumeDir, epoch: Epoch) -> Result<()> {
-        let seen = self.inner.host.read(&volume.epoch()).await?;
-        let seen = seen.and_then(|text| String::from_utf8_lossy(&text).trim().parse().ok()).map_or(Epoch(0), Epoch);
+        let seen = match self.inner.host.read(&volume.epoch()).await? {
+            None => Epoch(0),
+            // Refused rather than taken for an old one: a fence that cannot be read must not open.
+            Some(text) => String::from_utf8_lossy(&text).trim().parse().map(Epoch).map_err(|error| {
+                let detail =
+                    format!("{} does not hold an epoch ({error}); it was left as it is", volume.epoch().display());
+                Error::new(ErrorKind::Corrupt, operation, volume.dir.display()).with_detail(detail)
+            })?,
+        };
         if epoch < seen {
             let detail = format!("epoch {epoch} is over: {seen} was seen");
             return Err(Error::new(ErrorKind::Fenced, operation, volume.dir.display()).with_detail(detail));

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod faults;
+
 use boxpool::{
     Attach, BoxId, BoxName, BoxRef, Endpoint, EndpointAddress, Epoch, Guest, GuestRuntime, InstanceId,
     InstanceProvider, InstanceSpec, SnapshotId, UserId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec,
@@ -61,9 +63,19 @@ impl Bench {
 
     /// A second handle on the same state directory, as another process would have.
     pub async fn another(&self) -> LocalQemu {
+        LocalQemu::open(self.options()).await.unwrap()
+    }
+
+    /// What opens this bench's state directory.
+    pub fn options(&self) -> QemuOptions {
         let mut options = QemuOptions::new(self.dir.path());
         options.snapshot_dir = Some(shared().join("snapshots"));
-        LocalQemu::open(options).await.unwrap()
+        options
+    }
+
+    /// A file of a volume.
+    pub fn file(&self, volume: &VolumeId, name: &str) -> PathBuf {
+        self.dir.path().join("volumes").join(volume.as_str()).join(name)
     }
 
     pub async fn slot(&self) -> InstanceId {

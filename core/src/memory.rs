@@ -1,27 +1,46 @@
-//! A state store in this process's memory: for tests, examples and the simulator. Nothing survives the process.
+//! A store in memory, for tests and examples. Everything is lost with the process.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Table, Version, check_record};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A [`StateStore`] that keeps its records in memory.
+/// A [`StateStore`] in memory. Clones share their content, so that several nodes of one test can share a store.
 ///
-/// It keeps every promise of the trait but durability beyond the process. Share it as `Arc<MemoryStore>`: several pools
-/// on one such store behave like several nodes on one database.
-#[derive(Debug, Default)]
+/// ```
+/// # async fn example() -> boxpool::Result<()> {
+/// use boxpool::{Key, MemoryStore, StateStore, Table};
+/// const NOTES: Table = Table::new("notes");
+/// let store = MemoryStore::new();
+/// let key = Key::new(NOTES, "a", "b");
+/// let version = store.insert(&key, "1").await?;
+/// store.update(&key, &version, "2").await?;
+/// assert!(store.update(&key, &version, "3").await.is_err(), "it changed meanwhile");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    // Never held across an await: every operation is one short critical section, which is what makes it atomic.
-    records: Mutex<Records>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Debug, Default)]
-struct Records {
-    by_key: BTreeMap<Key, Stored>,
-    // One counter for all records, never set back: a version is not seen twice, deleted records included.
-    last_version: u64,
+struct Inner {
+    records: BTreeMap<Key, Stored>,
+    /// Never goes back, so that no version is ever used twice.
+    versions: u64,
+}
+
+impl Inner {
+    fn put(&mut self, key: &Key, value: &str) -> Version {
+        self.versions += 1;
+        let version = Version(self.versions.to_string());
+        let stored = Stored { version: version.clone(), value: value.to_owned() };
+        self.records.insert(key.clone(), stored);
+        version
+    }
 }
 
 impl MemoryStore {
@@ -31,53 +50,43 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
-        // Every change is one map operation, so a panic elsewhere cannot have left the map half changed.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Records {
-    fn put(&mut self, key: &Key, value: &str) -> Version {
-        self.last_version += 1;
-        let version = Version(self.last_version.to_string());
-        self.by_key.insert(key.clone(), Stored { version: version.clone(), value: value.to_owned() });
-        version
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl StateStore for MemoryStore {
     async fn get(&self, key: &Key) -> Result<Option<Stored>> {
-        Ok(self.records().by_key.get(key).cloned())
+        Ok(self.inner().records.get(key).cloned())
     }
 
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
-        check_record("insert", key, value)?;
-        let mut records = self.records();
-        if records.by_key.contains_key(key) {
-            return Err(Error::new(ErrorKind::AlreadyExists, "insert", key));
+        check_record("insert record", key, value)?;
+        let mut inner = self.inner();
+        if inner.records.contains_key(key) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "insert record", key));
         }
-        Ok(records.put(key, value))
+        Ok(inner.put(key, value))
     }
 
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
-        check_record("update", key, value)?;
-        let mut records = self.records();
-        match records.by_key.get(key) {
-            None => Err(Error::new(ErrorKind::NotFound, "update", key)),
-            Some(stored) if stored.version != *version => Err(Error::new(ErrorKind::Conflict, "update", key)),
-            Some(_) => Ok(records.put(key, value)),
+        check_record("update record", key, value)?;
+        let mut inner = self.inner();
+        match inner.records.get(key) {
+            None => Err(Error::new(ErrorKind::NotFound, "update record", key)),
+            Some(stored) if stored.version != *version => Err(Error::new(ErrorKind::Conflict, "update record", key)),
+            Some(_) => Ok(inner.put(key, value)),
         }
     }
 
     async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
-        let mut records = self.records();
-        match records.by_key.get(key) {
+        let mut inner = self.inner();
+        match inner.records.get(key) {
             None => Ok(()),
-            Some(stored) if stored.version != *version => Err(Error::new(ErrorKind::Conflict, "delete", key)),
+            Some(stored) if stored.version != *version => Err(Error::new(ErrorKind::Conflict, "delete record", key)),
             Some(_) => {
-                records.by_key.remove(key);
+                inner.records.remove(key);
                 Ok(())
             }
         }
@@ -90,36 +99,28 @@ impl StateStore for MemoryStore {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page<Entry>> {
-        let after = match cursor {
-            // No key has empty parts, so this lies before every record of the table or partition.
-            None => Key::new(table, partition.unwrap_or_default(), ""),
-            Some(Cursor(text)) => {
-                let (partition, row) = serde_json::from_str::<(String, String)>(text).map_err(|error| {
-                    Error::new(ErrorKind::Invalid, "scan", table.as_str())
-                        .with_detail("the cursor does not come from a scan of this store")
-                        .with_source(error)
-                })?;
-                Key::new(table, partition, row)
+        let inner = self.inner();
+        // The cursor is the last key seen, its parts joined by a character that keys cannot hold.
+        let after = match cursor.map(|cursor| cursor.0.split_once('\0')) {
+            None => Bound::Included(Key::new(table, partition.unwrap_or_default(), "")),
+            Some(Some((partition, row))) => Bound::Excluded(Key::new(table, partition, row)),
+            Some(None) => {
+                let detail = "the cursor is not one of this store's";
+                return Err(Error::new(ErrorKind::Invalid, "scan table", table.as_str()).with_detail(detail));
             }
         };
-        let limit = limit.max(1);
-        let records = self.records();
-        let mut items: Vec<Entry> = records
-            .by_key
-            .range((Bound::Excluded(after), Bound::Unbounded))
-            .take_while(|(key, _)| key.table == table && partition.is_none_or(|wanted| key.partition == wanted))
-            // One more than asked for tells whether there is a next page.
-            .take(limit.saturating_add(1))
+        let mut rest = inner
+            .records
+            .range((after, Bound::Unbounded))
+            .take_while(|(key, _)| key.table == table && partition.is_none_or(|wanted| key.partition == wanted));
+        let items: Vec<Entry> = rest
+            .by_ref()
+            .take(limit.max(1))
             .map(|(key, stored)| Entry { key: key.clone(), stored: stored.clone() })
             .collect();
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| cursor_after(&last.key));
+        let more = rest.next().is_some();
+        let last = items.last().filter(|_| more);
+        let next = last.map(|entry| Cursor(format!("{}\0{}", entry.key.partition, entry.key.row)));
         Ok(Page { items, next })
     }
-}
-
-/// The place right after `key`: a record inserted or deleted elsewhere meanwhile moves nothing.
-fn cursor_after(key: &Key) -> Cursor {
-    Cursor(serde_json::json!([key.partition, key.row]).to_string())
 }

@@ -1,7 +1,23 @@
-//! Backends in memory that fail on demand, and the conformance suites that every boxpool backend runs.
+//! Conformance suites for boxpool backends: each promise of core's traits is one named function, and a macro makes one named test
+//! of each. The memory store, SQLite, the QEMU backend and the simulated ones in [`backend`] all run the very same lists.
 //!
-//! The suites are what a backend author works against: each promise of a trait is one named test. The simulated
-//! backends pass the same suites as the real ones, which is why tests that use them can be believed.
+//! To test a store of your own, say how a fresh one is made, and let the macro do the rest:
+//!
+//! ```
+//! # mod my_store_tests {
+//! use boxpool::MemoryStore;
+//!
+//! async fn fresh() -> MemoryStore {
+//!     MemoryStore::new()
+//! }
+//!
+//! boxpool_sim::store_conformance!(fresh().await);
+//! # }
+//! ```
+//!
+//! For providers and runtimes implement [`conformance::InstanceBench`], [`conformance::VolumeBench`] or
+//! [`conformance::RuntimeBench`]; the promises that only some backends make are listed under their capability.
 
 pub mod backend;
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;

@@ -1,29 +1,46 @@
-//! The memory store keeps every promise of the store suite.
-#![allow(clippy::unwrap_used)]
+//! The memory store keeps every promise; a store that breaks one is found out.
 
-use boxpool::{MemoryStore, StateStore};
-use boxpool_sim::conformance::store::StoreBench;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use boxpool::MemoryStore;
 
-#[derive(Default)]
-struct Bench {
-    store: Arc<MemoryStore>,
-    fresh: AtomicUsize,
+boxpool_sim::store_conformance!(MemoryStore::new());
+
+mod a_suite_that_can_fail {
+    use async_trait::async_trait;
+    use boxpool::{Cursor, Entry, Key, MemoryStore, Page, Result, StateStore, Stored, Table, Version};
+
+    /// Overwrites whatever the version is: the classic.
+    struct Blind(MemoryStore);
+
+    #[async_trait]
+    impl StateStore for Blind {
+        async fn get(&self, key: &Key) -> Result<Option<Stored>> {
+            self.0.get(key).await
+        }
+        async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
+            self.0.insert(key, value).await
+        }
+        async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
+            let present = self.0.get(key).await?.map_or_else(|| version.clone(), |stored| stored.version);
+            self.0.update(key, &present, value).await
+        }
+        async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
+            self.0.delete(key, version).await
+        }
+        async fn scan(
+            &self,
+            table: Table,
+            partition: Option<&str>,
+            cursor: Option<&Cursor>,
+            limit: usize,
+        ) -> Result<Page<Entry>> {
+            self.0.scan(table, partition, cursor, limit).await
+        }
+    }
+
+    #[tokio::test]
+    #[should_panic]
+    async fn a_blind_write_is_found_out() {
+        let store = Blind(MemoryStore::new());
+        boxpool_sim::conformance::store::an_update_with_an_old_version_changes_nothing(store).await;
+    }
 }
-
-impl StoreBench for Bench {
-    fn store(&self) -> Arc<dyn StateStore> {
-        self.store.clone()
-    }
-
-    fn other_handle(&self) -> Arc<dyn StateStore> {
-        self.store.clone()
-    }
-
-    fn fresh(&self) -> String {
-        format!("p{}", self.fresh.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-boxpool_sim::store_conformance!(Bench::default());

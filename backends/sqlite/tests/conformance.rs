@@ -1,41 +1,45 @@
-//! The SQLite store keeps every promise of the store suite, with two stores of this process on one file.
+//! The SQLite store keeps every promise of a state store.
+
 #![allow(clippy::unwrap_used)]
 
-use boxpool::StateStore;
-use boxpool_sim::conformance::store::StoreBench;
+use async_trait::async_trait;
+use boxpool::{Cursor, Entry, Key, Page, Result, StateStore, Stored, Table, Version};
 use boxpool_sqlite::SqliteStore;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-struct Bench {
-    store: Arc<SqliteStore>,
-    other: Arc<SqliteStore>,
-    fresh: AtomicUsize,
-    _directory: tempfile::TempDir,
+/// A store with its folder.
+struct Fresh {
+    store: SqliteStore,
+    _dir: tempfile::TempDir,
 }
 
-impl Bench {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("store.db");
-        let store = Arc::new(SqliteStore::open(&file).unwrap());
-        let other = Arc::new(SqliteStore::open(&file).unwrap());
-        Self { store, other, fresh: AtomicUsize::new(0), _directory: directory }
+async fn fresh() -> Fresh {
+    let dir = tempfile::tempdir().unwrap();
+    Fresh { store: SqliteStore::open(dir.path().join("state.sqlite")).unwrap(), _dir: dir }
+}
+
+#[async_trait]
+impl StateStore for Fresh {
+    async fn get(&self, key: &Key) -> Result<Option<Stored>> {
+        self.store.get(key).await
+    }
+    async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
+        self.store.insert(key, value).await
+    }
+    async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
+        self.store.update(key, version, value).await
+    }
+    async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
+        self.store.delete(key, version).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: Option<&str>,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>> {
+        self.store.scan(table, partition, cursor, limit).await
     }
 }
 
-impl StoreBench for Bench {
-    fn store(&self) -> Arc<dyn StateStore> {
-        self.store.clone()
-    }
-
-    fn other_handle(&self) -> Arc<dyn StateStore> {
-        self.other.clone()
-    }
-
-    fn fresh(&self) -> String {
-        format!("p{}", self.fresh.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-boxpool_sim::store_conformance!(Bench::new());
+boxpool_sim::store_conformance!(fresh().await);

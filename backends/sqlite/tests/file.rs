@@ -97,7 +97,9 @@ fn many_that_open_at_once_make_one_file() {
         }
     });
     let names: Vec<_> = contents(directory.path()).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["store.db"]);
+    // Two that close at the same moment may leave the log behind, which the next one takes in; half-made files never.
+    let made: Vec<_> = names.iter().filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm")).collect();
+    assert_eq!(made, ["store.db"]);
 }
 
 #[tokio::test]

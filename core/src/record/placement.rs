@@ -18,6 +18,7 @@
 use super::{BOXES, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::provider::Device;
 use crate::runtime::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -288,6 +289,9 @@ pub struct BoxRecord {
     pub placement: Placement,
     /// The fencing token: rises with every intent.
     pub epoch: Epoch,
+    /// How the volume is found on the instance, as the last attach said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The nodes that hold sessions on it.
     #[serde(default)]
     pub holders: BTreeSet<NodeId>,
@@ -312,6 +316,7 @@ impl BoxRecord {
             volume: VolumeBinding::Wanted(volume),
             placement: Placement::Detached,
             epoch: Epoch(0),
+            device: None,
             holders: BTreeSet::new(),
             mode: Mode::default(),
             created_at: now,

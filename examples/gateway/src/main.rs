@@ -1,2 +1,155 @@
-//! Placeholder.
-fn main() {}
+//! The `boxpool-gateway` program.
+
+use boxpool::{Error, ErrorKind, Result};
+use boxpool_gateway::cli::{Cli, Options, Verb};
+use boxpool_gateway::config::{Config, DEFAULT_FILE};
+use boxpool_gateway::hostkey::{HOST_KEY_FILE, describe, read_key};
+use boxpool_gateway::place::Place;
+use boxpool_gateway::plain::plain;
+use boxpool_gateway::serve::{Keys, listen, serve};
+use boxpool_gateway::{backends, doctor};
+use clap::Parser;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            let sentence = if error.detail().is_empty() { error.to_string() } else { error.detail().to_owned() };
+            eprintln!("boxpool-gateway: {}", plain(&sentence));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Config => {
+            say(DEFAULT_FILE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Hostkey(options) => {
+            let (config, place) = resolve(&options)?;
+            let missing = "there is no host key yet; run: boxpool-gateway init";
+            let key = read_key(&place.join(HOST_KEY_FILE))?
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, "show key", place.display()).with_detail(missing))?;
+            let shown = config.shown_address();
+            say(&describe(&key, &shown.host, shown.port)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor { options, json } => {
+            let (config, place) = resolve(&options)?;
+            let scratch = tempdir()?;
+            let path = std::env::var("PATH").unwrap_or_default();
+            let mut findings = doctor::examine(&config, &place, &path);
+            let machine = block_on(async { Ok(doctor::machine(&scratch).await) });
+            let _ = std::fs::remove_dir_all(&scratch);
+            findings.push(machine?);
+            let fit = doctor::is_fit(&findings);
+            if json {
+                say(&format!("{}\n", serde_json::json!({"fit": fit, "findings": findings})));
+            } else {
+                say(&doctor::as_text(&findings));
+            }
+            Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Verb::Init(options) => {
+            let (config, state_dir) = resolve(&options)?;
+            start_log(&config)?;
+            block_on(async {
+                let place = Place::ensure(&state_dir)?;
+                let keys = Keys::ensure(&place)?;
+                backends::open(&config, &place, &keys).await.map(drop)
+            })?;
+            say(&format!("everything is there, in {}\n", state_dir.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Serve(options) => {
+            let (config, state_dir) = resolve(&options)?;
+            start_log(&config)?;
+            config.registration()?; // a wrong allow-list is told before anything is touched
+            block_on(async {
+                let listener = listen(config.listen).await?;
+                let stop = stop_signal()?;
+                let place = Place::ensure(&state_dir)?;
+                let keys = Keys::ensure(&place)?;
+                tokio::pin!(stop);
+                let backends = tokio::select! {
+                    backends = backends::open(&config, &place, &keys) => backends?,
+                    () = &mut stop => return Ok(()), // half-made things are taken up by the next start
+                };
+                serve(&config, keys, backends, listener, stop).await
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn resolve(options: &Options) -> Result<(Config, PathBuf)> {
+    options.resolve(rustix::process::geteuid().is_root(), |name| std::env::var_os(name).map(PathBuf::from))
+}
+
+fn start_log(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        let detail = format!("option log: {:?} is not a log filter: {error}", config.log);
+        Error::new(ErrorKind::Invalid, "read configuration", "log").with_detail(detail)
+    })?;
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
+    Ok(())
+}
+
+/// A directory of our own below the system's for temporary things.
+fn tempdir() -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("boxpool-doctor-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+        let detail = format!("the temporary directory {} cannot be made: {error}", path.display());
+        Error::new(ErrorKind::Permanent, "look", path.display()).with_detail(detail)
+    })?;
+    Ok(path)
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Error::new(ErrorKind::Permanent, "start", "runtime").with_detail(format!("no threads can be started: {error}"))
+    })?;
+    runtime.block_on(work)
+}
+
+/// Completes at the first SIGTERM or SIGINT. At the second the process ends at once; nothing is lost by that, but boxes
+/// that were being suspended are taken up by the next start.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let catch = |kind| {
+        signal(kind).map_err(|error| {
+            Error::new(ErrorKind::Permanent, "start", "signals")
+                .with_detail(format!("signals cannot be caught: {error}"))
+        })
+    };
+    let (mut term, mut int) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("told to stop");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            eprintln!("boxpool-gateway: told to stop twice; ending at once");
+            std::process::exit(1);
+        });
+    })
+}
+
+/// Prints; a reader that has left is no error.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

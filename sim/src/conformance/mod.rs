@@ -1,69 +1,40 @@
-//! What every backend promises, one named test for each promise.
-//!
-//! A backend implements the small bench trait of its kind ([`store::StoreBench`], [`instances::InstanceBench`],
-//! [`volumes::VolumeBench`], [`runtime::RuntimeBench`]) in its tests and names it once:
-//!
-//! ```
-//! mod conformance {
-//!     # use boxpool_sim::conformance::store::StoreBench;
-//!     # struct Bench(std::sync::Arc<boxpool::MemoryStore>);
-//!     # impl Bench { fn new() -> Self { Self(std::sync::Arc::new(boxpool::MemoryStore::new())) } }
-//!     # impl StoreBench for Bench {
-//!     #     fn store(&self) -> std::sync::Arc<dyn boxpool::StateStore> { self.0.clone() }
-//!     #     fn other_handle(&self) -> std::sync::Arc<dyn boxpool::StateStore> { self.0.clone() }
-//!     #     fn fresh(&self) -> String { "p".into() }
-//!     # }
-//!     boxpool_sim::store_conformance!(Bench::new());
-//! }
-//! ```
-//!
-//! The expression is evaluated anew in each test, inside an async function, so it may `.await`. Attributes before it go to
-//! every test: `runtime_conformance!(#[ignore = "needs QEMU"] Bench::new().await)`. What only some backends promise is
-//! asked for by name after it: `volume_conformance!(Bench::new(), snapshots, remembers_epochs)`. The crate that uses
-//! the macros needs `tokio` with `macros` and `rt-multi-thread`.
-//!
-//! A broken promise is a panic, which fails the test that bears its name.
-#![allow(clippy::unwrap_used)] // this is test code that lives in a library
+//! The suites, and what a backend shows of itself to them.
 
 pub mod instances;
 pub mod runtime;
 pub mod store;
 pub mod volumes;
 
-use std::time::Duration;
-use tokio::time::Instant;
+use async_trait::async_trait;
+use boxpool::{Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
 
-/// Looks again and again until `look` finds something, but not longer than `limit`.
-async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// An instance provider under test.
+#[async_trait]
+pub trait InstanceBench: Send + Sync {
+    /// The provider.
+    fn instances(&self) -> &dyn InstanceProvider;
+    /// An id that was never used.
+    fn fresh_instance(&self) -> InstanceId;
 }
 
-/// One test for each promise; used by the macros of the suites.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! conformance_tests {
-    ($attributes:tt $suite:ident $bench:expr; $($promise:ident),+ $(,)?) => {
-        $( $crate::conformance_test!($attributes $suite $bench; $promise); )+
-    };
+/// A volume provider under test.
+#[async_trait]
+pub trait VolumeBench: InstanceBench {
+    /// The provider.
+    fn volumes(&self) -> &dyn VolumeProvider;
+    /// An id that was never used.
+    fn fresh_volume(&self) -> VolumeId;
+    /// What volumes are filled with.
+    fn source(&self) -> VolumeSource;
 }
 
-/// One test; used by the macros of the suites.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! conformance_test {
-    ([$($attribute:tt)*] $suite:ident $bench:expr; $promise:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        $($attribute)*
-        async fn $promise() {
-            let bench = $bench;
-            $crate::conformance::$suite::$promise(&bench).await;
-        }
-    };
+/// A guest runtime under test.
+#[async_trait]
+pub trait RuntimeBench: VolumeBench {
+    /// The runtime.
+    fn runtime(&self) -> &dyn GuestRuntime;
+    /// Runs a shell command in the guest, which must succeed, and returns what it printed, trimmed.
+    async fn run(&self, endpoint: &Endpoint, command: &str) -> String;
+    /// Kills the machine process of a running guest, as a crash would.
+    async fn kill(&self, guest: &Guest);
 }

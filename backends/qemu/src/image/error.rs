@@ -1,0 +1,134 @@
+//! Why an image could not be built, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use boxpool::ErrorKind;
+
+/// A failed build. What was finished stays in the directory, and the next call continues from there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A program or file that the build needs is not installed.
+    #[error("{tool} is missing: install it with `apt-get install {package}`")]
+    MissingTool {
+        /// The program, or the path of the file.
+        tool: String,
+        /// The Debian or Ubuntu package that has it.
+        package: &'static str,
+    },
+    /// Not enough free disk space.
+    #[error("{} has {free} bytes free and the build needs {needed}: free {} more", path.display(), needed - free)]
+    DiskFull {
+        /// Where.
+        path: PathBuf,
+        /// Free for this user.
+        free: u64,
+        /// The most the build will use there at one time.
+        needed: u64,
+    },
+    /// The package mirror did not answer, or not with what was asked.
+    #[error("packages could not be fetched from {mirror}; check the network or name another mirror: {last_lines}")]
+    MirrorUnreachable {
+        /// The mirror of the recipe.
+        mirror: String,
+        /// The end of what the tool said.
+        last_lines: String,
+    },
+    /// A user that is not root and has no range of subordinate user ids.
+    #[error(
+        "user {user} has no subordinate ids, which the Debian image needs: run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` as root, or build as root"
+    )]
+    NoSubordinateIds {
+        /// The user's name or number.
+        user: String,
+    },
+    /// The recipe cannot be built as it is.
+    #[error("recipe: {reason}")]
+    InvalidRecipe {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// The directory holds the image of another recipe. It may be in use, so it is left alone.
+    #[error("{} holds image {found}, not {wanted}: choose another directory or delete it", path.display())]
+    OtherImage {
+        /// The directory.
+        path: PathBuf,
+        /// Digest of the image there.
+        found: String,
+        /// Digest of the recipe.
+        wanted: String,
+    },
+    /// A program failed.
+    #[error("{tool} failed ({status}) {doing}: {last_lines}")]
+    Tool {
+        /// The program.
+        tool: String,
+        /// What it was asked to do.
+        doing: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of what it said.
+        last_lines: String,
+    },
+    /// A wait reached its limit.
+    #[error("{doing} did not end within {limit:?}")]
+    TimedOut {
+        /// What was waited for.
+        doing: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A fetched package does not hold what it should.
+    #[error("{what}: {problem}")]
+    Unexpected {
+        /// The file or package.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be read or written.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Adds the operation and the path to an [`io::Result`].
+pub(super) trait IoContext<T> {
+    fn on(self, operation: &'static str, path: &Path) -> Result<T, ImageError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn on(self, operation: &'static str, path: &Path) -> Result<T, ImageError> {
+        self.map_err(|source| ImageError::Io { operation, path: path.to_owned(), source })
+    }
+}
+
+impl ImageError {
+    /// What a caller can do about it, in the library's own terms.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            ImageError::MissingTool { .. } => ErrorKind::NotFound,
+            ImageError::DiskFull { .. } => ErrorKind::NoCapacity,
+            ImageError::MirrorUnreachable { .. } => ErrorKind::Unavailable,
+            ImageError::NoSubordinateIds { .. } => ErrorKind::Unauthorized,
+            ImageError::InvalidRecipe { .. } => ErrorKind::Invalid,
+            ImageError::OtherImage { .. } => ErrorKind::AlreadyExists,
+            ImageError::TimedOut { .. } => ErrorKind::TimedOut,
+            ImageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorKind::NoCapacity,
+            ImageError::Tool { .. } | ImageError::Unexpected { .. } | ImageError::Io { .. } => ErrorKind::Permanent,
+        }
+    }
+
+    pub(super) fn unexpected(what: impl Into<String>, problem: impl Into<String>) -> Self {
+        ImageError::Unexpected { what: what.into(), problem: problem.into() }
+    }
+}

@@ -1,0 +1,324 @@
+//! One box on one node: a task with a mailbox, so that what this node does to a box happens one after the other.
+//!
+//! An actor lives while the node holds sessions on its box, lingers, or has something to do for it, and holds nothing
+//! that the store does not: when the process dies here, its record names it, and another node finishes the step.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BoxRef, Epoch, InstanceId};
+use crate::parking::ParkedBox;
+use crate::progress::Progress;
+use crate::record::{BoxRecord, Placement, PlacementEvent};
+use crate::records::{Held, box_key};
+use crate::runtime::{Endpoint, Guest};
+use crate::shared::{BoxKey, Shared};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// How often the record is looked at while another node moves the box.
+pub(crate) const WATCH_OTHER_EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) enum Message {
+    Create {
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    Connect(Connect),
+    Release {
+        session: u64,
+        done: Option<oneshot::Sender<()>>,
+    },
+    Delete {
+        deadline: Instant,
+        done: oneshot::Sender<Result<()>>,
+    },
+    /// Make room: somebody waits for an instance.
+    Yield,
+    /// Look at the record and finish what is half done.
+    Recover,
+    /// Leave now, whoever is connected.
+    Drain,
+}
+
+pub(crate) struct Connect {
+    /// The endpoint of this epoch did not answer the caller.
+    pub(crate) distrust: Option<Epoch>,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: oneshot::Sender<Result<Arrival>>,
+}
+
+/// What a connect brings home.
+pub(crate) struct Arrival {
+    pub(crate) owner: BoxRef,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) epoch: Epoch,
+    pub(crate) instance: InstanceId,
+    pub(crate) session: u64,
+    pub(crate) via: Via,
+    pub(crate) timings: Timings,
+    pub(crate) ended: watch::Receiver<Option<Epoch>>,
+}
+
+/// From which state a connect brought the box up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Via {
+    /// It ran already.
+    Running,
+    /// It was parked: resumed without a cloud call.
+    Parked,
+    /// It was detached: instance claimed, volume attached, guest resumed or booted.
+    Detached,
+}
+
+/// How long each part of a connect took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Waiting for an instance to become free, or for another node.
+    pub waited: Duration,
+    /// Attaching the volume.
+    pub attached: Duration,
+    /// Starting or resuming the guest.
+    pub started: Duration,
+    /// All of it, from the request to the answer.
+    pub total: Duration,
+}
+
+/// The desk's end of an actor.
+pub(crate) struct Handle {
+    mailbox: mpsc::UnboundedSender<Message>,
+    watchers: Arc<Watchers>,
+}
+
+impl Handle {
+    pub(crate) fn send(&self, message: Message) {
+        // The actor leaves the desk before it drops its mailbox, under the desk's lock: it is there.
+        let _ = self.mailbox.send(message);
+    }
+
+    pub(crate) fn watch(&self, watcher: watch::Sender<Progress>) {
+        self.watchers.add(watcher);
+    }
+}
+
+/// Who wants to know how the box comes up.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    list: Mutex<(Option<Progress>, Vec<watch::Sender<Progress>>)>,
+}
+
+impl Watchers {
+    fn add(&self, watcher: watch::Sender<Progress>) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(progress) = &list.0 {
+            watcher.send_replace(progress.clone());
+        }
+        list.1.push(watcher);
+    }
+
+    fn tell(&self, progress: Option<Progress>) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.1.retain(|watcher| !watcher.is_closed());
+        if let Some(progress) = &progress {
+            for watcher in &list.1 {
+                watcher.send_replace(progress.clone());
+            }
+        }
+        list.0 = progress;
+    }
+}
+
+pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Output = ()> + Send + 'static) {
+    let (sender, mailbox) = mpsc::unbounded_channel();
+    let watchers = Arc::new(Watchers::default());
+    let actor = Actor {
+        shared,
+        key,
+        mailbox,
+        watchers: Arc::clone(&watchers),
+        held: None,
+        sessions: BTreeSet::new(),
+        linger_until: None,
+        ran_since: None,
+        ended: watch::channel(None).0,
+    };
+    (Handle { mailbox: sender, watchers }, actor.run())
+}
+
+pub(crate) struct Actor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: BoxKey,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    watchers: Arc<Watchers>,
+    /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
+    pub(crate) held: Option<Held<BoxRecord>>,
+    pub(crate) sessions: BTreeSet<u64>,
+    /// Set while the box runs on our account without a session.
+    pub(crate) linger_until: Option<Instant>,
+    pub(crate) ran_since: Option<Instant>,
+    /// The newest epoch whose guest is known to be gone: sessions on it are over.
+    pub(crate) ended: watch::Sender<Option<Epoch>>,
+}
+
+impl Actor {
+    async fn run(mut self) {
+        loop {
+            let alarm = self.linger_until.filter(|_| self.sessions.is_empty());
+            let message = tokio::select! {
+                biased;
+                message = self.mailbox.recv() => message,
+                () = until(alarm) => {
+                    self.leave_after_linger().await;
+                    None
+                }
+            };
+            if let Some(message) = message {
+                self.handle(message).await;
+            }
+            self.show_lingering();
+            let idle = self.sessions.is_empty() && self.linger_until.is_none();
+            if idle && self.shared.close_actor(&self.key, || self.mailbox.is_empty()) {
+                return;
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Create { done } => {
+                let answer = self.create().await;
+                let _ = done.send(answer);
+            }
+            Message::Connect(connect) => self.connect(connect).await,
+            Message::Release { session, done } => {
+                self.release(session);
+                done.map(|done| done.send(()));
+            }
+            Message::Delete { deadline, done } => {
+                let answer = self.delete(deadline).await;
+                let _ = done.send(answer);
+            }
+            Message::Yield => self.make_room().await,
+            Message::Recover => self.recover().await,
+            Message::Drain => {
+                self.sessions.clear();
+                self.linger_until = None;
+                self.leave().await;
+            }
+        }
+    }
+
+    async fn connect(&mut self, mut connect: Connect) {
+        if connect.reply.is_closed() {
+            return;
+        }
+        let answer = self.arrive(&mut connect).await;
+        self.watchers.tell(None);
+        let session = answer.as_ref().ok().map(|arrival| arrival.session);
+        if let Err(error) = &answer {
+            tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(error), "connect refused");
+        }
+        self.sessions.extend(session);
+        if connect.reply.send(answer).is_err() {
+            // The caller went away in the meantime: the box lingers as after any last session.
+            session.into_iter().for_each(|session| self.release(session));
+        }
+    }
+
+    fn release(&mut self, session: u64) {
+        if self.sessions.remove(&session) && self.sessions.is_empty() {
+            self.linger_until = Some(Instant::now() + self.shared.config.linger);
+        }
+    }
+
+    async fn leave_after_linger(&mut self) {
+        self.linger_until = None;
+        self.leave().await;
+    }
+
+    /// Lets the pool see that this box could make room.
+    fn show_lingering(&mut self) {
+        let entry = match &self.held {
+            Some(Held { record, .. }) if self.sessions.is_empty() && self.linger_until.is_some() => {
+                record.placement.instance().map(|instance| (record.owner.clone(), instance.clone()))
+            }
+            _ => None,
+        };
+        let mut state = self.shared.state();
+        match (entry, &self.held) {
+            (Some((owner, instance)), _) => {
+                let since = self.shared.now();
+                state.lingering.insert(owner.clone(), ParkedBox { owner, instance, since });
+            }
+            (None, Some(held)) => drop(state.lingering.remove(&held.record.owner)),
+            (None, None) => {
+                state.lingering.retain(|owner, _| (&owner.owner, &owner.name) != (&self.key.0, &self.key.1))
+            }
+        }
+    }
+
+    pub(crate) fn tell(&self, progress: Progress) {
+        self.watchers.tell(Some(progress));
+    }
+
+    /// The record: the hint when there is one, else what the store has.
+    pub(crate) async fn load(&mut self) -> Result<Held<BoxRecord>> {
+        if let Some(held) = &self.held {
+            return Ok(held.clone());
+        }
+        let key = box_key(&self.key.0, &self.key.1);
+        let held = self.shared.records.get::<BoxRecord>(&key).await?;
+        let held = held.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail("there is no such box")
+        })?;
+        self.held = Some(held.clone());
+        Ok(held)
+    }
+
+    /// Writes a changed record. After an error the hint is gone, so the next look is at the store.
+    pub(crate) async fn write(&mut self, held: &Held<BoxRecord>, record: BoxRecord) -> Result<Held<BoxRecord>> {
+        self.held = None;
+        let key = box_key(&self.key.0, &self.key.1);
+        let written = self.shared.records.update(&key, &held.version, record).await?;
+        tracing::debug!(owner = %self.key.0, name = %self.key.1, placement = %written.record.placement, epoch = %written.record.epoch, "box moved");
+        self.held = Some(written.clone());
+        Ok(written)
+    }
+
+    /// Applies an event and writes the result.
+    pub(crate) async fn step(&mut self, held: &Held<BoxRecord>, event: &PlacementEvent) -> Result<Held<BoxRecord>> {
+        let record = self.after(held, event)?;
+        self.write(held, record).await
+    }
+
+    /// The record after an event; an event that does not apply means that the record is not what we thought.
+    pub(crate) fn after(&mut self, held: &Held<BoxRecord>, event: &PlacementEvent) -> Result<BoxRecord> {
+        held.record.after(event).map_err(|illegal| {
+            self.held = None;
+            Error::new(ErrorKind::Conflict, "move box", &held.record.owner).with_source(illegal)
+        })
+    }
+
+    /// The guest of a box that is on an instance.
+    pub(crate) fn guest(record: &BoxRecord, instance: &InstanceId) -> Guest {
+        let guest = Guest::new(instance.clone(), record.volume.volume().clone(), record.owner.clone(), record.epoch);
+        match &record.device {
+            Some(device) => guest.on_device(device.clone()),
+            None => guest,
+        }
+    }
+
+    /// Whether the node at work on a step is out of it: dead, or ourselves, since an actor does one thing at a time.
+    pub(crate) fn is_up_to_us(&self, placement: &Placement) -> bool {
+        placement.worker().is_some_and(|node| *node == self.shared.node || self.shared.is_dead(node))
+    }
+}
+
+async fn until(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,141 @@
+//! How a pool is set up.
+
+use crate::plan::WarmTarget;
+use crate::provider::VolumeSource;
+use std::time::Duration;
+
+/// How long each kind of wait may last. Every wait has a limit; the error names the one that ran out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// One call to the state store.
+    pub store_call: Duration,
+    /// Attaching a volume, polls included. Azure: 10–15 s as a rule, over 120 s in 0.8 % of cases.
+    pub attach: Duration,
+    /// Detaching a volume, polls included, before the ladder goes on to stopping the instance.
+    pub detach: Duration,
+    /// Starting a guest.
+    pub start: Duration,
+    /// Saving a guest's memory.
+    pub suspend: Duration,
+    /// Ending a guest, asking for its status, clearing an instance.
+    pub guest_call: Duration,
+    /// Making an instance until it is ready, and deleting one.
+    pub instance_ready: Duration,
+    /// Making a volume until it is ready, and deleting one.
+    pub volume_ready: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            store_call: seconds(10),
+            attach: seconds(180),
+            detach: seconds(180),
+            start: seconds(120),
+            suspend: seconds(120),
+            guest_call: seconds(30),
+            instance_ready: seconds(600),
+            volume_ready: seconds(300),
+        }
+    }
+}
+
+/// What becomes of an instance after it served a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Recycle {
+    /// It serves again once it was shown that nothing of the box is left; deleted on doubt.
+    #[default]
+    ReuseWhenClean,
+    /// It is always deleted.
+    Destroy,
+}
+
+/// All settings of a pool, with defaults that suit one host.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// What new volumes are filled with.
+    pub volume_source: VolumeSource,
+    /// Edition of `volume_source`: free volumes of another one are retired.
+    pub volume_generation: String,
+    /// Edition of the instance template: free instances of another one are retired.
+    pub instance_generation: String,
+    /// How many instances are kept.
+    pub instances: WarmTarget,
+    /// How many volumes are kept ready; `max_total` counts the bound ones too.
+    pub volumes: WarmTarget,
+    /// How long a box goes on running after its last session.
+    pub linger: Duration,
+    /// A box parked for longer gives its instance back even when nobody waits.
+    pub park_limit: Duration,
+    /// How long a connect may take, waiting for capacity included, unless the request says otherwise.
+    pub connect_deadline: Duration,
+    /// At most so many connects of this node wait for capacity; more are refused at once.
+    pub max_waiting: usize,
+    /// How often this node says that it is alive.
+    pub heartbeat_every: Duration,
+    /// A node whose heartbeat did not change for so long, as seen here, is dead. At least four times the above.
+    pub dead_after: Duration,
+    /// How often half-done work is looked for.
+    pub reconcile_every: Duration,
+    /// How often every box and volume record and the cloud's own lists are looked through.
+    pub census_every: Duration,
+    /// A cloud resource without a record is left alone for so long.
+    pub orphan_grace: Duration,
+    /// What becomes of an instance after it served a box.
+    pub recycle: Recycle,
+    /// How long each kind of wait may last.
+    pub limits: Limits,
+}
+
+impl PoolConfig {
+    /// Settings with the required part given.
+    #[must_use]
+    pub fn new(volume_source: VolumeSource, volume_generation: impl Into<String>) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            volume_source,
+            volume_generation: volume_generation.into(),
+            instance_generation: "1".into(),
+            instances: WarmTarget::new(1, 4, 8),
+            volumes: WarmTarget::new(1, 4, 10_000),
+            linger: seconds(10),
+            park_limit: seconds(24 * 3600),
+            connect_deadline: seconds(300),
+            max_waiting: 1_000,
+            heartbeat_every: seconds(2),
+            dead_after: seconds(10),
+            reconcile_every: seconds(3),
+            census_every: seconds(60),
+            orphan_grace: seconds(600),
+            recycle: Recycle::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// How long this node may go without a confirmed heartbeat before it stops acting, so that it has stopped before others
+    /// take it for dead.
+    pub(crate) fn fence_after(&self) -> Duration {
+        self.dead_after / 2
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.instances.check("instances")?;
+        self.volumes.check("volumes")?;
+        if self.dead_after < self.heartbeat_every * 4 {
+            return Err(format!(
+                "dead_after {:?} is less than four heartbeats of {:?}; one lost heartbeat must not kill a node",
+                self.dead_after, self.heartbeat_every
+            ));
+        }
+        if self.heartbeat_every.is_zero() || self.reconcile_every.is_zero() || self.census_every.is_zero() {
+            return Err("heartbeat_every, reconcile_every and census_every must be longer than zero".into());
+        }
+        if self.max_waiting == 0 {
+            return Err("max_waiting must be at least 1".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! Saying that this node is alive, seeing who else is, and holding the maintainer's lease.
+//!
+//! One write a period for the node and one for the lease, however many boxes there are. If the process dies here, the
+//! others see the heartbeat stand still.
+
+use crate::error::{ErrorKind, Result};
+use crate::id::NodeId;
+use crate::record::{Envelope, LeaseRecord, NodeRecord};
+use crate::records::{Held, lease_key, node_key};
+use crate::shared::Shared;
+use crate::store::Version;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+const MAINTAINER: &str = "maintainer";
+
+/// Records of nodes that were dead for so many times the limit are removed.
+const FORGET_AFTER: u32 = 60;
+
+impl Shared {
+    pub(crate) async fn register(&self) -> Result<()> {
+        let record = NodeRecord { id: self.node.clone(), started_at: self.now(), beat: 0, envelope: Envelope::new() };
+        self.records.insert(&node_key(&self.node), record).await?;
+        self.state().last_beat = Some(Instant::now());
+        Ok(())
+    }
+
+    pub(crate) async fn unregister(&self) -> Result<()> {
+        let key = node_key(&self.node);
+        match self.records.get::<NodeRecord>(&key).await? {
+            Some(held) => self.records.delete(&key, &held.version).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn keep_alive(self: Arc<Self>) {
+        let mut lease = LeaseWatch::default();
+        loop {
+            let begun = Instant::now();
+            if let Err(error) = self.beat(begun).await {
+                tracing::warn!(error = %crate::Report(&error), "heartbeat failed");
+            }
+            if let Err(error) = self.see_others().await {
+                tracing::warn!(error = %crate::Report(&error), "could not read who is alive");
+            }
+            if let Err(error) = self.hold_lease(&mut lease).await
+                && error.kind() != ErrorKind::Conflict
+            {
+                tracing::warn!(error = %crate::Report(&error), "could not hold the maintainer's lease");
+            }
+            tokio::time::sleep_until(begun + self.config.heartbeat_every).await;
+        }
+    }
+
+    async fn beat(&self, begun: Instant) -> Result<()> {
+        let key = node_key(&self.node);
+        match self.records.get::<NodeRecord>(&key).await? {
+            Some(held) => {
+                let mut record = held.record.clone();
+                record.beat += 1;
+                self.records.update(&key, &held.version, record).await?;
+            }
+            // Others gave this node up long ago and tidied up. What it did is theirs now; it begins again.
+            None => return self.register().await,
+        }
+        // Counted from before the write: others may have seen it that early.
+        self.state().last_beat = Some(begun);
+        Ok(())
+    }
+
+    async fn see_others(&self) -> Result<()> {
+        let nodes = self.records.scan_all::<NodeRecord>(None).await?;
+        let now = Instant::now();
+        let versions = nodes.iter().map(|(_, held)| (held.record.id.clone(), held.version.clone()));
+        let (forgotten, live) = {
+            let mut state = self.state();
+            state.liveness.observe(now, versions);
+            let live = state.liveness.live(now);
+            state.free_instances.set_live(live.clone(), &self.random);
+            state.free_volumes.set_live(live.clone(), &self.random);
+            (state.liveness.long_dead(now, FORGET_AFTER), live)
+        };
+        metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
+        for (key, held) in nodes {
+            if held.record.id != self.node && forgotten.contains(&held.record.id) {
+                // Conflict: it came back.
+                let _ = self.records.delete(&key, &held.version).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold_lease(&self, watch: &mut LeaseWatch) -> Result<()> {
+        let key = lease_key(MAINTAINER);
+        let begun = Instant::now();
+        let mine = |beat| LeaseRecord { holder: self.node.clone(), beat, envelope: Envelope::new() };
+        let Some(held) = self.records.get::<LeaseRecord>(&key).await? else {
+            match self.records.insert(&key, mine(0)).await {
+                Ok(_) => self.state().lease_confirmed = Some(begun),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        };
+        if self.is_draining() {
+            if held.record.holder == self.node {
+                self.state().lease_confirmed = None;
+                self.records.delete(&key, &held.version).await?;
+            }
+            return Ok(());
+        }
+        let ours = held.record.holder == self.node;
+        if ours || self.is_dead(&held.record.holder) || watch.stands_still(&held, self.config.dead_after) {
+            let record = mine(held.record.beat + 1);
+            self.records.update(&key, &held.version, record).await?;
+            self.state().lease_confirmed = Some(begun);
+            if !ours {
+                tracing::info!(from = %held.record.holder, "this node is the maintainer now");
+                self.refill_instances.notify_one();
+                self.refill_volumes.notify_one();
+            }
+        } else {
+            self.state().lease_confirmed = None;
+        }
+        Ok(())
+    }
+}
+
+/// What this node has seen of the lease.
+#[derive(Default)]
+struct LeaseWatch(Option<(NodeId, Version, Instant)>);
+
+impl LeaseWatch {
+    /// Whether a live node's lease was not renewed for so long before our eyes (its maintainer hangs).
+    fn stands_still(&mut self, held: &Held<LeaseRecord>, limit: std::time::Duration) -> bool {
+        match &self.0 {
+            Some((holder, version, since)) if *holder == held.record.holder && *version == held.version => {
+                since.elapsed() >= limit
+            }
+            _ => {
+                self.0 = Some((held.record.holder.clone(), held.version.clone(), Instant::now()));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Which instances, or volumes, are free: an in-memory hint that a compare-and-swap confirms.
+//!
+//! Picking costs the same for a hundred entries and for a million: entries lie in a vector in random order, kept so by
+//! putting each new one at a random place (an inside-out Fisher-Yates shuffle), so that the last one is a random one. A map
+//! tells where a key is; it is a hint that the vector confirms, so that picking need not touch it.
+//!
+//! Concurrent gateways are kept apart in two ways. Each entry prefers one live node (highest random weight, Thaler &
+//! Ravishankar 1998), and a node takes from its own share first; and each node has an order of its own.
+
+use crate::id::NodeId;
+use crate::random::{Random, mix};
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Free entries with what is known of each.
+#[derive(Debug)]
+pub(crate) struct FreeIndex<K, V> {
+    me: NodeId,
+    live: Vec<NodeId>,
+    mine: Share<K, V>,
+    others: Share<K, V>,
+}
+
+#[derive(Debug)]
+struct Share<K, V> {
+    entries: Vec<(K, V)>,
+    /// Where a key was put. May be stale: the entry there says whether it is. Never iterated, so its order cannot be seen.
+    places: HashMap<K, usize>,
+}
+
+impl<K: Hash + Eq + Clone, V> Share<K, V> {
+    fn new() -> Self {
+        Self { entries: Vec::new(), places: HashMap::new() }
+    }
+
+    fn find(&self, key: &K) -> Option<usize> {
+        let place = *self.places.get(key)?;
+        self.entries.get(place).is_some_and(|(found, _)| found == key).then_some(place)
+    }
+
+    fn insert(&mut self, key: K, value: V, random: &Random) {
+        if let Some(place) = self.find(&key) {
+            self.entries[place].1 = value;
+            return;
+        }
+        if self.places.len() > 2 * self.entries.len() + 64 {
+            let live = self.entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place));
+            self.places = live.collect();
+        }
+        let last = self.entries.len();
+        self.entries.push((key, value));
+        let place = random.below(last + 1);
+        self.entries.swap(place, last);
+        self.note(place);
+        self.note(last);
+    }
+
+    fn note(&mut self, place: usize) {
+        if let Some((key, _)) = self.entries.get(place) {
+            self.places.insert(key.clone(), place);
+        }
+    }
+
+    fn remove(&mut self, key: &K) -> Option<(K, V)> {
+        let place = self.find(key)?;
+        self.places.remove(key);
+        let entry = self.entries.swap_remove(place);
+        self.note(place);
+        Some(entry)
+    }
+
+    /// The last one is a random one; its place in the map becomes stale.
+    fn take_any(&mut self) -> Option<(K, V)> {
+        self.entries.pop()
+    }
+}
+
+impl<K: Hash + Eq + Clone + AsRef<str>, V> FreeIndex<K, V> {
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self { live: vec![me.clone()], me, mine: Share::new(), others: Share::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.mine.entries.len() + self.others.entries.len()
+    }
+
+    /// Adds an entry, or replaces what is known of it.
+    pub(crate) fn insert(&mut self, key: K, value: V, random: &Random) {
+        if self.prefers_me(&key) {
+            self.others.remove(&key);
+            self.mine.insert(key, value, random);
+        } else {
+            self.mine.remove(&key);
+            self.others.insert(key, value, random);
+        }
+    }
+
+    /// Forgets an entry.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<(K, V)> {
+        self.mine.remove(key).or_else(|| self.others.remove(key))
+    }
+
+    /// Takes one out, from this node's share while it has any.
+    pub(crate) fn take(&mut self) -> Option<(K, V)> {
+        self.mine.take_any().or_else(|| self.others.take_any())
+    }
+
+    /// Replaces everything by what a scan has seen.
+    pub(crate) fn replace(&mut self, entries: impl IntoIterator<Item = (K, V)>, random: &Random) {
+        self.mine = Share::new();
+        self.others = Share::new();
+        for (key, value) in entries {
+            self.insert(key, value, random);
+        }
+    }
+
+    /// Says which nodes are alive, this one included; the shares follow.
+    pub(crate) fn set_live(&mut self, mut live: Vec<NodeId>, random: &Random) {
+        live.sort();
+        if live == self.live {
+            return;
+        }
+        self.live = live;
+        let (mine, others) = (std::mem::take(&mut self.mine.entries), std::mem::take(&mut self.others.entries));
+        self.replace(mine.into_iter().chain(others), random);
+    }
+
+    fn prefers_me(&self, key: &K) -> bool {
+        let weight = |node: &NodeId| mix(node.as_str(), key.as_ref());
+        let best = self.live.iter().max_by_key(|node| (weight(node), node.as_str()));
+        best.is_none_or(|best| *best == self.me)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn node(n: usize) -> NodeId {
+        NodeId::new(format!("n{n}")).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_agrees_with_a_plain_map(
+            steps in proptest::collection::vec((0u8..4, 0u16..40), 0..200), seed in any::<u64>(),
+        ) {
+            let random = Random::seeded(seed);
+            let mut index: FreeIndex<String, u16> = FreeIndex::new(node(0));
+            index.set_live((0..3).map(node).collect(), &random);
+            let mut model = BTreeMap::new();
+            for (step, n) in steps {
+                let key = format!("k{n}");
+                match step {
+                    0 | 1 => { index.insert(key.clone(), n, &random); model.insert(key, n); }
+                    2 => prop_assert_eq!(index.remove(&key).map(|(_, v)| v), model.remove(&key)),
+                    _ => match index.take() {
+                        Some((key, value)) => prop_assert_eq!(model.remove(&key), Some(value)),
+                        None => prop_assert!(model.is_empty()),
+                    },
+                }
+                prop_assert_eq!(index.len(), model.len());
+            }
+            // Never "empty" while one is free.
+            while let Some((key, _)) = index.take() { prop_assert!(model.remove(&key).is_some()); }
+            prop_assert!(model.is_empty());
+        }
+    }
+
+    #[test]
+    fn concurrent_gateways_take_different_entries_while_their_shares_last() {
+        let live: Vec<NodeId> = (0..8).map(node).collect();
+        let mut taken = std::collections::BTreeSet::new();
+        for (n, me) in live.iter().enumerate() {
+            let mut index: FreeIndex<String, ()> = FreeIndex::new(me.clone());
+            let random = Random::seeded(n as u64);
+            index.set_live(live.clone(), &random);
+            index.replace((0..1000).map(|k| (format!("k{k}"), ())), &random);
+            for _ in 0..60 {
+                let (key, ()) = index.take().unwrap();
+                assert!(taken.insert(key), "two gateways picked the same entry");
+            }
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The pool, as an embedder uses it.
+
+use crate::actor::{Connect, Message};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::PoolConfig;
+use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, UserId, VolumeId};
+use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
+use crate::progress::Progress;
+use crate::provider::{InstanceProvider, VolumeProvider};
+use crate::random::Random;
+use crate::record::{BoxRecord, EventRecord, Mode, Placement};
+use crate::records::{Records, box_key};
+use crate::runtime::GuestRuntime;
+use crate::session::Session;
+use crate::shared::{BoxKey, Parts, Shared};
+use crate::store::StateStore;
+use crate::worker::Worker;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// Persistent boxes on disposable machines. Cheap to clone; every clone is the same node.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    _last: Arc<LastHandle>,
+}
+
+/// Ends the worker when the last pool handle goes.
+struct LastHandle(watch::Sender<bool>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// How long after the deadline a connect waits for the exact reason.
+const REASON_GRACE: Duration = Duration::from_millis(500);
+
+/// Sets up a [`Pool`].
+pub struct PoolBuilder {
+    store: Arc<dyn StateStore>,
+    instances: Arc<dyn InstanceProvider>,
+    volumes: Arc<dyn VolumeProvider>,
+    runtime: Arc<dyn GuestRuntime>,
+    config: PoolConfig,
+    clock: Arc<dyn Clock>,
+    policy: Arc<dyn ParkingPolicy>,
+    seed: Option<u64>,
+}
+
+impl PoolBuilder {
+    /// Another clock than the machine's own.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Another parking policy than [`LeastRecentlyUsed`].
+    #[must_use]
+    pub fn parking_policy(mut self, policy: Arc<dyn ParkingPolicy>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Makes picks and names repeatable. Two nodes must not have the same seed. Without it the seed comes from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Checks the configuration, registers the node in the store, and returns the pool and its worker, which the caller runs.
+    ///
+    /// # Errors
+    /// `Invalid` names the setting that is wrong; the store's own error when it cannot be reached.
+    pub async fn build(self) -> Result<(Pool, Worker)> {
+        let invalid =
+            |detail: String| Error::new(ErrorKind::Invalid, "build pool", "configuration").with_detail(detail);
+        self.config.check().map_err(invalid)?;
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "build pool", "random source").with_detail(error.to_string())
+            })?,
+        };
+        let random = Random::seeded(seed);
+        let node = NodeId::new(format!("n-{}", random.suffix())).map_err(|error| invalid(error.to_string()))?;
+        let records = Records::new(self.store, node.clone(), self.config.limits.store_call);
+        let (tasks, incoming) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(Parts {
+            node,
+            config: self.config,
+            records,
+            instances: self.instances,
+            volumes: self.volumes,
+            runtime: self.runtime,
+            clock: self.clock,
+            policy: self.policy,
+            random,
+            tasks,
+        }));
+        shared.register().await?;
+        let worker = Worker::new(Arc::clone(&shared), incoming);
+        let last = Arc::new(LastHandle(shared.stop.clone()));
+        Ok((Pool { shared, _last: last }, worker))
+    }
+}
+
+/// A wish to be connected to a box.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    user: UserId,
+    name: BoxName,
+    deadline: Option<Duration>,
+    progress: Option<watch::Sender<Progress>>,
+    distrust: Option<Epoch>,
+}
+
+impl ConnectRequest {
+    /// That user's box of that name.
+    #[must_use]
+    pub fn new(user: UserId, name: BoxName) -> Self {
+        Self { user, name, deadline: None, progress: None, distrust: None }
+    }
+
+    /// How long it may take, waiting for capacity included. Default: [`PoolConfig::connect_deadline`].
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Where to tell what is being waited for; see [`progress`](crate::progress()).
+    #[must_use]
+    pub fn progress(mut self, progress: watch::Sender<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// The endpoint of that epoch did not answer: look whether the guest still runs before handing it out again.
+    #[must_use]
+    pub fn distrust(mut self, epoch: Epoch) -> Self {
+        self.distrust = Some(epoch);
+        self
+    }
+}
+
+/// A box, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BoxView {
+    /// What it is called.
+    pub name: BoxName,
+    /// Which incarnation of the name.
+    pub id: BoxId,
+    /// Where it is.
+    pub placement: Placement,
+    /// How often it has been placed and displaced.
+    pub epoch: Epoch,
+    /// Its volume.
+    pub volume: VolumeId,
+    /// What happens when the last session ends.
+    pub mode: Mode,
+    /// How many nodes hold sessions on it.
+    pub holders: usize,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When a session last began.
+    pub used_at: Timestamp,
+}
+
+impl BoxView {
+    fn of(record: BoxRecord) -> Self {
+        Self {
+            name: record.owner.name,
+            id: record.owner.id,
+            placement: record.placement,
+            epoch: record.epoch,
+            volume: record.volume.volume().clone(),
+            mode: record.mode,
+            holders: record.holders.len(),
+            created_at: record.created_at,
+            used_at: record.used_at,
+        }
+    }
+
+    /// The state in one word: `detached`, `placing`, `running`, `suspending`, `parked`, `detaching` or `deleting`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        self.placement.word()
+    }
+}
+
+/// What this node knows of the pool, without asking anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// This node.
+    pub node: NodeId,
+    /// Whether it holds the maintainer's lease.
+    pub maintainer: bool,
+    /// Whether it is draining.
+    pub draining: bool,
+    /// Whether it is in touch with the store.
+    pub in_touch: bool,
+    /// Nodes not known to be dead, this one included.
+    pub live_nodes: usize,
+    /// Free instances, as last seen.
+    pub free_instances: usize,
+    /// Free volumes, as last seen.
+    pub free_volumes: usize,
+    /// Parked boxes, as last seen.
+    pub parked: usize,
+    /// Connects of this node that wait for an instance.
+    pub waiting: usize,
+    /// Boxes that this node is at work on or holds sessions on.
+    pub active: usize,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// How many boxes this node gave up in good order.
+    pub left: usize,
+    /// Boxes that were not done when the limit was reached; another node, or this one's next start, finishes them.
+    pub unfinished: Vec<(UserId, BoxName)>,
+}
+
+impl Pool {
+    /// Begins to set up a pool from its backends and settings.
+    #[must_use]
+    pub fn builder(
+        store: Arc<dyn StateStore>,
+        instances: Arc<dyn InstanceProvider>,
+        volumes: Arc<dyn VolumeProvider>,
+        runtime: Arc<dyn GuestRuntime>,
+        config: PoolConfig,
+    ) -> PoolBuilder {
+        let (clock, policy) = (Arc::new(SystemClock), Arc::new(LeastRecentlyUsed));
+        PoolBuilder { store, instances, volumes, runtime, config, clock, policy, seed: None }
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.shared.node
+    }
+
+    /// Makes a box, detached, with a fresh volume.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NoCapacity` when no volume can be had. After an error there is no such box, except that after
+    /// `Effect::Unknown` there may be.
+    #[tracing::instrument(name = "boxpool.create", skip_all, fields(%user, %name))]
+    pub async fn create_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
+        self.refuse_while_draining("create box", name)?;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::Create { done });
+        self.answered("create box", name, answer).await.map(BoxView::of)
+    }
+
+    /// The box, or `None` when the user has none of that name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get_box(&self, user: &UserId, name: &BoxName) -> Result<Option<BoxView>> {
+        let found = self.shared.records.get::<BoxRecord>(&box_key(user, name)).await?;
+        Ok(found.map(|held| BoxView::of(held.record)))
+    }
+
+    /// All boxes of a user, by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list_boxes(&self, user: &UserId) -> Result<Vec<BoxView>> {
+        let all = self.shared.records.scan_all::<BoxRecord>(Some(user.as_str())).await?;
+        Ok(all.into_iter().map(|(_, held)| BoxView::of(held.record)).collect())
+    }
+
+    /// Deletes a box and its volume for good, whatever it is doing. Sessions on it end. Waits until it is done.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` when a step of another node does not end. When it fails half-way the box is `deleting`, and is
+    /// deleted by the next call or by the reconcile.
+    #[tracing::instrument(name = "boxpool.delete", skip_all, fields(%user, %name))]
+    pub async fn delete_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::Delete { deadline, done });
+        self.answered("delete box", name, answer).await
+    }
+
+    /// Brings the box up, or joins it where it runs, and holds it until the session is given back.
+    ///
+    /// Many sessions share one box, on one node or several. Dropping the future is safe: the box comes up, lingers and is
+    /// suspended again.
+    ///
+    /// # Errors
+    /// `NotFound`: no such box. `NoCapacity`: nothing became free before the deadline, or the host has no room.
+    /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store.
+    #[tracing::instrument(name = "boxpool.connect", skip_all, fields(user = %request.user, name = %request.name))]
+    pub async fn connect(&self, request: ConnectRequest) -> Result<Session> {
+        let ConnectRequest { user, name, deadline, progress, distrust } = request;
+        self.refuse_while_draining("connect to box", &name)?;
+        let limit = deadline.unwrap_or(self.shared.config.connect_deadline);
+        let deadline = Instant::now() + limit;
+        let (reply, answer) = oneshot::channel();
+        let key: BoxKey = (user, name);
+        let message = Message::Connect(Connect { distrust, deadline, reply });
+        self.shared.with_actor(&key, |actor| {
+            progress.into_iter().for_each(|progress| actor.watch(progress));
+            actor.send(message);
+        });
+        // Who waits for capacity or for another node is refused by the box's own task at the deadline, with the reason. A
+        // step that is under way then goes on for whoever comes next, and this caller is told soon after.
+        let answer =
+            tokio::time::timeout_at(deadline + REASON_GRACE, self.answered("connect to box", &key.1, answer)).await;
+        let arrival = answer.unwrap_or_else(|_| {
+            let detail = format!("it did not come up within {limit:?}; try again");
+            Err(Error::new(ErrorKind::TimedOut, "connect to box", &key.1).with_detail(detail))
+        })?;
+        Ok(Session::new(Arc::clone(&self.shared), arrival))
+    }
+
+    /// Takes no new connects, ends this node's hold on every box (suspending those that nobody else holds), and ends the
+    /// worker. A second call does the same again.
+    pub async fn drain(&self, limit: Duration) -> DrainReport {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.waiters.ring();
+        let deadline = Instant::now() + limit;
+        let active = self.shared.actors();
+        for key in &active {
+            self.shared.tell(key, Message::Drain);
+        }
+        loop {
+            let unfinished = self.shared.actors();
+            if unfinished.is_empty() || Instant::now() >= deadline {
+                self.shared.stop.send_replace(true);
+                let left = active.len().saturating_sub(unfinished.len());
+                return DrainReport { left, unfinished };
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What this node knows of the pool.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let active = self.shared.actors().len();
+        let state = self.shared.state();
+        let live_nodes = state.liveness.live(Instant::now()).len().max(1);
+        let (free_instances, free_volumes) = (state.free_instances.len(), state.free_volumes.len());
+        let parked = state.parked.len();
+        drop(state);
+        PoolStatus {
+            node: self.shared.node.clone(),
+            maintainer: self.shared.is_maintainer(),
+            draining: self.shared.is_draining(),
+            in_touch: self.shared.check_in_touch("status").is_ok(),
+            live_nodes,
+            free_instances,
+            free_volumes,
+            parked,
+            waiting: self.shared.waiters.len(),
+            active,
+        }
+    }
+
+    /// The newest events of a user's boxes, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn events(&self, user: &UserId, limit: usize) -> Result<Vec<EventRecord>> {
+        let mut all = self.shared.records.scan_all::<EventRecord>(Some(user.as_str())).await?;
+        let newest = all.split_off(all.len().saturating_sub(limit));
+        Ok(newest.into_iter().map(|(_, held)| held.record).collect())
+    }
+
+    /// Where a user's box is now, without changing anything.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn instance_of(&self, user: &UserId, name: &BoxName) -> Result<Option<InstanceId>> {
+        Ok(self.get_box(user, name).await?.and_then(|view| view.placement.instance().cloned()))
+    }
+
+    fn refuse_while_draining(&self, operation: &'static str, name: &BoxName) -> Result<()> {
+        if self.shared.is_draining() {
+            let detail = "this node is shutting down; connect again in a moment";
+            return Err(Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail));
+        }
+        Ok(())
+    }
+
+    async fn answered<T>(
+        &self,
+        operation: &'static str,
+        name: &BoxName,
+        answer: oneshot::Receiver<Result<T>>,
+    ) -> Result<T> {
+        answer.await.unwrap_or_else(|_| {
+            let detail = "the pool's worker has ended; nothing moves until it is run again";
+            let error = Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail);
+            Err(error.with_effect(Effect::Unknown))
+        })
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("node", &self.shared.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

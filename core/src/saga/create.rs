@@ -1,0 +1,205 @@
+//! Create a box: a record under (owner, name), which makes the name unique, then a volume bound to it for good.
+
+use super::place::{FIRST_POLL, MAX_POLL};
+use crate::actor::Actor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BoxId, BoxRef, NodeId, VolumeId};
+use crate::provider::{VolumeSpec, VolumeState};
+use crate::record::{
+    BoxRecord, Envelope, EventKind, EventRecord, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
+};
+use crate::records::{Held, box_key, volume_key};
+use crate::shared::{Shared, limited};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Actor {
+    pub(crate) async fn create(&mut self) -> Result<BoxRecord> {
+        self.shared.check_in_touch("create box")?;
+        let (user, name) = self.key.clone();
+        let owner = BoxRef { owner: user, name, id: self.shared.new_box_id()? };
+        let candidate = self.shared.take_volume();
+        let volume = match &candidate {
+            Some(held) => held.record.id.clone(),
+            None => self.shared.new_volume_id()?,
+        };
+        let record = BoxRecord::new(owner, volume, self.shared.now());
+        let key = box_key(&self.key.0, &self.key.1);
+        let held = match self.shared.records.insert(&key, record).await {
+            Ok(held) => held,
+            Err(error) => {
+                candidate.into_iter().for_each(|volume| self.shared.put_volume_back(volume));
+                return Err(match error.kind() {
+                    ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, "create box", &self.key.1)
+                        .with_detail("a box of that name exists already"),
+                    _ => error,
+                });
+            }
+        };
+        self.held = Some(held.clone());
+        match self.bind(held).await {
+            Ok(bound) => {
+                metrics::counter!("boxpool_boxes_created_total").increment(1);
+                self.shared.log(EventRecord {
+                    owner: Some(bound.record.owner.clone()),
+                    volume: Some(bound.record.volume.volume().clone()),
+                    ..self.shared.event(EventKind::BoxCreated)
+                });
+                Ok(bound.record)
+            }
+            Err(error) => {
+                self.undo_create().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A box whose volume could not be had is not there at all. What cannot be undone now stays as an unbound box, which
+    /// the next connect binds or the owner deletes.
+    async fn undo_create(&mut self) {
+        self.held = None;
+        let undone = match self.load().await {
+            Ok(held) if matches!(held.record.volume, VolumeBinding::Wanted(_)) => {
+                let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+                self.delete(deadline).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = undone {
+            tracing::warn!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(&error), "a half-created box was left; it can be connected to or deleted");
+        }
+    }
+
+    /// Makes sure that the box has its volume.
+    pub(crate) async fn bind(&mut self, mut held: Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        while let VolumeBinding::Wanted(volume) = held.record.volume.clone() {
+            if Instant::now() >= deadline {
+                let detail = "its disk was not ready in time; try again";
+                return Err(Error::new(ErrorKind::TimedOut, "create box", &self.key.1).with_detail(detail));
+            }
+            let found = self.shared.records.get::<VolumeRecord>(&volume_key(&volume)).await?;
+            let found = match found {
+                Some(found) => found,
+                None => match self.shared.intend_volume(&volume, Some(held.record.owner.clone())).await {
+                    Ok(found) => found,
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            let ours = |owner: &BoxRef| *owner == held.record.owner;
+            match &found.record.status {
+                VolumeStatus::Bound { owner } if ours(owner) => {
+                    let mut record = held.record.clone();
+                    record.volume = VolumeBinding::Bound(volume);
+                    held = self.write(&held, record).await?;
+                }
+                VolumeStatus::Free => match self.shared.bind_volume(&found, &held.record.owner).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    Err(error) => return Err(error),
+                },
+                VolumeStatus::Creating { node, wanted_by: Some(owner) } if ours(owner) => {
+                    let node: NodeId = node.clone();
+                    if node != self.shared.node && !self.shared.is_dead(&node) {
+                        tokio::time::sleep(crate::actor::WATCH_OTHER_EVERY).await;
+                        continue;
+                    }
+                    self.shared.await_volume(&found.record).await?;
+                    match self.shared.bind_volume(&found, &held.record.owner).await {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::Conflict => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                // Somebody else's: want another one.
+                _ => {
+                    let next = match self.shared.take_volume() {
+                        Some(candidate) => candidate.record.id,
+                        None => self.shared.new_volume_id()?,
+                    };
+                    let mut record = held.record.clone();
+                    record.volume = VolumeBinding::Wanted(next);
+                    held = self.write(&held, record).await?;
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+impl Shared {
+    fn new_box_id(&self) -> Result<BoxId> {
+        named("create box", BoxId::new(format!("b-{}", self.random.suffix())))
+    }
+
+    pub(crate) fn new_volume_id(&self) -> Result<VolumeId> {
+        named("create volume", VolumeId::new(format!("v-{}", self.random.suffix())))
+    }
+
+    /// The intent to make a volume.
+    pub(crate) async fn intend_volume(&self, id: &VolumeId, wanted_by: Option<BoxRef>) -> Result<Held<VolumeRecord>> {
+        let record = VolumeRecord {
+            id: id.clone(),
+            status: VolumeStatus::Creating { node: self.node.clone(), wanted_by },
+            generation: self.config.volume_generation.clone(),
+            created_at: self.now(),
+            envelope: Envelope::new(),
+        };
+        self.records.insert(&volume_key(id), record).await
+    }
+
+    /// Makes the volume, or finds it, and waits until it is ready.
+    pub(crate) async fn await_volume(&self, record: &VolumeRecord) -> Result<()> {
+        let limit = self.config.limits.volume_ready;
+        let deadline = Instant::now() + limit;
+        let spec = VolumeSpec::new(record.id.clone(), self.config.volume_source.clone());
+        let mut pause = FIRST_POLL;
+        loop {
+            self.check_in_touch("create volume")?;
+            let left = deadline.duration_since(Instant::now());
+            let wait = match limited(left, "create volume", &record.id, self.volumes.ensure(&spec)).await {
+                Ok(view) => match view.state {
+                    VolumeState::Ready => return Ok(()),
+                    VolumeState::Failed(why) => {
+                        return Err(Error::new(ErrorKind::Permanent, "create volume", &record.id).with_detail(why));
+                    }
+                    VolumeState::Creating | VolumeState::Deleting | VolumeState::Other(_) => pause,
+                },
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                    ) && Instant::now() < deadline =>
+                {
+                    error.retry_after().unwrap_or(pause)
+                }
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + wait >= deadline {
+                let detail = format!("not ready within {limit:?}");
+                return Err(Error::new(ErrorKind::TimedOut, "create volume", &record.id).with_detail(detail));
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_POLL);
+        }
+    }
+
+    /// `Free`, or `Creating` for this box, → `Bound`.
+    pub(crate) async fn bind_volume(self: &Arc<Self>, found: &Held<VolumeRecord>, owner: &BoxRef) -> Result<()> {
+        let record = found
+            .record
+            .after(&VolumeEvent::Bind { owner: owner.clone() })
+            .map_err(|illegal| Error::new(ErrorKind::Conflict, "bind volume", &found.record.id).with_source(illegal))?;
+        self.records.update(&volume_key(&found.record.id), &found.version, record).await?;
+        self.state().volume_taken = Instant::now();
+        self.refill_volumes.notify_one();
+        Ok(())
+    }
+}
+
+/// Ids that we make ourselves fit the rules; an error here is our own mistake, told as one.
+pub(crate) fn named<T>(operation: &'static str, id: Result<T, crate::InvalidId>) -> Result<T> {
+    id.map_err(|error| Error::new(ErrorKind::Invalid, operation, "new id").with_source(error))
+}

@@ -1,0 +1,108 @@
+//! Delete a box, on its owner's word: guest, attachment, volume, record, in this order. The only way in which a bound
+//! volume is ever deleted.
+
+use crate::actor::{Actor, WATCH_OTHER_EVERY};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{
+    BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeEvent, VolumeRecord, VolumeStatus,
+};
+use crate::records::{Held, box_key, volume_key};
+use tokio::time::Instant;
+
+impl Actor {
+    pub(crate) async fn delete(&mut self, deadline: Instant) -> Result<()> {
+        loop {
+            match self.try_delete(deadline).await {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
+                {
+                    self.held = None;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn try_delete(&mut self, deadline: Instant) -> Result<()> {
+        self.held = None;
+        loop {
+            self.shared.check_in_touch("delete box")?;
+            let held = self.load().await?;
+            let node = self.shared.node.clone();
+            let step = held.record.placement.clone();
+            let event = match &step {
+                Placement::Detached | Placement::Running { .. } | Placement::Parked { .. } => {
+                    PlacementEvent::Delete { node }
+                }
+                Placement::Deleting { .. } if self.is_up_to_us(&step) => PlacementEvent::TakeOver { node },
+                _ => {
+                    if self.is_up_to_us(&step) {
+                        self.recover().await;
+                    }
+                    if Instant::now() >= deadline {
+                        let detail = format!("the box is {} and did not come to rest in time; try again", step.word());
+                        return Err(Error::new(ErrorKind::Busy, "delete box", &self.key.1).with_detail(detail));
+                    }
+                    tokio::time::sleep(WATCH_OTHER_EVERY).await;
+                    self.held = None;
+                    continue;
+                }
+            };
+            let mut record = self.after(&held, &event)?;
+            record.holders.clear();
+            let held = self.write(&held, record).await?;
+            self.sessions.clear();
+            self.linger_until = None;
+            self.ended.send_replace(Some(held.record.epoch));
+            return self.finish_delete(held).await;
+        }
+    }
+
+    /// `Deleting`, by us. Every part may have been done before.
+    pub(crate) async fn finish_delete(&mut self, held: Held<BoxRecord>) -> Result<()> {
+        let record = &held.record;
+        self.shared.state().parked.remove(&record.owner);
+        if let Some(instance) = record.placement.instance() {
+            self.empty(record, instance, false).await?;
+            self.release_instance(record, instance, false).await?;
+        }
+        self.delete_volume_of(record).await?;
+        self.held = None;
+        self.shared.records.delete(&box_key(&self.key.0, &self.key.1), &held.version).await?;
+        metrics::counter!("boxpool_boxes_deleted_total").increment(1);
+        self.shared.log(EventRecord {
+            owner: Some(held.record.owner.clone()),
+            volume: Some(held.record.volume.volume().clone()),
+            epoch: Some(held.record.epoch),
+            ..self.shared.event(EventKind::BoxDeleted)
+        });
+        Ok(())
+    }
+
+    async fn delete_volume_of(&self, record: &BoxRecord) -> Result<()> {
+        let key = volume_key(record.volume.volume());
+        let node = self.shared.node.clone();
+        loop {
+            let Some(found) = self.shared.records.get::<VolumeRecord>(&key).await? else { return Ok(()) };
+            let event = match &found.record.status {
+                VolumeStatus::Bound { owner } if *owner == record.owner => {
+                    VolumeEvent::DeletedByOwner { owner: owner.clone(), node: node.clone() }
+                }
+                VolumeStatus::Creating { wanted_by: Some(owner), .. } if *owner == record.owner => {
+                    VolumeEvent::Discard { node: node.clone() }
+                }
+                VolumeStatus::Deleting { .. } => VolumeEvent::TakeOver { node: node.clone() },
+                // Wanted once, and never this box's: it stays as it is.
+                _ => return Ok(()),
+            };
+            let after = found.record.after(&event).map_err(|illegal| {
+                Error::new(ErrorKind::Conflict, "delete volume", &found.record.id).with_source(illegal)
+            })?;
+            match self.shared.records.update(&key, &found.version, after).await {
+                Ok(held) => return self.shared.finish_volume_delete(held).await,
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The multi-step changes of a box. Each is written as: record the intent, act, record the result. Every step can run
+//! twice. If the process dies between two steps the record names the step, the node and the epoch, and another node
+//! takes over with a higher epoch (`recover.rs`).
+
+mod arrive;
+mod create;
+mod delete;
+mod leave;
+mod place;
+mod recover;
+mod vacate;
+
+pub(crate) use create::named;

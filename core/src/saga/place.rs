@@ -1,0 +1,236 @@
+//! Bring a box up on an instance: intent (box), claim (instance), attach, start, result (box).
+//!
+//! Writes before the runtime is called: two for a detached box, one for a parked one. One more, the result, is written
+//! while the caller may already dial.
+
+use super::arrive::{Journey, Round};
+use crate::actor::{Actor, Connect};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::InstanceId;
+use crate::progress::Progress;
+use crate::provider::{Attach, Attached, Device};
+use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
+use crate::records::{Held, instance_key};
+use crate::shared::limited;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often an attach or detach that is under way is asked after, at first; doubles up to [`MAX_POLL`].
+pub(crate) const FIRST_POLL: Duration = Duration::from_millis(20);
+/// The longest pause between two polls.
+pub(crate) const MAX_POLL: Duration = Duration::from_secs(2);
+
+impl Actor {
+    /// A detached box.
+    pub(crate) async fn place(
+        &mut self,
+        held: Held<BoxRecord>,
+        connect: &mut Connect,
+        journey: &mut Journey,
+    ) -> Result<Round> {
+        let node = self.shared.node.clone();
+        let waiting = Instant::now();
+        let mut candidate = self.acquire(connect).await?;
+        journey.timings.waited += waiting.elapsed();
+
+        let event = PlacementEvent::Place { instance: candidate.record.id.clone(), node: node.clone() };
+        let mut record = self.after(&held, &event)?;
+        record.holders.insert(node.clone());
+        record.used_at = self.shared.now();
+        let mut held = match self.write(&held, record).await {
+            Ok(held) => held,
+            Err(error) => {
+                self.shared.put_back(candidate);
+                return Err(error);
+            }
+        };
+        loop {
+            match self.claim(&held, &candidate).await {
+                Ok(()) => return self.finish_placing(held, true, journey).await,
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                    metrics::counter!("boxpool_claim_conflicts_total").increment(1);
+                }
+                Err(error) => return Err(error),
+            }
+            // Another box was faster. Take the next one, or go back and stand in line.
+            let Some(next) = self.shared.take_instance() else {
+                self.withdraw(held, false).await?;
+                return Ok(Round::Again);
+            };
+            candidate = next;
+            let event = PlacementEvent::Move { instance: candidate.record.id.clone(), node: node.clone() };
+            held = match self.step(&held, &event).await {
+                Ok(held) => held,
+                Err(error) => {
+                    self.shared.put_back(candidate);
+                    return Err(error);
+                }
+            };
+        }
+    }
+
+    /// A parked box: everything is where it must be but the guest.
+    pub(crate) async fn resume_parked(
+        &mut self,
+        held: Held<BoxRecord>,
+        instance: InstanceId,
+        journey: &mut Journey,
+    ) -> Result<Round> {
+        let node = self.shared.node.clone();
+        let mut record = self.after(&held, &PlacementEvent::Place { instance, node: node.clone() })?;
+        record.holders.insert(node);
+        record.used_at = self.shared.now();
+        let held = self.write(&held, record).await?;
+        self.shared.state().parked.remove(&held.record.owner);
+        self.finish_placing(held, false, journey).await
+    }
+
+    /// `Placing`, with the instance claimed: attach (unless that is known to be done), start, record.
+    pub(crate) async fn finish_placing(
+        &mut self,
+        mut held: Held<BoxRecord>,
+        mut attach: bool,
+        journey: &mut Journey,
+    ) -> Result<Round> {
+        let Placement::Placing { instance, .. } = held.record.placement.clone() else {
+            return Ok(Round::Again);
+        };
+        let limits = self.shared.config.limits.clone();
+        let started = loop {
+            if attach {
+                let begun = Instant::now();
+                self.tell(Progress::Attaching { instance: instance.clone() });
+                match self.attach(&held.record, &instance).await {
+                    Ok(device) => held.record.device = Some(device),
+                    Err(error) => return self.give_up_placement(held, error, journey).await,
+                }
+                journey.timings.attached += begun.elapsed();
+            }
+            let begun = Instant::now();
+            self.tell(Progress::Starting { instance: instance.clone() });
+            let guest = Self::guest(&held.record, &instance);
+            let start = self.shared.runtime.start(&guest);
+            let started = limited(limits.start, "start box", &held.record.owner, start).await;
+            journey.timings.started += begun.elapsed();
+            match started {
+                Ok(started) => break started,
+                // Not attached after all (the instance was restarted, say): attach and try once more.
+                Err(error) if error.kind() == ErrorKind::NotFound && !attach => attach = true,
+                Err(error) => return self.give_up_placement(held, error, journey).await,
+            }
+        };
+        self.tell(Progress::Reachable(started.endpoint.clone()));
+        let event = PlacementEvent::Started { epoch: held.record.epoch, endpoint: started.endpoint };
+        self.step(&held, &event).await?;
+        self.ran_since = Some(Instant::now());
+        Ok(Round::Arrived)
+    }
+
+    /// Attaches, and polls until it is done, within the limit.
+    async fn attach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Device> {
+        let limit = self.shared.config.limits.attach;
+        let deadline = Instant::now() + limit;
+        let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
+        let mut pause = FIRST_POLL;
+        loop {
+            self.shared.check_in_touch("attach volume")?;
+            let left = deadline.duration_since(Instant::now());
+            let answer = limited(left, "attach volume", &attach.volume, self.shared.volumes.attach(&attach)).await;
+            let wait = match answer {
+                Ok(Attached::Yes(device)) => return Ok(device),
+                Ok(Attached::Pending) => pause,
+                // Asked to slow down, or the answer was lost: the call may be repeated.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                    ) && Instant::now() < deadline =>
+                {
+                    error.retry_after().unwrap_or(pause)
+                }
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + wait >= deadline {
+                let detail = format!("not attached to {instance} within {limit:?}");
+                return Err(Error::new(ErrorKind::TimedOut, "attach volume", &attach.volume).with_detail(detail));
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_POLL);
+        }
+    }
+
+    /// `Free → Claimed` by compare-and-swap.
+    async fn claim(&self, held: &Held<BoxRecord>, candidate: &Held<InstanceRecord>) -> Result<()> {
+        let event = InstanceEvent::Claim { owner: held.record.owner.clone(), epoch: held.record.epoch };
+        let record = candidate.record.after(&event).map_err(|illegal| {
+            Error::new(ErrorKind::Conflict, "claim instance", &candidate.record.id).with_source(illegal)
+        })?;
+        let key = instance_key(&candidate.record.id);
+        self.shared.records.update(&key, &candidate.version, record).await?;
+        Ok(())
+    }
+
+    /// Whether the instance of a half-placed box is ours, or can still be had.
+    pub(crate) async fn claim_again(&self, held: &Held<BoxRecord>) -> Result<bool> {
+        let Some(instance) = held.record.placement.instance() else { return Ok(false) };
+        let Some(found) = self.shared.records.get::<InstanceRecord>(&instance_key(instance)).await? else {
+            return Ok(false);
+        };
+        if found.record.id != *instance {
+            return Ok(false);
+        }
+        match self.claim(held, &found).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A free instance, from the index or, in line, as soon as there is one.
+    async fn acquire(&mut self, connect: &mut Connect) -> Result<Held<InstanceRecord>> {
+        if self.shared.waiters.len() == 0
+            && let Some(candidate) = self.shared.take_instance()
+        {
+            return Ok(candidate);
+        }
+        let refuse =
+            |detail: String| Err(Error::new(ErrorKind::NoCapacity, "connect to box", &self.key.1).with_detail(detail));
+        let Some(mut ticket) = self.shared.waiters.stand() else {
+            return refuse("all machines are taken and too many wait already; try again later".into());
+        };
+        metrics::counter!("boxpool_waits_total").increment(1);
+        self.shared.refill_instances.notify_one();
+        loop {
+            if self.shared.is_draining() {
+                return Err(self.draining());
+            }
+            let position = ticket.position();
+            if position == 1 {
+                if let Some(candidate) = self.shared.take_instance() {
+                    return Ok(candidate);
+                }
+                self.shared.look_for_instances().await;
+                if let Some(candidate) = self.shared.take_instance() {
+                    return Ok(candidate);
+                }
+                self.shared.ask_for_room();
+            }
+            let now = Instant::now();
+            if now >= connect.deadline {
+                return refuse(
+                    "all machines are taken and none became free before the deadline; try again later".into(),
+                );
+            }
+            let remaining = connect.deadline.duration_since(now);
+            self.tell(Progress::WaitingForInstance { position, remaining });
+            // The bell rings for what this node frees; what others free is found by looking again.
+            let look_again = Duration::from_millis(if position == 1 { 250 } else { 5_000 });
+            tokio::select! {
+                biased;
+                () = connect.reply.closed() => return Err(self.abandoned()),
+                () = ticket.rung() => {}
+                () = tokio::time::sleep(look_again.min(remaining)) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Finish what is half done: forward where that is cheap, back where nobody asks for the box.
+//!
+//! | found, with its node out of it | done |
+//! | --- | --- |
+//! | `Placing` | taken off the instance; memory saved if a guest runs |
+//! | `Suspending` | suspended, then `Parked` |
+//! | `Detaching` | detached |
+//! | `Deleting` | deleted |
+//! | `Running`, held by nobody alive | held by us through the linger, then suspended |
+//! | `Parked` for longer than the limit | its instance is given back |
+
+use crate::actor::Actor;
+use crate::error::{ErrorKind, Result};
+use crate::record::{Mode, Placement, PlacementEvent};
+use tokio::time::Instant;
+
+impl Actor {
+    pub(crate) async fn recover(&mut self) {
+        self.held = None;
+        match self.try_recover().await {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) => {
+                self.held = None; // somebody else was faster
+            }
+            Err(error) => {
+                self.held = None;
+                tracing::warn!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(&error), "recovery did not finish; the next pass tries again");
+            }
+        }
+    }
+
+    async fn try_recover(&mut self) -> Result<()> {
+        self.shared.check_in_touch("recover box")?;
+        let held = self.load().await?;
+        let node = self.shared.node.clone();
+        let placement = held.record.placement.clone();
+        match &placement {
+            Placement::Detached => Ok(()),
+            Placement::Parked { since, .. } => {
+                if self.shared.now().since(*since) < self.shared.config.park_limit {
+                    return Ok(());
+                }
+                self.withdraw(held, false).await
+            }
+            Placement::Running { .. } => {
+                let mut record = held.record.clone();
+                record.holders.retain(|holder| !self.shared.is_dead(holder));
+                let forgotten =
+                    record.holders.contains(&node) && self.sessions.is_empty() && self.linger_until.is_none();
+                let unheld = record.holders.is_empty() && record.mode == Mode::SuspendOnLeave;
+                if unheld || forgotten {
+                    record.holders.insert(node);
+                    self.linger_until = Some(Instant::now() + self.shared.config.linger);
+                }
+                if record.holders != held.record.holders {
+                    self.write(&held, record).await?;
+                }
+                Ok(())
+            }
+            _ if !self.is_up_to_us(&placement) => Ok(()),
+            Placement::Placing { .. } => {
+                self.log_take_over(&held);
+                self.withdraw(held, false).await
+            }
+            Placement::Suspending { .. } => {
+                self.log_take_over(&held);
+                let held = self.step(&held, &PlacementEvent::TakeOver { node }).await?;
+                self.suspend(held).await
+            }
+            Placement::Detaching { .. } => {
+                self.log_take_over(&held);
+                let held = self.step(&held, &PlacementEvent::TakeOver { node }).await?;
+                self.vacate(held, true, false).await
+            }
+            Placement::Deleting { .. } => {
+                self.log_take_over(&held);
+                let held = self.step(&held, &PlacementEvent::TakeOver { node }).await?;
+                self.finish_delete(held).await
+            }
+        }
+    }
+}

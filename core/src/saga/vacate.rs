@@ -1,0 +1,189 @@
+//! Take a box off its instance: Detaching → Detached.
+//!
+//! The ladder: suspend (when its memory may be worth it) → stop the guest → detach → delete the instance and only then
+//! detach by force. A volume is never pulled from under a running guest. Then the instance is given back, and last of
+//! all the record says `Detached`: an instance is never claimed by a box that is nowhere.
+
+use super::place::{FIRST_POLL, MAX_POLL};
+use crate::actor::Actor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::InstanceId;
+use crate::provider::{Attach, Detached, InstanceState};
+use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, PlacementEvent};
+use crate::records::{Held, instance_key};
+use crate::shared::limited;
+use tokio::time::Instant;
+
+impl Actor {
+    /// Somebody waits for an instance: leave if nobody is here, and give the instance back.
+    pub(crate) async fn make_room(&mut self) {
+        if self.sessions.is_empty() {
+            if self.linger_until.take().is_some() {
+                self.leave().await;
+            }
+            self.held = None;
+            let outcome = match self.load().await {
+                Ok(held) if matches!(held.record.placement, Placement::Parked { .. }) => {
+                    self.withdraw(held, false).await
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(&error), "could not make room");
+                self.held = None;
+            }
+        }
+        let mut state = self.shared.state();
+        state.yielding.retain(|owner| (&owner.owner, &owner.name) != (&self.key.0, &self.key.1));
+    }
+
+    /// From `Placing`, `Suspending` or `Parked`: off the instance. `doubted`: the instance is not to be used again.
+    pub(crate) async fn withdraw(&mut self, held: Held<BoxRecord>, doubted: bool) -> Result<()> {
+        let save_memory = !matches!(held.record.placement, Placement::Parked { .. });
+        let node = self.shared.node.clone();
+        let mut record = self.after(&held, &PlacementEvent::Withdraw { node })?;
+        record.holders.clear();
+        let held = self.write(&held, record).await?;
+        self.shared.state().parked.remove(&held.record.owner);
+        self.vacate(held, save_memory, doubted).await
+    }
+
+    /// `Detaching`, by us.
+    pub(crate) async fn vacate(&mut self, held: Held<BoxRecord>, save_memory: bool, doubted: bool) -> Result<()> {
+        let Some(instance) = held.record.placement.instance().cloned() else { return Ok(()) };
+        self.empty(&held.record, &instance, save_memory).await?;
+        self.release_instance(&held.record, &instance, doubted).await?;
+        let mut record = self.after(&held, &PlacementEvent::Detached { epoch: held.record.epoch })?;
+        record.device = None;
+        self.write(&held, record).await?;
+        self.ended.send_replace(Some(held.record.epoch));
+        Ok(())
+    }
+
+    /// No guest and no volume of this box on that instance any more.
+    pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<()> {
+        let limits = &self.shared.config.limits;
+        let guest = Self::guest(record, instance);
+        if !self.instance_is_gone(instance).await {
+            if save_memory {
+                let suspend = self.shared.runtime.suspend(&guest);
+                match limited(limits.suspend, "suspend box", &record.owner, suspend).await {
+                    Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(owner = %record.owner, error = %crate::Report(&error), "memory could not be saved")
+                    }
+                    Ok(_) => {}
+                }
+            }
+            match limited(limits.guest_call, "stop box", &record.owner, self.shared.runtime.stop(&guest)).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+                // It cannot be shown that the guest is gone, so its machine goes.
+                Err(error) => {
+                    tracing::warn!(owner = %record.owner, %instance, error = %crate::Report(&error), "guest could not be stopped; its instance is deleted");
+                    return self.pull_out(record, instance).await;
+                }
+            }
+        }
+        match self.detach(record, instance).await {
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Permanent) => {
+                tracing::warn!(owner = %record.owner, %instance, error = %crate::Report(&error), "detach is stuck; the instance is deleted");
+                self.pull_out(record, instance).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The end of the ladder: the machine goes, then the volume is detached by force.
+    async fn pull_out(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
+        // Only a machine that is reserved for this very box may be taken down.
+        let found = self.shared.records.get::<InstanceRecord>(&instance_key(instance)).await?;
+        let ours = found.is_some_and(|found| {
+            found.record.id == *instance
+                && matches!(&found.record.status, InstanceStatus::Claimed { owner, .. } if *owner == record.owner)
+        });
+        if !ours {
+            let detail = format!(
+                "it cannot be detached from {instance}, which is not this box's to delete; will be tried again"
+            );
+            return Err(Error::new(ErrorKind::Busy, "detach volume", record.volume.volume()).with_detail(detail));
+        }
+        self.shared.delete_machine(instance).await?;
+        let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
+        self.poll_detach(&attach, true).await
+    }
+
+    async fn detach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
+        let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
+        self.poll_detach(&attach, false).await
+    }
+
+    async fn poll_detach(&self, attach: &Attach, force: bool) -> Result<()> {
+        let limit = self.shared.config.limits.detach;
+        let deadline = Instant::now() + limit;
+        let mut pause = FIRST_POLL;
+        loop {
+            self.shared.check_in_touch("detach volume")?;
+            let left = deadline.duration_since(Instant::now());
+            let call =
+                if force { self.shared.volumes.force_detach(attach) } else { self.shared.volumes.detach(attach) };
+            let wait = match limited(left, "detach volume", &attach.volume, call).await {
+                Ok(Detached::Yes) => return Ok(()),
+                Ok(Detached::Pending) => pause,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::Busy
+                    ) && Instant::now() < deadline =>
+                {
+                    error.retry_after().unwrap_or(pause)
+                }
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + wait >= deadline {
+                let detail = format!("not detached from {} within {limit:?}", attach.instance);
+                return Err(Error::new(ErrorKind::TimedOut, "detach volume", &attach.volume).with_detail(detail));
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_POLL);
+        }
+    }
+
+    /// Ends the box's claim; the instance is looked at before it serves again.
+    pub(crate) async fn release_instance(
+        &self,
+        record: &BoxRecord,
+        instance: &InstanceId,
+        doubted: bool,
+    ) -> Result<()> {
+        let key = instance_key(instance);
+        loop {
+            let Some(found) = self.shared.records.get::<InstanceRecord>(&key).await? else { return Ok(()) };
+            if found.record.id != *instance {
+                return Ok(());
+            }
+            let event = InstanceEvent::Release { owner: record.owner.clone(), node: self.shared.node.clone() };
+            // Not claimed by this box: an earlier try has released it, or it was never claimed.
+            let Ok(released) = found.record.after(&event) else { return Ok(()) };
+            match self.shared.records.update(&key, &found.version, released).await {
+                Ok(held) => {
+                    self.shared.recycle(held, doubted);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the provider says that the machine surely does not exist or runs nothing.
+    pub(crate) async fn instance_is_gone(&self, instance: &InstanceId) -> bool {
+        let limit = self.shared.config.limits.guest_call;
+        match limited(limit, "find instance", instance, self.shared.instances.get(instance)).await {
+            Ok(None) => true,
+            Ok(Some(view)) => matches!(view.state, InstanceState::Stopped),
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What all parts of one node's pool share.
+
+use crate::actor::{Handle, Message};
+use crate::clock::{Clock, Timestamp};
+use crate::config::PoolConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BoxName, BoxRef, InstanceId, NodeId, UserId, VolumeId};
+use crate::index::FreeIndex;
+use crate::liveness::Liveness;
+use crate::parking::{ParkedBox, ParkingPolicy};
+use crate::provider::{InstanceProvider, VolumeProvider};
+use crate::random::Random;
+use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, VolumeRecord};
+use crate::records::{Held, Records};
+use crate::runtime::GuestRuntime;
+use crate::store::Key;
+use crate::waiters::Waiters;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+/// Which box, before it is known whether it exists.
+pub(crate) type BoxKey = (UserId, BoxName);
+
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) config: PoolConfig,
+    pub(crate) records: Records,
+    pub(crate) instances: Arc<dyn InstanceProvider>,
+    pub(crate) volumes: Arc<dyn VolumeProvider>,
+    pub(crate) runtime: Arc<dyn GuestRuntime>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: Arc<dyn ParkingPolicy>,
+    pub(crate) random: Random,
+    pub(crate) waiters: Arc<Waiters>,
+    /// Wakes the maintainers: something was taken, or somebody waits.
+    pub(crate) refill_instances: Notify,
+    pub(crate) refill_volumes: Notify,
+    pub(crate) draining: AtomicBool,
+    pub(crate) stop: watch::Sender<bool>,
+    tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    desk: Mutex<BTreeMap<BoxKey, Handle>>,
+    state: Mutex<State>,
+    sessions: AtomicU64,
+    events: AtomicU64,
+}
+
+/// What changes often and is looked at briefly. The lock is never held across an await.
+pub(crate) struct State {
+    pub(crate) free_instances: FreeIndex<InstanceId, Held<InstanceRecord>>,
+    pub(crate) free_volumes: FreeIndex<VolumeId, Held<VolumeRecord>>,
+    pub(crate) parked: BTreeMap<BoxRef, ParkedBox>,
+    /// Boxes whose last session here has ended and which still run.
+    pub(crate) lingering: BTreeMap<BoxRef, ParkedBox>,
+    /// Boxes that were asked to make room and have not done so yet.
+    pub(crate) yielding: BTreeSet<BoxRef>,
+    pub(crate) liveness: Liveness,
+    pub(crate) last_beat: Option<Instant>,
+    pub(crate) lease_confirmed: Option<Instant>,
+    pub(crate) instances_read: Option<Instant>,
+    pub(crate) instance_taken: Instant,
+    pub(crate) volume_taken: Instant,
+}
+
+pub(crate) struct Parts {
+    pub(crate) node: NodeId,
+    pub(crate) config: PoolConfig,
+    pub(crate) records: Records,
+    pub(crate) instances: Arc<dyn InstanceProvider>,
+    pub(crate) volumes: Arc<dyn VolumeProvider>,
+    pub(crate) runtime: Arc<dyn GuestRuntime>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: Arc<dyn ParkingPolicy>,
+    pub(crate) random: Random,
+    pub(crate) tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { node, config, records, instances, volumes, runtime, clock, policy, random, tasks } = parts;
+        let now = Instant::now();
+        let state = State {
+            free_instances: FreeIndex::new(node.clone()),
+            free_volumes: FreeIndex::new(node.clone()),
+            parked: BTreeMap::new(),
+            lingering: BTreeMap::new(),
+            yielding: BTreeSet::new(),
+            liveness: Liveness::new(config.dead_after),
+            last_beat: Some(now),
+            lease_confirmed: None,
+            instances_read: None,
+            instance_taken: now,
+            volume_taken: now,
+        };
+        Self {
+            waiters: Arc::new(Waiters::new(config.max_waiting)),
+            refill_instances: Notify::new(),
+            refill_volumes: Notify::new(),
+            draining: AtomicBool::new(false),
+            stop: watch::channel(false).0,
+            desk: Mutex::new(BTreeMap::new()),
+            state: Mutex::new(state),
+            sessions: AtomicU64::new(1),
+            events: AtomicU64::new(1),
+            node,
+            config,
+            records,
+            instances,
+            volumes,
+            runtime,
+            clock,
+            policy,
+            random,
+            tasks,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a task to the worker. After the worker has ended the task is dropped: nothing runs behind the embedder's back.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let _ = self.tasks.send(Box::pin(task));
+    }
+
+    pub(crate) fn session_number(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a message to the box's actor, which is started when there is none.
+    pub(crate) fn tell(self: &Arc<Self>, key: &BoxKey, message: Message) {
+        self.with_actor(key, |handle| handle.send(message));
+    }
+
+    /// The box's actor, which is started when there is none. The desk is locked meanwhile, so the actor cannot end in between.
+    pub(crate) fn with_actor<R>(self: &Arc<Self>, key: &BoxKey, visit: impl FnOnce(&Handle) -> R) -> R {
+        let mut desk = self.desk();
+        let handle = desk.entry(key.clone()).or_insert_with(|| {
+            let (handle, task) = crate::actor::start(Arc::clone(self), key.clone());
+            self.spawn(task);
+            handle
+        });
+        visit(handle)
+    }
+
+    /// Ends the actor's place at the desk if `idle` still says so.
+    pub(crate) fn close_actor(&self, key: &BoxKey, idle: impl FnOnce() -> bool) -> bool {
+        let mut desk = self.desk();
+        let end = idle();
+        if end {
+            desk.remove(key);
+        }
+        end
+    }
+
+    pub(crate) fn has_actor(&self, key: &BoxKey) -> bool {
+        self.desk().contains_key(key)
+    }
+
+    pub(crate) fn actors(&self) -> Vec<BoxKey> {
+        self.desk().keys().cloned().collect()
+    }
+
+    fn desk(&self) -> MutexGuard<'_, BTreeMap<BoxKey, Handle>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses to act when this node has lost touch with the store for so long that others may take it for dead.
+    pub(crate) fn check_in_touch(&self, operation: &'static str) -> Result<()> {
+        let last = self.state().last_beat;
+        if last.is_some_and(|last| last.elapsed() < self.config.fence_after()) {
+            return Ok(());
+        }
+        let detail = "this node has lost touch with the state store and waits until it has it again";
+        Err(Error::new(ErrorKind::Unavailable, operation, &self.node).with_detail(detail))
+    }
+
+    pub(crate) fn is_dead(&self, node: &NodeId) -> bool {
+        *node != self.node && self.state().liveness.is_dead(Instant::now(), node)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_maintainer(&self) -> bool {
+        let confirmed = self.state().lease_confirmed;
+        confirmed.is_some_and(|at| at.elapsed() < self.config.fence_after())
+    }
+
+    /// Appends to the event log, beside the caller's way: the log never delays anybody.
+    pub(crate) fn log(self: &Arc<Self>, event: EventRecord) {
+        let number = self.events.fetch_add(1, Ordering::Relaxed);
+        let partition = event.owner.as_ref().map_or("pool", |owner| owner.owner.as_str());
+        let key = Key::new(EVENTS, partition, format!("{:015}.{}.{number:06}", event.at.0, self.node));
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            if let Err(error) = shared.records.insert(&key, event).await {
+                tracing::warn!(%key, %error, "an event could not be logged");
+            }
+        });
+    }
+
+    pub(crate) fn event(&self, kind: EventKind) -> EventRecord {
+        EventRecord {
+            at: self.now(),
+            node: self.node.clone(),
+            kind,
+            owner: None,
+            instance: None,
+            volume: None,
+            epoch: None,
+            took_ms: None,
+            detail: String::new(),
+            envelope: Envelope::new(),
+        }
+    }
+}
+
+/// Puts a limit on a provider's or runtime's call; the error names the wait that ran out.
+pub(crate) async fn limited<T>(
+    limit: Duration,
+    operation: &'static str,
+    resource: &impl std::fmt::Display,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {limit:?}");
+        Err(Error::new(ErrorKind::TimedOut, operation, resource).with_detail(detail))
+    })
+}

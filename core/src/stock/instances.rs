@@ -1,0 +1,389 @@
+//! The instance pool: index, census, making, recycling, deleting.
+
+use crate::actor::Message;
+use crate::config::Recycle;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BoxRef, InstanceId};
+use crate::parking::ParkedBox;
+use crate::plan::{Census, Step, plan};
+use crate::provider::{InstanceSpec, InstanceState};
+use crate::record::{
+    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
+};
+use crate::records::{Held, box_key, instance_key, seat_of};
+use crate::runtime::Cleared;
+use crate::saga::named;
+use crate::shared::{Shared, limited};
+use crate::stock::BackOff;
+use futures::StreamExt;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The store is not asked for free instances more often than this, however many wait.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(500);
+/// So many boxes are read at once when claimed instances are looked through.
+const READS_AT_ONCE: usize = 16;
+
+impl Shared {
+    /// A free instance, out of the index. A hint: the claim's compare-and-swap decides.
+    pub(crate) fn take_instance(&self) -> Option<Held<InstanceRecord>> {
+        let mut state = self.state();
+        let (_, held) = state.free_instances.take()?;
+        state.instance_taken = Instant::now();
+        drop(state);
+        self.refill_instances.notify_one();
+        Some(held)
+    }
+
+    pub(crate) fn put_back(&self, candidate: Held<InstanceRecord>) {
+        self.state().free_instances.insert(candidate.record.id.clone(), candidate, &self.random);
+        self.waiters.ring();
+    }
+
+    /// Reads the instance table anew, unless that was just done. Only for when the index is empty.
+    pub(crate) async fn look_for_instances(self: &Arc<Self>) {
+        let read = self.state().instances_read;
+        if read.is_some_and(|read| read.elapsed() < LOOK_AT_MOST_EVERY) {
+            return;
+        }
+        if let Err(error) = self.read_instances().await {
+            tracing::warn!(error = %crate::Report(&error), "could not look for free instances");
+        }
+    }
+
+    /// Reads the instance table and, for claimed ones, their boxes: the free index and the parked boxes follow.
+    pub(crate) async fn read_instances(
+        self: &Arc<Self>,
+    ) -> Result<Vec<(Held<InstanceRecord>, Option<Held<BoxRecord>>)>> {
+        self.state().instances_read = Some(Instant::now());
+        let all = self.records.scan_all::<InstanceRecord>(None).await?;
+        let free: Vec<_> = all
+            .iter()
+            .filter(|(_, held)| held.record.status == InstanceStatus::Free)
+            .filter(|(_, held)| held.record.generation == self.config.instance_generation)
+            .map(|(_, held)| (held.record.id.clone(), held.clone()))
+            .collect();
+        let any_free = !free.is_empty();
+        self.state().free_instances.replace(free, &self.random);
+        if any_free {
+            self.waiters.ring();
+        }
+        let reads = all.into_iter().map(|(_, held)| async move {
+            let InstanceStatus::Claimed { owner, .. } = &held.record.status else { return Ok((held, None)) };
+            let key = box_key(&owner.owner, &owner.name);
+            let found = self.records.get::<BoxRecord>(&key).await?;
+            Ok((held, found))
+        });
+        let mut reads = futures::stream::iter(reads).buffered(READS_AT_ONCE);
+        let mut seen = Vec::new();
+        while let Some(read) = reads.next().await {
+            seen.push(read?);
+        }
+        let parked =
+            seen.iter().filter_map(|(_, found)| found.as_ref()).filter_map(|found| match &found.record.placement {
+                Placement::Parked { instance, since } => {
+                    let owner = found.record.owner.clone();
+                    Some((owner.clone(), ParkedBox { owner, instance: instance.clone(), since: *since }))
+                }
+                _ => None,
+            });
+        let parked = parked.collect();
+        self.state().parked = parked;
+        Ok(seen)
+    }
+
+    /// Asks as many parked boxes as there are waiters to give their instances back; lingering ones when none is parked.
+    pub(crate) fn ask_for_room(self: &Arc<Self>) {
+        let waiting = self.waiters.len();
+        loop {
+            let chosen = {
+                let mut state = self.state();
+                if state.yielding.len() >= waiting {
+                    return;
+                }
+                let from = if state.parked.keys().any(|owner| !state.yielding.contains(owner)) {
+                    &state.parked
+                } else {
+                    &state.lingering
+                };
+                let candidates: Vec<ParkedBox> =
+                    from.values().filter(|parked| !state.yielding.contains(&parked.owner)).cloned().collect();
+                if candidates.is_empty() {
+                    return;
+                }
+                let first = self.policy.first_to_go(&candidates, self.now()).min(candidates.len() - 1);
+                let owner = candidates[first].owner.clone();
+                state.yielding.insert(owner.clone());
+                owner
+            };
+            let BoxRef { owner, name, .. } = chosen;
+            self.tell(&(owner, name), Message::Yield);
+        }
+    }
+
+    /// An instance in `Recycling`, by us: looked at, then free again or deleted. Runs beside the caller.
+    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool) {
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            if let Err(error) = shared.try_recycle(held, doubted).await {
+                tracing::warn!(error = %crate::Report(&error), "an instance could not be recycled; the next pass tries again");
+            }
+        });
+    }
+
+    pub(crate) async fn try_recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool) -> Result<()> {
+        self.check_in_touch("recycle instance")?;
+        let id = held.record.id.clone();
+        let cleared = if doubted {
+            Cleared::Doubtful("a box could not be brought up or taken off there".into())
+        } else {
+            match self.config.recycle {
+                Recycle::Destroy => return self.retire(held).await,
+                Recycle::ReuseWhenClean => {
+                    let limit = self.config.limits.guest_call;
+                    limited(limit, "clear instance", &id, self.runtime.clear(&id)).await?
+                }
+            }
+        };
+        match cleared {
+            Cleared::Clean => self.set_free(held, InstanceEvent::Cleared).await,
+            Cleared::Doubtful(why) => {
+                tracing::warn!(instance = %id, %why, "an instance is deleted because it may not be clean");
+                metrics::counter!("boxpool_instances_doubted_total").increment(1);
+                self.log(EventRecord { instance: Some(id), detail: why, ..self.event(EventKind::InstanceDoubted) });
+                self.retire(held).await
+            }
+        }
+    }
+
+    /// Makes the record `Free` and shows it to the waiters.
+    async fn set_free(self: &Arc<Self>, held: Held<InstanceRecord>, event: InstanceEvent) -> Result<()> {
+        let key = instance_key(&held.record.id);
+        let record = held.record.after(&event).map_err(|illegal| {
+            Error::new(ErrorKind::Conflict, "free instance", &held.record.id).with_source(illegal)
+        })?;
+        let held = self.records.update(&key, &held.version, record).await?;
+        self.put_back(held);
+        Ok(())
+    }
+
+    /// Deletes a machine that nobody uses, and then its record.
+    pub(crate) async fn retire(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
+        let key = instance_key(&held.record.id);
+        let event = match held.record.status {
+            InstanceStatus::Deleting { .. } => InstanceEvent::TakeOver { node: self.node.clone() },
+            _ => InstanceEvent::Retire { node: self.node.clone() },
+        };
+        let record = held.record.after(&event).map_err(|illegal| {
+            Error::new(ErrorKind::Conflict, "retire instance", &held.record.id).with_source(illegal)
+        })?;
+        let held = self.records.update(&key, &held.version, record).await?;
+        self.state().free_instances.remove(&held.record.id);
+        self.delete_machine(&held.record.id).await?;
+        self.records.delete(&key, &held.version).await?;
+        self.refill_instances.notify_one();
+        Ok(())
+    }
+
+    /// Deletes a machine and waits until it is gone.
+    pub(crate) async fn delete_machine(&self, id: &InstanceId) -> Result<()> {
+        let limit = self.config.limits.instance_ready;
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            self.check_in_touch("delete instance")?;
+            let left = deadline.duration_since(Instant::now());
+            let deleted = limited(left, "delete instance", id, self.instances.delete(id)).await;
+            let gone = match deleted {
+                Ok(()) => limited(left, "find instance", id, self.instances.get(id)).await.map(|view| view.is_none()),
+                Err(error) => Err(error),
+            };
+            match gone {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() + pause >= deadline {
+                let detail = format!("it is still there after {limit:?}");
+                return Err(Error::new(ErrorKind::TimedOut, "delete instance", id).with_detail(detail));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Keeps the instance pool at its target while this node is the maintainer.
+    pub(crate) async fn maintain_instances(self: Arc<Self>) {
+        let back_off = Arc::new(Mutex::new(BackOff::new()));
+        loop {
+            if self.is_maintainer()
+                && let Err(error) = self.maintain_instances_once(&back_off).await
+            {
+                tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");
+            }
+            tokio::select! {
+                biased;
+                () = self.refill_instances.notified() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    async fn maintain_instances_once(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
+        let all: Vec<Held<InstanceRecord>> =
+            self.records.scan_all::<InstanceRecord>(None).await?.into_iter().map(|(_, held)| held).collect();
+        let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
+        let count = |test: &dyn Fn(&InstanceStatus) -> bool| {
+            as_count(all.iter().filter(|held| test(&held.record.status)).count())
+        };
+        let free: Vec<_> = all.iter().filter(|held| held.record.status == InstanceStatus::Free).collect();
+        let census = Census {
+            free: as_count(free.iter().filter(|held| current(held)).count()),
+            stale: as_count(free.iter().filter(|held| !current(held)).count()),
+            coming: count(&|s| {
+                matches!(
+                    s,
+                    InstanceStatus::Provisioning { .. }
+                        | InstanceStatus::Starting { .. }
+                        | InstanceStatus::Recycling { .. }
+                )
+            }),
+            creating: count(&|s| matches!(s, InstanceStatus::Provisioning { .. })),
+            total: as_count(all.len()),
+            waiting: as_count(self.waiters.len()),
+            quiet_for: self.state().instance_taken.elapsed(),
+        };
+        metrics::gauge!("boxpool_instances_free").set(census.free);
+        metrics::gauge!("boxpool_instances_total").set(census.total);
+        match plan(census, self.config.instances) {
+            Step::Rest => {}
+            Step::Provision(n) => {
+                if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
+                    self.provision(n.get(), &all, back_off).await?;
+                }
+            }
+            Step::RetireStale(n) => self.retire_some(free.into_iter().filter(|held| !current(held)), n.get()),
+            Step::Retire(n) => self.retire_some(free.into_iter().filter(current), n.get()),
+        }
+        Ok(())
+    }
+
+    fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
+        for held in from.take(n as usize).cloned() {
+            let shared = Arc::clone(self);
+            self.spawn(async move {
+                // Claimed in the meantime: the compare-and-swap says so and it stays.
+                if let Err(error) = shared.retire(held).await {
+                    tracing::info!(error = %crate::Report(&error), "an instance was not retired");
+                }
+            });
+        }
+    }
+
+    /// Takes free seats and begins to make an instance on each.
+    async fn provision(
+        self: &Arc<Self>,
+        n: u32,
+        all: &[Held<InstanceRecord>],
+        back_off: &Arc<Mutex<BackOff>>,
+    ) -> Result<()> {
+        let taken: BTreeSet<&str> = all.iter().map(|held| seat_of(&held.record.id)).collect();
+        let seats = (0..self.config.instances.max_total).map(|seat| format!("i{seat:05}"));
+        let open: Vec<String> = seats.filter(|seat| !taken.contains(seat.as_str())).take(n as usize).collect();
+        for seat in open {
+            self.check_in_touch("create instance")?;
+            let id = named("create instance", InstanceId::new(format!("{seat}-{}", self.random.suffix())))?;
+            let record = InstanceRecord {
+                id: id.clone(),
+                status: InstanceStatus::Provisioning { node: self.node.clone() },
+                generation: self.config.instance_generation.clone(),
+                created_at: self.now(),
+                envelope: Envelope::new(),
+            };
+            let held = match self.records.insert(&instance_key(&id), record).await {
+                Ok(held) => held,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue, // another maintainer took the seat
+                Err(error) => return Err(error),
+            };
+            let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
+            self.spawn(async move {
+                let outcome = shared.finish_provision(held).await;
+                let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
+                match outcome {
+                    Ok(()) => back_off.succeeded(),
+                    Err(error) => {
+                        tracing::warn!(error = %crate::Report(&error), "an instance could not be made");
+                        metrics::counter!("boxpool_instances_failed_total").increment(1);
+                        back_off.failed(error.retry_after());
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// `Provisioning`, by us: make it, wait until it is ready and clean, show it. What fails is deleted.
+    pub(crate) async fn finish_provision(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
+        let outcome = self.await_instance(&held.record.id).await;
+        match outcome {
+            Ok(()) => self.set_free(held, InstanceEvent::Ready).await,
+            Err(error) => {
+                if let Err(left) = self.retire(held).await {
+                    tracing::warn!(error = %crate::Report(&left), "a failed instance could not be deleted yet");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn await_instance(&self, id: &InstanceId) -> Result<()> {
+        let limit = self.config.limits.instance_ready;
+        let deadline = Instant::now() + limit;
+        let spec = InstanceSpec::new(id.clone(), self.config.instance_generation.clone());
+        let mut pause = Duration::from_millis(20);
+        loop {
+            self.check_in_touch("create instance")?;
+            let left = deadline.duration_since(Instant::now());
+            let wait = match limited(left, "create instance", id, self.instances.ensure(&spec)).await {
+                Ok(view) => match view.state {
+                    InstanceState::Running => break,
+                    InstanceState::Failed(why) => {
+                        return Err(Error::new(ErrorKind::Permanent, "create instance", id).with_detail(why));
+                    }
+                    InstanceState::Creating
+                    | InstanceState::Stopping
+                    | InstanceState::Stopped
+                    | InstanceState::Deleting
+                    | InstanceState::Other(_) => pause,
+                },
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                    ) =>
+                {
+                    error.retry_after().unwrap_or(pause)
+                }
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + wait >= deadline {
+                let detail = format!("not ready within {limit:?}");
+                return Err(Error::new(ErrorKind::TimedOut, "create instance", id).with_detail(detail));
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        let limit = self.config.limits.guest_call;
+        match limited(limit, "clear instance", id, self.runtime.clear(id)).await? {
+            Cleared::Clean => Ok(()),
+            Cleared::Doubtful(why) => Err(Error::new(ErrorKind::Permanent, "clear instance", id).with_detail(why)),
+        }
+    }
+}
+
+pub(crate) fn as_count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

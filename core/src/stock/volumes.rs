@@ -1,0 +1,183 @@
+//! The volume pool: ready-made copies of the golden snapshot. Bound volumes are counted and otherwise left alone.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Census, Step, plan};
+use crate::record::{VolumeEvent, VolumeRecord, VolumeStatus};
+use crate::records::{Held, volume_key};
+use crate::shared::{Shared, limited};
+use crate::stock::BackOff;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+use super::instances::as_count;
+
+impl Shared {
+    /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
+    pub(crate) fn take_volume(&self) -> Option<Held<VolumeRecord>> {
+        let (_, held) = self.state().free_volumes.take()?;
+        Some(held)
+    }
+
+    pub(crate) fn put_volume_back(&self, candidate: Held<VolumeRecord>) {
+        self.state().free_volumes.insert(candidate.record.id.clone(), candidate, &self.random);
+    }
+
+    /// Reads the volume table: the free index follows.
+    pub(crate) async fn read_volumes(&self) -> Result<Vec<Held<VolumeRecord>>> {
+        let all = self.records.scan_all::<VolumeRecord>(None).await?;
+        let free: Vec<_> = all
+            .iter()
+            .filter(|(_, held)| held.record.status == VolumeStatus::Free)
+            .filter(|(_, held)| held.record.generation == self.config.volume_generation)
+            .map(|(_, held)| (held.record.id.clone(), held.clone()))
+            .collect();
+        self.state().free_volumes.replace(free, &self.random);
+        Ok(all.into_iter().map(|(_, held)| held).collect())
+    }
+
+    /// Keeps the volume pool at its target while this node is the maintainer.
+    pub(crate) async fn maintain_volumes(self: Arc<Self>) {
+        let back_off = Arc::new(Mutex::new(BackOff::new()));
+        loop {
+            if self.is_maintainer()
+                && let Err(error) = self.maintain_volumes_once(&back_off).await
+            {
+                tracing::warn!(error = %crate::Report(&error), "volume pool: this pass failed; the next one tries again");
+            }
+            tokio::select! {
+                biased;
+                () = self.refill_volumes.notified() => {}
+                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            }
+        }
+    }
+
+    async fn maintain_volumes_once(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
+        let all = self.read_volumes().await?;
+        let current = |held: &&Held<VolumeRecord>| held.record.generation == self.config.volume_generation;
+        let free: Vec<_> = all.iter().filter(|held| held.record.status == VolumeStatus::Free).collect();
+        let creating = all.iter().filter(|held| {
+            matches!(&held.record.status, VolumeStatus::Creating { wanted_by: None, .. }) && current(held)
+        });
+        let creating = as_count(creating.count());
+        let census = Census {
+            free: as_count(free.iter().filter(|held| current(held)).count()),
+            stale: as_count(free.iter().filter(|held| !current(held)).count()),
+            coming: creating,
+            creating,
+            total: as_count(all.len()),
+            waiting: 0,
+            quiet_for: self.state().volume_taken.elapsed(),
+        };
+        metrics::gauge!("boxpool_volumes_free").set(census.free);
+        metrics::gauge!("boxpool_volumes_total").set(census.total);
+        match plan(census, self.config.volumes) {
+            Step::Rest => {}
+            Step::Provision(n) => {
+                for _ in 0..n.get() {
+                    if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
+                        self.make_volume(back_off).await?;
+                    }
+                }
+            }
+            Step::RetireStale(n) => self.discard_some(free.into_iter().filter(|held| !current(held)), n.get()),
+            Step::Retire(n) => self.discard_some(free.into_iter().filter(current), n.get()),
+        }
+        Ok(())
+    }
+
+    fn discard_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<VolumeRecord>>, n: u32) {
+        for held in from.take(n as usize).cloned() {
+            let shared = Arc::clone(self);
+            self.spawn(async move {
+                // Bound in the meantime: the compare-and-swap says so and it stays.
+                if let Err(error) = shared.discard(held).await {
+                    tracing::info!(error = %crate::Report(&error), "a volume was not retired");
+                }
+            });
+        }
+    }
+
+    async fn make_volume(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
+        self.check_in_touch("create volume")?;
+        let held = self.intend_volume(&self.new_volume_id()?, None).await?;
+        let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
+        self.spawn(async move {
+            let outcome = shared.finish_volume(held).await;
+            let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(()) => back_off.succeeded(),
+                Err(error) => {
+                    tracing::warn!(error = %crate::Report(&error), "a volume could not be made");
+                    metrics::counter!("boxpool_volumes_failed_total").increment(1);
+                    back_off.failed(error.retry_after());
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// `Creating` for the pool, by us: make it and show it. What fails is deleted: it never held a user's data.
+    pub(crate) async fn finish_volume(self: &Arc<Self>, held: Held<VolumeRecord>) -> Result<()> {
+        if let Err(error) = self.await_volume(&held.record).await {
+            if let Err(left) = self.discard(held).await {
+                tracing::warn!(error = %crate::Report(&left), "a failed volume could not be deleted yet");
+            }
+            return Err(error);
+        }
+        let held = self.volume_step(&held, &VolumeEvent::Ready).await?;
+        self.put_volume_back(held);
+        self.refill_volumes.notify_one();
+        Ok(())
+    }
+
+    /// Deletes a volume that was never bound.
+    pub(crate) async fn discard(self: &Arc<Self>, held: Held<VolumeRecord>) -> Result<()> {
+        let held = self.volume_step(&held, &VolumeEvent::Discard { node: self.node.clone() }).await?;
+        self.state().free_volumes.remove(&held.record.id);
+        self.finish_volume_delete(held).await
+    }
+
+    pub(crate) async fn volume_step(
+        &self,
+        held: &Held<VolumeRecord>,
+        event: &VolumeEvent,
+    ) -> Result<Held<VolumeRecord>> {
+        let record = held.record.after(event).map_err(|illegal| {
+            Error::new(ErrorKind::Conflict, "change volume", &held.record.id).with_source(illegal)
+        })?;
+        self.records.update(&volume_key(&held.record.id), &held.version, record).await
+    }
+
+    /// `Deleting`, by us: the volume goes, then its record.
+    pub(crate) async fn finish_volume_delete(&self, held: Held<VolumeRecord>) -> Result<()> {
+        let id = &held.record.id;
+        let limit = self.config.limits.volume_ready;
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            self.check_in_touch("delete volume")?;
+            let left = deadline.duration_since(Instant::now());
+            let gone = match limited(left, "delete volume", id, self.volumes.delete(id)).await {
+                Ok(()) => limited(left, "find volume", id, self.volumes.get(id)).await.map(|view| view.is_none()),
+                Err(error) => Err(error),
+            };
+            match gone {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() + pause >= deadline {
+                let detail = format!("it is still there after {limit:?}");
+                return Err(Error::new(ErrorKind::TimedOut, "delete volume", id).with_detail(detail));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        self.records.delete(&volume_key(id), &held.version).await?;
+        self.refill_volumes.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! A node dies at the worst moment; another one, or the next start, goes on.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use boxpool::{ErrorKind, MemoryStore, Via};
+use std::time::Duration;
+use world::{Fault, World, config, eventually, node};
+
+/// Runs a node into a call that never returns, and crashes it there.
+async fn crash_in(operation: &'static str, world: &World, store: &MemoryStore) -> boxpool::VolumeId {
+    let node = std::sync::Arc::new(node(world, store, config(2), 1).await);
+    let volume = node.create("dev1").await;
+    node.until_free(2).await;
+    let before = world.calls(operation);
+    world.fault(operation, 1, Fault::Takes(Duration::from_secs(100_000)));
+    let life = {
+        let (node, world, volume) = (node.clone(), world.clone(), volume.clone());
+        tokio::spawn(async move {
+            let session = node.connect("dev1").await.unwrap();
+            world.guest_writes(&volume, "x");
+            session.release().await;
+            std::future::pending::<()>().await;
+        })
+    };
+    eventually("the call is made", || world.calls(operation) > before).await;
+    life.abort();
+    let _ = life.await;
+    std::sync::Arc::into_inner(node).expect("the life is over").crash().await;
+    volume
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_while_placing_or_suspending_is_taken_over_by_a_connect() {
+    for operation in ["attach", "start", "suspend"] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        let volume = crash_in(operation, &world, &store).await;
+        let next = node(&world, &store, config(2), 2).await;
+        let session = next.connect("dev1").await.unwrap_or_else(|error| panic!("{operation}: {error}"));
+        let expected: &[&str] = if operation == "suspend" { &["x"] } else { &[] };
+        assert_eq!(world.guest_memory(&volume), expected, "{operation}");
+        drop(session);
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_is_cleaned_up_after_without_anybody_asking() {
+    for operation in ["attach", "start", "suspend"] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        crash_in(operation, &world, &store).await;
+        let next = node(&world, &store, config(2), 2).await;
+        let at_rest = if operation == "suspend" { "parked" } else { "detached" };
+        next.until("dev1", at_rest).await;
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_box_survives_its_gateway_and_is_joined_at_once() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let one = node(&world, &store, config(2), 1).await;
+    let volume = one.create("dev1").await;
+    let session = one.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "x");
+    std::mem::forget(session);
+    one.crash().await;
+
+    let two = node(&world, &store, config(2), 2).await;
+    let begun = tokio::time::Instant::now();
+    let session = two.connect("dev1").await.unwrap();
+
+    assert_eq!(session.via(), Via::Running);
+    assert!(begun.elapsed() < Duration::from_secs(1), "nobody waits for a heartbeat to stand still");
+    assert_eq!(world.guest_memory(&volume), ["x"]);
+    session.release().await;
+    two.until("dev1", "parked").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_box_whose_gateway_died_is_suspended_though_nobody_returns() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let one = node(&world, &store, config(2), 1).await;
+    one.create("dev1").await;
+    std::mem::forget(one.connect("dev1").await.unwrap());
+    one.crash().await;
+    let two = node(&world, &store, config(2), 2).await;
+    two.until("dev1", "parked").await;
+    assert_eq!(world.calls("suspend"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_the_store_stops_acting_and_comes_back() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    for operation in ["get", "insert", "update", "delete", "scan"] {
+        world.always(operation, Some(Fault::Fails(ErrorKind::Unavailable)));
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(node.connect("dev1").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(begun.elapsed() < Duration::from_secs(1), "refused fast");
+    for operation in ["get", "insert", "update", "delete", "scan"] {
+        world.always(operation, None);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(node.connect("dev1").await.unwrap().epoch(), session.epoch(), "running sessions were left alone");
+    assert_eq!(world.calls("suspend"), 0);
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_made_instances_of_a_dead_node_are_finished_and_the_total_holds() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    world.always("instance.ensure", Some(Fault::Takes(Duration::from_secs(100_000))));
+    let one = node(&world, &store, config(3), 1).await;
+    eventually("instances are being made", || world.calls("instance.ensure") == 3).await;
+    one.crash().await;
+    world.always("instance.ensure", None);
+    let two = node(&world, &store, config(3), 2).await;
+    two.until_free(3).await;
+    assert_eq!(world.state().instances.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let id = |text: &str| boxpool::VolumeId::new(text).unwrap();
+    world.state().instances.insert(boxpool::InstanceId::new("i09999-old").unwrap());
+    world.state().volumes.insert(id("v-empty"), world::Volume::default());
+    world.state().volumes.insert(id("v-used"), world::Volume { used: true, ..Default::default() });
+    let _node = node(&world, &store, config(1), 1).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(world.state().volumes.contains_key(&id("v-empty")), "within the grace time everything stays");
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    let state = world.state();
+    assert!(!state.volumes.contains_key(&id("v-empty")));
+    assert!(state.volumes.contains_key(&id("v-used")), "set aside, never deleted");
+    assert_eq!(state.instances.len(), 1);
+}

@@ -1,0 +1,286 @@
+//! Whole lives of boxes on one node and on several, in virtual time.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use boxpool::{ErrorKind, MemoryStore, Progress, Via, progress};
+use std::time::Duration;
+use world::{Fault, World, config, eventually, node};
+
+#[tokio::test(start_paused = true)]
+async fn a_box_is_as_it_was_left() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+
+    let session = node.connect("dev1").await.unwrap();
+    assert_eq!(session.via(), Via::Detached);
+    world.guest_writes(&volume, "hello");
+    session.release().await;
+    node.until("dev1", "parked").await;
+
+    let session = node.connect("dev1").await.unwrap();
+    assert_eq!(session.via(), Via::Parked);
+    assert_eq!(world.guest_memory(&volume), ["hello"]);
+    session.release().await;
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_within_the_linger_costs_nothing() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    node.connect("dev1").await.unwrap().release().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (writes, starts) = (box_writes(&world), world.calls("start"));
+
+    let session = node.connect("dev1").await.unwrap();
+
+    assert_eq!(session.via(), Via::Running);
+    assert_eq!((box_writes(&world), world.calls("start"), world.calls("suspend")), (writes, starts, 0));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(node.state_of("dev1").await, "running", "a held box is never suspended");
+}
+
+fn box_writes(world: &World) -> usize {
+    world.state().writes.iter().filter(|(_, table)| table == "boxes" || table == "instances").count()
+}
+
+fn writes(world: &World) -> Vec<(&'static str, String)> {
+    world.state().writes.iter().filter(|(_, table)| table != "nodes" && table != "leases").cloned().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_before_the_guest_is_reachable_are_one_parked_and_two_detached() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    node.until_free(2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    for (expected_before, expected_cycle) in [(2, 6), (1, 5)] {
+        world.state().writes.clear();
+        // Nothing on the path scans: it works while no scan does.
+        world.always("scan", Some(Fault::Fails(ErrorKind::Unavailable)));
+        world.fault("start", 1, Fault::Takes(Duration::from_millis(50)));
+        let starts = world.calls("start");
+        let connect = node.connect("dev1");
+        let watch = async {
+            eventually("the runtime is called", || world.calls("start") > starts).await;
+            assert_eq!(writes(&world).len(), expected_before, "{:?}", writes(&world));
+        };
+        let (session, ()) = tokio::join!(connect, watch);
+        let session = session.unwrap();
+        world.always("scan", None);
+        let own: Vec<_> = writes(&world).into_iter().filter(|(_, table)| table != "volumes").collect();
+        assert_eq!(own.len(), expected_before + 1, "one more beside the dial: {own:?}");
+        session.release().await;
+        node.until("dev1", "parked").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(writes(&world).len() <= expected_cycle, "{:?}", writes(&world));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_connects_at_once_on_two_nodes_share_one_guest() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let (one, two) = (node(&world, &store, config(3), 1).await, node(&world, &store, config(3), 2).await);
+    one.create("dev1").await;
+    world.always("start", Some(Fault::Takes(Duration::from_secs(3))));
+
+    let (a, b) = tokio::join!(one.connect("dev1"), two.connect("dev1"));
+    let (a, b) = (a.unwrap(), b.unwrap());
+
+    assert_eq!(a.endpoint(), b.endpoint());
+    assert_eq!(world.calls("start"), 1, "one guest, started once");
+    a.release().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(one.state_of("dev1").await, "running", "the other session goes on");
+    b.release().await;
+    one.until("dev1", "parked").await;
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_connects_to_one_box_are_one_resume() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(3), 1).await;
+    node.create("dev1").await;
+    let sessions = futures::future::join_all((0..50).map(|_| node.connect("dev1"))).await;
+    assert!(sessions.iter().all(Result::is_ok));
+    assert_eq!(world.calls("start"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_boxes_on_three_instances_all_get_their_own() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = std::sync::Arc::new(node(&world, &store, config(3), 1).await);
+    let mut lives = Vec::new();
+    for n in 0..20 {
+        let (node, world) = (node.clone(), world.clone());
+        lives.push(tokio::spawn(async move {
+            let name = format!("box{n}");
+            let volume = node.create(&name).await;
+            for round in 0..3 {
+                let session = node.connect(&name).await.unwrap();
+                let memory = world.guest_memory(&volume);
+                assert_eq!(memory, (0..round).map(|r| format!("{name} {r}")).collect::<Vec<_>>());
+                world.guest_writes(&volume, &format!("{name} {round}"));
+                session.release().await;
+            }
+        }));
+    }
+    for life in lives {
+        life.await.unwrap();
+    }
+    world.assert_no_promise_broken();
+    assert!(world.state().instances.len() <= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_are_told_their_place_and_refused_at_the_deadline() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    for name in ["a", "b", "c"] {
+        node.create(name).await;
+    }
+    let held = node.connect("a").await.unwrap();
+    let request = |name: &str| boxpool::ConnectRequest::new(world::user(), boxpool::BoxName::new(name).unwrap());
+    let ((tell_b, mut see_b), (tell_c, mut see_c)) = (progress(), progress());
+    let b = node.pool.connect(request("b").deadline(Duration::from_secs(30)).progress(tell_b));
+    let c = node.pool.connect(request("c").deadline(Duration::from_secs(300)).progress(tell_c));
+    let watch = async {
+        see_b.wait_for(|p| matches!(p, Progress::WaitingForInstance { position: 1, .. })).await.unwrap();
+        see_c.wait_for(|p| matches!(p, Progress::WaitingForInstance { position: 2, .. })).await.unwrap();
+        see_c.wait_for(|p| matches!(p, Progress::WaitingForInstance { position: 1, .. })).await.unwrap();
+        held.release().await;
+    };
+    let (b, c, ()) = tokio::join!(b, c, watch);
+    assert_eq!(b.unwrap_err().kind(), ErrorKind::NoCapacity);
+    c.unwrap();
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_guest_is_started_again_and_its_disk_is_whole() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "kept on disk");
+    world.kill_guest(&volume);
+
+    // The other session of this node still stands; the caller says that the endpoint is dead.
+    let request = boxpool::ConnectRequest::new(world::user(), boxpool::BoxName::new("dev1").unwrap());
+    let again = node.pool.connect(request.distrust(session.epoch())).await.unwrap();
+
+    assert!(again.epoch() > session.epoch());
+    session.ended().await;
+    assert_eq!(world.guest_memory(&volume), Vec::<String>::new());
+    assert_eq!(world.state().volumes[&volume].disk, ["kept on disk"]);
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_instance_is_replaced() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    let first = session.instance().clone();
+    session.release().await;
+    node.until("dev1", "parked").await;
+    world.kill_instance(&first);
+    let session = node.connect("dev1").await.unwrap();
+    assert_ne!(*session.instance(), first);
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_box_leaves_nothing() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    node.pool.delete_box(&world::user(), &boxpool::BoxName::new("dev1").unwrap()).await.unwrap();
+    session.ended().await;
+    assert_eq!(node.state_of("dev1").await, "absent");
+    assert!(!world.state().volumes.contains_key(&volume));
+    assert_eq!(node.connect("dev1").await.unwrap_err().kind(), ErrorKind::NotFound);
+    node.until_free(2).await;
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_any_write_of_a_life_changes_nothing() {
+    for n in 1..=12 {
+        for operation in ["insert", "update"] {
+            let (world, store) = (World::default(), MemoryStore::new());
+            let node = node(&world, &store, config(2), 1).await;
+            node.until_free(2).await;
+            world.fault(operation, n, Fault::LosesAnswer);
+            let volume = node.create("dev1").await;
+            let session = node.connect("dev1").await.unwrap();
+            world.guest_writes(&volume, "x");
+            session.release().await;
+            node.until("dev1", "parked").await;
+            let _session = node.connect("dev1").await.unwrap();
+            assert_eq!(world.guest_memory(&volume), ["x"]);
+            world.assert_no_promise_broken();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_any_provider_call_is_survived() {
+    for operation in ["attach", "detach", "start", "suspend", "volume.ensure", "instance.ensure", "clear"] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        world.fault(operation, 1, Fault::LosesAnswer);
+        let node = node(&world, &store, config(2), 1).await;
+        let volume = node.create("dev1").await;
+        let session = node.connect("dev1").await.unwrap_or_else(|error| panic!("{operation}: {error}"));
+        world.guest_writes(&volume, "x");
+        session.release().await;
+        node.until("dev1", "parked").await;
+        let _session = node.connect("dev1").await.unwrap();
+        assert_eq!(world.state().volumes[&volume].disk, ["x"], "{operation}");
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_volume_keeps_the_guest_running() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "x");
+    world.fault("suspend", 1, Fault::Fails(ErrorKind::NoCapacity));
+    session.release().await;
+    eventually("the suspend is tried", || world.calls("suspend") == 1).await;
+    node.until("dev1", "running").await;
+    assert_eq!(world.guest_memory(&volume), ["x"]);
+    node.until("dev1", "parked").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_suspends_everything_and_ends_the_worker() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let one = node(&world, &store, config(4), 1).await;
+    let mut sessions = Vec::new();
+    for name in ["a", "b", "c"] {
+        one.create(name).await;
+        sessions.push(one.connect(name).await.unwrap());
+    }
+    let report = one.pool.drain(Duration::from_secs(30)).await;
+    assert_eq!((report.left, report.unfinished.len()), (3, 0));
+    for name in ["a", "b", "c"] {
+        assert_eq!(one.state_of(name).await, "parked");
+    }
+    assert_eq!(one.connect("a").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    // The next node finds them and need not wait for anybody's death.
+    let two = node(&world, &store, config(4), 2).await;
+    assert_eq!(two.connect("a").await.unwrap().via(), Via::Parked);
+}

@@ -1,0 +1,71 @@
+//! What the program's boxes are made of: the embedded store, and QEMU on this machine.
+
+use crate::config::{Accel, Config, Network, Recipe};
+use crate::hostkey::BOX_KEY_FILE;
+use crate::place::Place;
+use crate::plain::plain;
+use crate::serve::{Backends, Keys};
+use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
+use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions};
+use boxpool_sqlite::SqliteStore;
+use std::sync::Arc;
+
+/// The store's file in the state directory.
+pub const STORE_FILE: &str = "state.sqlite";
+
+/// Opens the store, or makes it, readable for its owner only.
+///
+/// # Errors
+/// The store's own.
+pub fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
+    Ok(Arc::new(SqliteStore::open(place.join(STORE_FILE))?))
+}
+
+/// Opens everything, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
+///
+/// # Errors
+/// The backends' own, each with what to do.
+pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
+    let store = open_store(place)?;
+    let mut options = QemuOptions::new(place.path());
+    options.accel = match config.boxes.accel {
+        Accel::Auto => None,
+        Accel::Kvm => Some(boxpool_qemu::Accel::Kvm),
+        Accel::Tcg => Some(boxpool_qemu::Accel::Tcg),
+    };
+    options.user.clone_from(&config.boxes.qemu_user);
+    options.network = match config.boxes.network {
+        Network::Isolated => boxpool_qemu::Network::Isolated,
+        Network::Open => boxpool_qemu::Network::Open,
+    };
+    options.keep_free_bytes = config.boxes.keep_free_mib << 20;
+    let qemu = Arc::new(LocalQemu::open(options).await?);
+    let spec = golden_spec(config, place, keys)?;
+    let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("{}", plain(&progress.text))).await?;
+    tracing::info!(%golden, accel = %qemu.accel(), unprivileged = qemu.runs_unprivileged(), "boxes are run by QEMU here");
+    Ok(Backends {
+        store,
+        instances: qemu.clone(),
+        volumes: qemu.clone(),
+        runtime: qemu,
+        generation: golden.to_string(),
+        source: VolumeSource::Snapshot(golden),
+    })
+}
+
+fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec> {
+    let key = keys.boxes.public_key().to_openssh();
+    let authorized_key =
+        key.map_err(|error| Error::new(ErrorKind::Corrupt, "read key", BOX_KEY_FILE).with_detail(error.to_string()))?;
+    let recipe = boxpool_qemu::Recipe {
+        kind: match config.boxes.recipe {
+            Recipe::Debian => Kind::Debian,
+            Recipe::Tiny => Kind::Tiny,
+        },
+        disk_bytes: u64::from(config.boxes.disk_gib) << 30,
+        authorized_key,
+        mirror: config.boxes.mirror.clone(),
+    };
+    let (memory_mib, cpus) = (config.boxes.memory_mib, config.boxes.cpus);
+    Ok(GoldenSpec { recipe, memory_mib, cpus, private_key: place.join(BOX_KEY_FILE) })
+}

@@ -1,0 +1,92 @@
+//! What the gateway needs of the pool: the seam between SSH and boxes.
+//!
+//! [`Boxes`] is implemented for [`boxpool::Pool`] by a thin adapter; tests implement it with SSH servers of their own.
+
+use async_trait::async_trait;
+use boxpool::{BoxName, Endpoint, Epoch, Progress, Result, Timestamp, UserId};
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// One box, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BoxSummary {
+    /// What the owner calls it.
+    pub name: String,
+    /// Where it is: `detached placing running suspending parked detaching deleting`.
+    pub state: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last connected to; equals `created` before the first time.
+    pub last_used: Timestamp,
+}
+
+/// How the pool does, as any user may see it: numbers only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PoolNumbers {
+    /// Instances that could take a box now.
+    pub instances_free: usize,
+    /// Volumes that could become a box now.
+    pub volumes_free: usize,
+    /// Boxes that are suspended and keep their instance.
+    pub parked: usize,
+    /// Connects that wait for an instance.
+    pub waiting: usize,
+    /// Gateways of this pool that live.
+    pub gateways: usize,
+    /// Whether this gateway is stopping.
+    pub draining: bool,
+}
+
+/// The operations on boxes.
+#[async_trait]
+pub trait Boxes: Send + Sync + 'static {
+    /// Makes a box. `AlreadyExists` when the owner has one of that name.
+    async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+
+    /// All boxes of `owner`, by name.
+    async fn list(&self, owner: &UserId) -> Result<Vec<BoxSummary>>;
+
+    /// One box of `owner`.
+    async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>>;
+
+    /// Deletes a box and everything in it. `NotFound` when there is none.
+    async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()>;
+
+    /// Brings a box up, or joins it where it runs. Dropping the future gives the wait up.
+    async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>>;
+
+    /// How the pool does.
+    async fn status(&self) -> Result<PoolNumbers>;
+}
+
+/// A wish to be connected to a box.
+#[derive(Debug)]
+pub struct Wish {
+    /// Whose box.
+    pub owner: UserId,
+    /// Which.
+    pub name: BoxName,
+    /// How long it may take, waiting for room included.
+    pub limit: Duration,
+    /// Where to tell what is being waited for.
+    pub progress: watch::Sender<Progress>,
+    /// The endpoint of this epoch did not answer: look before handing it out again.
+    pub distrust: Option<Epoch>,
+}
+
+/// One use of a running box. Dropping it leaves a note; giving it back properly is [`BoxSession::release`].
+#[async_trait]
+pub trait BoxSession: Send + Sync + 'static {
+    /// Where the box's SSH server is, and its host key.
+    fn endpoint(&self) -> &Endpoint;
+
+    /// In which epoch: [`Wish::distrust`] names it when the endpoint does not answer.
+    fn epoch(&self) -> Epoch;
+
+    /// Returns when the box of this session is known to be gone: deleted, lost, or taken elsewhere.
+    async fn ended(&self);
+
+    /// Gives the session back.
+    async fn release(self: Box<Self>);
+}

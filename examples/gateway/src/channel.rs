@@ -1,0 +1,85 @@
+//! A session channel from its opening: gathers what the client asks for, then leads it to a box or to the lobby.
+
+use crate::connection::{Connection, Destination};
+use crate::exit::Refusal;
+use crate::lobby::{self, Reply};
+use crate::proxy::session::{self, Preamble, Start};
+use crate::user::UserSide;
+use russh::server::{Handle, Msg};
+use russh::{Channel, ChannelMsg, ChannelReadHalf};
+use std::sync::Arc;
+
+/// Serves one session channel to its end.
+pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel<Msg>) {
+    let (mut input, write) = channel.split();
+    let user = UserSide::new(handle, write);
+    let mut preamble = Preamble::default();
+    let start = loop {
+        match input.wait().await {
+            None | Some(ChannelMsg::Close) => return user.close().await,
+            Some(message) => {
+                if let Some(start) = preamble.take(message) {
+                    break start;
+                }
+            }
+        }
+    };
+    user.set_terminal(preamble.pty.is_some());
+    let hold = match connection.destination(Some(&start)).await {
+        Ok(Destination::Box(hold)) => hold,
+        Ok(Destination::Lobby) => {
+            let command = match &start {
+                Start::Subsystem(_) => {
+                    user.failure().await;
+                    user.stderr_line(&format!("boxpool: {}", lobby::no_box(connection.login()).message)).await;
+                    return user.close().await;
+                }
+                Start::Shell => None,
+                Start::Exec(line) => Some(line.as_slice()),
+            };
+            // What a client sends to a command of the gateway is read and forgotten.
+            let reply = tokio::select! {
+                reply = lobby::run(&connection, command) => reply,
+                () = skip(&mut input) => return user.close().await,
+            };
+            match reply {
+                Reply::Say { stdout, stderr, code } => {
+                    let saying = async {
+                        user.success().await;
+                        if let Some(text) = stdout {
+                            user.print(&text).await;
+                        }
+                        if let Some(line) = stderr {
+                            user.stderr_line(&line).await;
+                        }
+                        user.finish(code as u32).await;
+                    };
+                    tokio::select! {
+                        () = saying => return,
+                        () = skip(&mut input) => return user.close().await,
+                    }
+                }
+                Reply::Connect { name, command } => match connection.hold(&name) {
+                    Ok(hold) => {
+                        let start = command.map_or(Start::Shell, |command| Start::Exec(command.into_bytes()));
+                        return session::run(&connection, hold, &user, &mut input, preamble, start).await;
+                    }
+                    Err(refusal) => return refuse(&user, &refusal).await,
+                },
+            }
+        }
+        Err(refusal) => return refuse(&user, &refusal).await,
+    };
+    session::run(&connection, hold, &user, &mut input, preamble, start).await;
+}
+
+/// Reads until the channel is closed.
+async fn skip(input: &mut ChannelReadHalf) {
+    while !matches!(input.wait().await, None | Some(ChannelMsg::Close)) {}
+}
+
+async fn refuse(user: &UserSide, refusal: &Refusal) {
+    user.success().await;
+    user.stderr_line(&format!("boxpool: {}", refusal.message)).await;
+    user.finish(refusal.code as u32).await;
+}

@@ -1,0 +1,105 @@
+//! The command line of `boxpool-gateway`.
+
+use crate::config::{Config, default_state_dir};
+use boxpool::Result;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// An SSH gateway to boxes: `ssh dev1@gateway`, and your machine is as you left it.
+///
+/// Without a configuration it listens on 127.0.0.1:2222, and whoever shows a key gets an account. Commands over SSH:
+/// help, whoami, version, spinup NAME, list, connect NAME, delete NAME --yes, status.
+#[derive(Debug, Parser)]
+#[command(name = "boxpool-gateway", version, about, long_about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serve until SIGTERM or SIGINT.
+    Serve(Options),
+    /// Make what serving needs (keys, store, golden snapshot) and end. Safe to repeat.
+    Init(Options),
+    /// Say what is there and what is missing; changes nothing.
+    Doctor {
+        /// Where, and with which settings.
+        #[command(flatten)]
+        options: Options,
+        /// Answer in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the host key: fingerprint, known_hosts line and SSHFP record.
+    Hostkey(Options),
+    /// Print a configuration file with every option, its default and what it does.
+    Config,
+}
+
+/// Options of every command; they go before the configuration file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Options {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Options {
+    /// The configuration with these options put in, and the state directory.
+    ///
+    /// # Errors
+    /// When the file is wrong, or there is no place for state.
+    pub fn resolve(&self, root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(Config, PathBuf)> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        if let Some(listen) = self.listen {
+            config.listen = listen;
+        }
+        let state_dir = match self.state_dir.clone().or_else(|| config.state_dir.clone()) {
+            Some(path) => path,
+            None => default_state_dir(root, variable)?,
+        };
+        Ok((config, state_dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_go_before_the_file_and_the_file_before_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nstate_dir = \"/from-file\"\n").unwrap();
+        let environment = |_: &str| Some(PathBuf::from("/from-environment"));
+        let read = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Verb::Serve(options) = cli.command else { panic!("not serve") };
+            let (config, state_dir) = options.resolve(false, environment).unwrap();
+            (config.listen.port(), state_dir.display().to_string())
+        };
+        assert_eq!(read("g serve"), (2222, "/from-environment".into()));
+        let with_file = format!("g serve --config {}", file.display());
+        assert_eq!(read(&with_file), (1, "/from-file".into()));
+        assert_eq!(read(&format!("{with_file} --listen 127.0.0.1:3 --state-dir /s")), (3, "/s".into()));
+    }
+
+    #[test]
+    fn the_command_line_itself_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

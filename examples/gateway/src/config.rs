@@ -1,0 +1,407 @@
+//! The configuration file.
+//!
+//! TOML; every option has a default, an unknown one is an error. `boxpool-gateway config` prints [`DEFAULT_FILE`], in
+//! which every option is explained; a test keeps it in step with the defaults here.
+
+use crate::account::Registration;
+use crate::duration::Span;
+use crate::plain::plain;
+use crate::server::{Settings, SocketOrHost};
+use boxpool::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file with every option, its default, and what it does.
+pub const DEFAULT_FILE: &str = include_str!("default.toml");
+
+/// All settings of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The host users type, when it is not the address listened on.
+    pub public_host: Option<String>,
+    /// Where everything is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Who may log in.
+    pub registration: RegistrationMode,
+    /// The keys that may log in, when only listed ones may.
+    pub allow_list: Option<PathBuf>,
+    /// Whether a login with a new name makes the box.
+    pub spinup_on_connect: bool,
+    /// Boxes that can run at once.
+    pub slots: u32,
+    /// Fresh disks kept ready.
+    pub min_free: u32,
+    /// How long a box runs on after its last session.
+    pub linger: Span,
+    /// How long a suspended box keeps its slot when nobody else wants it.
+    pub park_limit: Span,
+    /// How long bringing a box up may take.
+    pub connect_deadline: Span,
+    /// How long a box may not answer before it is given up.
+    pub dial_deadline: Span,
+    /// How long a stop may take.
+    pub drain_limit: Span,
+    /// How long a client may take to log in.
+    pub login_grace: Span,
+    /// How often silent peers are asked whether they live.
+    pub keepalive: Span,
+    /// How long a connection may stay without any channel.
+    pub idle_limit: Span,
+    /// What is logged.
+    pub log: String,
+    /// Ceilings.
+    pub limits: Limits,
+    /// What a box is.
+    #[serde(rename = "box")]
+    pub boxes: BoxConfig,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistrationMode {
+    /// Everybody with a key.
+    Open,
+    /// Whoever's key is listed.
+    AllowList,
+}
+
+/// Ceilings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Boxes one user may have.
+    pub boxes_per_user: usize,
+    /// Channels one connection may have open.
+    pub channels_per_connection: usize,
+    /// Connections that have not logged in yet.
+    pub logging_in: usize,
+    /// The same from one address.
+    pub logging_in_per_address: usize,
+}
+
+/// What a box is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoxConfig {
+    /// What is in it at first.
+    pub recipe: Recipe,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// Its processors.
+    pub cpus: u32,
+    /// Its disk, in GiB. Takes only what is written to it.
+    pub disk_gib: u32,
+    /// Where packages come from.
+    pub mirror: String,
+    /// How it is run.
+    pub accel: Accel,
+    /// What it may reach.
+    pub network: Network,
+    /// The user QEMU runs as when the gateway is root.
+    pub qemu_user: String,
+    /// Disk space that is always left free, in MiB.
+    pub keep_free_mib: u64,
+}
+
+/// What is in a new box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// Debian.
+    Debian,
+    /// A kernel, a shell and an SSH server, for tests.
+    Tiny,
+}
+
+/// How a box is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// By hardware where that truly works.
+    Auto,
+    /// By hardware, or not at all.
+    Kvm,
+    /// In software.
+    Tcg,
+}
+
+/// What boxes may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing; forwards from the user's side work.
+    Isolated,
+    /// The world, and this machine's own loopback services.
+    Open,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 2222)),
+            public_host: None,
+            state_dir: None,
+            registration: RegistrationMode::Open,
+            allow_list: None,
+            spinup_on_connect: false,
+            slots: 4,
+            min_free: 1,
+            linger: Span::seconds(10),
+            park_limit: Span::seconds(24 * 3600),
+            connect_deadline: Span::seconds(300),
+            dial_deadline: Span::seconds(60),
+            drain_limit: Span::seconds(30),
+            login_grace: Span::seconds(30),
+            keepalive: Span::seconds(20),
+            idle_limit: Span::seconds(12 * 3600),
+            log: "info".into(),
+            limits: Limits::default(),
+            boxes: BoxConfig::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { boxes_per_user: 10, channels_per_connection: 64, logging_in: 200, logging_in_per_address: 50 }
+    }
+}
+
+impl Default for BoxConfig {
+    fn default() -> Self {
+        Self {
+            recipe: Recipe::Debian,
+            memory_mib: 512,
+            cpus: 1,
+            disk_gib: 10,
+            mirror: "http://deb.debian.org/debian".into(),
+            accel: Accel::Auto,
+            network: Network::Isolated,
+            qemu_user: "boxpool".into(),
+            keep_free_mib: 512,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, has an unknown option or a value that makes no sense. The message is one
+    /// sentence that names the file, the line where there is one, and the option.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| invalid(format!("the configuration {} cannot be read: {error}", path.display())))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses the text of a configuration file called `name`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
+            invalid(format!("configuration {name}{at}: {}", plain(error.message())))
+        })?;
+        config.check().map_err(|why| invalid(format!("configuration {name}: {why}")))?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// A sentence that names the option.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("slots", self.slots),
+            ("box.memory_mib", self.boxes.memory_mib),
+            ("box.cpus", self.boxes.cpus),
+            ("box.disk_gib", self.boxes.disk_gib),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return Err(format!("{option} must be at least 1"));
+            }
+        }
+        for (option, value) in [
+            ("limits.boxes_per_user", self.limits.boxes_per_user),
+            ("limits.channels_per_connection", self.limits.channels_per_connection),
+            ("limits.logging_in", self.limits.logging_in),
+            ("limits.logging_in_per_address", self.limits.logging_in_per_address),
+        ] {
+            if value == 0 {
+                return Err(format!("{option} must be at least 1"));
+            }
+        }
+        for (option, value) in [
+            ("connect_deadline", self.connect_deadline),
+            ("dial_deadline", self.dial_deadline),
+            ("drain_limit", self.drain_limit),
+            ("login_grace", self.login_grace),
+            ("keepalive", self.keepalive),
+        ] {
+            if value < Span::seconds(1) {
+                return Err(format!("{option} must be at least 1s"));
+            }
+        }
+        if self.boxes.memory_mib < 64 {
+            return Err("box.memory_mib must be at least 64".into());
+        }
+        match (self.registration, &self.allow_list) {
+            (RegistrationMode::AllowList, None) => {
+                Err("registration is \"allow-list\", so allow_list must name a file of public keys".into())
+            }
+            (RegistrationMode::Open, Some(_)) => {
+                Err("allow_list is given, but registration is \"open\"; set registration = \"allow-list\"".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who may log in. Reads the allow-list.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn registration(&self) -> Result<Registration> {
+        match &self.allow_list {
+            Some(path) => Registration::read_allow_list(path),
+            None => Ok(Registration::Open),
+        }
+    }
+
+    /// The settings of the SSH side.
+    ///
+    /// # Errors
+    /// When the allow-list cannot be read.
+    pub fn settings(&self) -> Result<Settings> {
+        Ok(Settings {
+            registration: self.registration()?,
+            spinup_on_connect: self.spinup_on_connect,
+            connect_limit: self.connect_deadline.0,
+            dial_limit: self.dial_deadline.0,
+            login_grace: self.login_grace.0,
+            keepalive: self.keepalive.0,
+            idle_limit: self.idle_limit.0,
+            pre_auth_max: self.limits.logging_in,
+            pre_auth_per_address_max: self.limits.logging_in_per_address,
+            max_channels: self.limits.channels_per_connection,
+            boxes_per_user: self.limits.boxes_per_user,
+            // The rest of the time is for suspending boxes.
+            farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
+            shown_address: self.shown_address(),
+        })
+    }
+
+    /// Host and port that users type.
+    #[must_use]
+    pub fn shown_address(&self) -> SocketOrHost {
+        let listened = match self.listen.ip() {
+            ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            ip => ip.to_string(),
+        };
+        SocketOrHost { host: self.public_host.clone().unwrap_or(listened), port: self.listen.port() }
+    }
+}
+
+/// Where state is kept when nothing else is said: `$BOXPOOL_STATE_DIR`, for root `/var/lib/boxpool`, else
+/// `$XDG_STATE_HOME/boxpool` or `~/.local/state/boxpool`. `variable` reads the environment.
+///
+/// # Errors
+/// When the environment names no place.
+pub fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
+    let set = |name: &str| variable(name).filter(|path| path.is_absolute());
+    if let Some(path) = variable("BOXPOOL_STATE_DIR").filter(|path| !path.as_os_str().is_empty()) {
+        return Ok(path);
+    }
+    if root {
+        return Ok("/var/lib/boxpool".into());
+    }
+    let place = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    place
+        .map(|path| path.join("boxpool"))
+        .ok_or_else(|| invalid("there is no home directory to keep state in; say --state-dir DIR".into()))
+}
+
+fn invalid(detail: String) -> Error {
+    Error::new(ErrorKind::Invalid, "read configuration", "file").with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_file_holds_every_option_with_its_default() {
+        assert_eq!(Config::parse(DEFAULT_FILE, "default").unwrap(), Config::default());
+        // With the comment marks in front of its options taken away it still means the same, so none is misspelt.
+        let uncommented: String = DEFAULT_FILE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(is_name)) => rest,
+                _ => line,
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
+        let mut all = Config::parse(&uncommented.replace("allow_list =", "# allow_list ="), "all").unwrap();
+        (all.public_host, all.state_dir) = (None, None);
+        assert_eq!(all, Config::default());
+        // And none is missing.
+        let known = toml::Table::try_from(Config {
+            public_host: Some(String::new()),
+            state_dir: Some(PathBuf::new()),
+            allow_list: Some(PathBuf::new()),
+            ..Config::default()
+        })
+        .unwrap();
+        for (name, value) in &known {
+            assert!(written.contains_key(name), "{name} is missing");
+            for inner in value.as_table().into_iter().flat_map(toml::Table::keys) {
+                assert!(written[name].as_table().unwrap().contains_key(inner), "{name}.{inner} is missing");
+            }
+        }
+    }
+
+    fn is_name(byte: u8) -> bool {
+        byte.is_ascii_lowercase() || byte == b'_'
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_line_and_option() {
+        for (text, parts) in [
+            ("slots = 2\nslotz = 3\n", &["test.toml", "line 2", "slotz"][..]),
+            ("[box]\nram = 3\n", &["line 2", "ram"]),
+            ("slots = \"many\"\n", &["line 1", "slots"][..1]),
+            ("linger = \"soon\"\n", &["line 1", "soon", "duration"]),
+            ("slots = 0\n", &["slots must be at least 1"]),
+            ("registration = \"allow-list\"\n", &["allow_list must name a file"]),
+            ("allow_list = \"x\"\n", &["registration is \"open\""]),
+            ("listen = \"nowhere\"\n", &["line 1"]),
+            ("this is not toml", &["line 1"]),
+        ] {
+            let message = Config::parse(text, "test.toml").unwrap_err().detail().to_owned();
+            assert!(parts.iter().all(|part| message.contains(part)), "{text:?}: {message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_state_directory_follows_the_environment() {
+        let with =
+            |name: &'static str, value: &'static str| move |asked: &str| (asked == name).then(|| PathBuf::from(value));
+        assert_eq!(default_state_dir(true, |_| None).unwrap(), Path::new("/var/lib/boxpool"));
+        assert_eq!(default_state_dir(true, with("BOXPOOL_STATE_DIR", "/x")).unwrap(), Path::new("/x"));
+        let home = default_state_dir(false, with("HOME", "/home/me")).unwrap();
+        assert_eq!(home, Path::new("/home/me/.local/state/boxpool"));
+        assert_eq!(default_state_dir(false, with("XDG_STATE_HOME", "/s")).unwrap(), Path::new("/s/boxpool"));
+        assert!(default_state_dir(false, |_| None).is_err());
+    }
+}

@@ -1,0 +1,454 @@
+//! One user's SSH connection: who it is, which boxes it holds, and what may happen on it.
+//!
+//! A connection whose login names a box holds that box from the moment of login to its end, with or without channels:
+//! `ssh -N` keeps the box up for its forwards. A connection on which no channel is open for the configured time is
+//! ended, so that a forgotten one does not hold a box for ever.
+
+use crate::account::{Account, account_id, ensure_account};
+use crate::auth::{Answer, Offers, starts_over};
+use crate::channel;
+use crate::closer::Closer;
+use crate::exit::{ExitCode, Refusal};
+use crate::forward::Forwards;
+use crate::hold::Hold;
+use crate::limits::Permit;
+use crate::lobby;
+use crate::login;
+use crate::plain::plain;
+use crate::proxy::backlog::Pressure;
+use crate::proxy::session::Start;
+use crate::server::Gateway;
+use crate::upstream::{Back, DialError, Openings, Upstream};
+use boxpool::{BoxName, Endpoint, Epoch, Report};
+use russh::keys::{Algorithm, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Connections to boxes that one connection may be setting up at once. An SSH server drops some beyond ten.
+const DIALS_AT_ONCE: usize = 6;
+
+/// What is known about one connection, shared by its channels.
+pub struct Connection {
+    /// The gateway it belongs to.
+    pub gateway: Arc<Gateway>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Ends it.
+    pub closer: Closer,
+    handle: OnceLock<Handle>,
+    who: OnceLock<(Account, String)>,
+    holds: Mutex<BTreeMap<BoxName, Weak<Hold>>>,
+    own: Mutex<Option<Arc<Hold>>>,
+    dials: Semaphore,
+    channels: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    permit: Mutex<Option<Permit>>,
+    /// Whether what the user says piles up.
+    pub pressure: Pressure,
+    /// Ports and sockets in boxes that are forwarded to the user.
+    pub forwards: Forwards,
+}
+
+/// Where a channel leads.
+pub enum Destination {
+    /// To a box.
+    Box(Arc<Hold>),
+    /// To the gateway's own commands.
+    Lobby,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    /// A connection that has not yet said who it is; `permit` counts it until then.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, peer: SocketAddr, closer: Closer, permit: Permit) -> Self {
+        Self {
+            gateway,
+            peer,
+            closer,
+            handle: OnceLock::new(),
+            who: OnceLock::new(),
+            holds: Mutex::default(),
+            own: Mutex::default(),
+            dials: Semaphore::new(DIALS_AT_ONCE),
+            channels: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            permit: Mutex::new(Some(permit)),
+            pressure: Pressure::default(),
+            forwards: Forwards::default(),
+        }
+    }
+
+    /// Whether its user is known.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.handle.get().is_some()
+    }
+
+    /// The user's account.
+    ///
+    /// # Errors
+    /// Before the login is complete.
+    pub fn account(&self) -> Result<&Account, Refusal> {
+        self.who.get().map(|(account, _)| account).ok_or_else(|| Refusal::new(ExitCode::Failed, "not logged in"))
+    }
+
+    /// The login name, as the client sent it.
+    #[must_use]
+    pub fn login(&self) -> &str {
+        self.who.get().map_or("", |(_, login)| login)
+    }
+
+    /// How long no channel has been open.
+    #[must_use]
+    pub fn idle_for(&self) -> Duration {
+        if self.channels.load(Ordering::Acquire) > 0 { Duration::ZERO } else { lock(&self.idle_since).elapsed() }
+    }
+
+    /// The hold on the box `name` of this user: the one there is, or a new one.
+    ///
+    /// # Errors
+    /// Before the login is complete.
+    pub fn hold(&self, name: &BoxName) -> Result<Arc<Hold>, Refusal> {
+        self.hold_anew(name, None)
+    }
+
+    /// The same after the box of `distrust` did not answer.
+    ///
+    /// # Errors
+    /// Before the login is complete.
+    pub fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
+        let owner = self.account()?.id.clone();
+        let mut holds = lock(&self.holds);
+        if let Some(hold) = holds.get(name).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
+            return Ok(hold);
+        }
+        let gateway = &self.gateway;
+        let hold = Hold::take(
+            Arc::clone(&gateway.boxes),
+            owner,
+            name.clone(),
+            gateway.settings.connect_limit,
+            distrust,
+            gateway.activity.begin(),
+        );
+        holds.insert(name.clone(), Arc::downgrade(&hold));
+        let is_own = self.login() == name.as_str();
+        drop(holds);
+        if is_own && !self.closer.is_closed() {
+            *lock(&self.own) = Some(Arc::clone(&hold));
+        }
+        Ok(hold)
+    }
+
+    /// Lets go of everything. Called when the connection has ended.
+    pub fn finish(&self) {
+        self.closer.close();
+        lock(&self.own).take();
+        self.forwards.clear();
+    }
+
+    /// Where a channel leads that is to start `start`; `None` for a forward.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or a box that is to be created on first connect cannot be.
+    pub async fn destination(&self, start: Option<&Start>) -> Result<Destination, Refusal> {
+        let owner = self.account()?.id.clone();
+        let Ok(name) = login::box_name(self.login()) else { return Ok(Destination::Lobby) };
+        if self.gateway.boxes.get(&owner, &name).await?.is_some() {
+            return Ok(Destination::Box(self.hold(&name)?));
+        }
+        let wants_box = match start {
+            Some(Start::Exec(command)) => !lobby::is_command(command),
+            Some(Start::Shell | Start::Subsystem(_)) => true,
+            None => false,
+        };
+        if !(wants_box && self.gateway.settings.spinup_on_connect) {
+            return Ok(Destination::Lobby);
+        }
+        match lobby::create_box(self, &name).await {
+            // Two first connects at once: one creates, both connect.
+            Err(refusal) if refusal.kind == "already_exists" => {}
+            result => drop(result?),
+        }
+        Ok(Destination::Box(self.hold(&name)?))
+    }
+
+    /// Connects to a box for one channel.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub async fn dial(&self, endpoint: &Endpoint, openings: Openings) -> Result<Upstream, DialError> {
+        let gone = || DialError::Unreachable("the user has left".into());
+        let handle = self.handle.get().ok_or_else(gone)?.clone();
+        let back = Back { handle, pressure: self.pressure.clone() };
+        let _permit = self.dials.acquire().await.map_err(|_| gone())?;
+        self.gateway.dialer.dial(endpoint, back, openings).await
+    }
+
+    /// Counts a channel until the guard is dropped; `None` when there are too many.
+    fn channel(self: &Arc<Self>) -> Option<ChannelGuard> {
+        let most = self.gateway.settings.max_channels;
+        let counted = self
+            .channels
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1))
+            .is_ok();
+        counted.then(|| ChannelGuard(Arc::clone(self)))
+    }
+
+    /// Runs `work` for a channel until it is done or the connection ends.
+    fn spawn(self: &Arc<Self>, guard: ChannelGuard, work: impl Future<Output = ()> + Send + 'static) {
+        let closer = self.closer.clone();
+        let running = self.gateway.activity.begin();
+        tokio::spawn(async move {
+            let (_guard, _running) = (guard, running);
+            tokio::select! {
+                () = work => {}
+                () = closer.closed() => {}
+            }
+        });
+    }
+}
+
+/// Counts one open channel.
+pub struct ChannelGuard(Arc<Connection>);
+
+impl Drop for ChannelGuard {
+    fn drop(&mut self) {
+        *lock(&self.0.idle_since) = Instant::now();
+        self.0.channels.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Answers the SSH library's questions about one connection. Everything here is awaited inside the connection's loop, so
+/// what takes time is spawned; only requests for forwards, which the library wants answered at once, wait for the box.
+pub struct Visitor {
+    connection: Arc<Connection>,
+    offers: Offers,
+}
+
+impl Visitor {
+    /// The visitor of `connection`.
+    #[must_use]
+    pub fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, offers: Offers::default() }
+    }
+
+    async fn answer(&mut self, key: &PublicKey) -> boxpool::Result<Answer> {
+        let gateway = &self.connection.gateway;
+        let id = account_id(key)?;
+        let known = gateway.accounts.get(&id).await?.is_some();
+        let again = starts_over(self.connection.closer.first_line());
+        Ok(self.offers.answer(&id, known, gateway.settings.registration.allows(&id), again))
+    }
+
+    async fn admit(&self, login: &str, key: &PublicKey) -> boxpool::Result<bool> {
+        let gateway = &self.connection.gateway;
+        if !gateway.settings.registration.allows(&account_id(key)?) {
+            return Ok(false);
+        }
+        let account = ensure_account(&*gateway.accounts, key).await?;
+        Ok(self.connection.who.set((account, login.to_owned())).is_ok())
+    }
+}
+
+impl Handler for Visitor {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        if *offer.algorithm == (Algorithm::Rsa { hash: None }) {
+            return Ok(Auth::reject()); // a signature with SHA-1 proves nothing
+        }
+        Ok(match self.answer(offer.public_key).await {
+            Ok(Answer::Accept) => Auth::Accept,
+            Ok(Answer::Refuse) => Auth::reject(),
+            Ok(Answer::GoOn) => Auth::Reject {
+                proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
+                partial_success: true,
+            },
+            Err(error) => {
+                tracing::error!(peer = %self.connection.peer, error = %Report(&error), "keys cannot be looked up");
+                Auth::reject()
+            }
+        })
+    }
+
+    async fn auth_publickey(&mut self, login: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(match self.admit(login, key.public_key).await {
+            Ok(true) => Auth::Accept,
+            Ok(false) => Auth::reject(),
+            Err(error) => {
+                tracing::error!(peer = %self.connection.peer, error = %Report(&error), "login failed");
+                Auth::reject()
+            }
+        })
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
+        let connection = &self.connection;
+        let _ = connection.handle.set(session.handle());
+        lock(&connection.permit).take();
+        if let Ok(account) = connection.account() {
+            tracing::info!(
+                peer = %connection.peer, account = %account.id, key = %account.fingerprint,
+                login = %plain(connection.login()), "login"
+            );
+        }
+        let connection = Arc::clone(connection);
+        let closer = connection.closer.clone();
+        tokio::spawn(async move {
+            // Holds the box the login names, if there is one: it comes up while the client still opens its channel.
+            tokio::select! {
+                destination = connection.destination(None) => if let Err(refusal) = destination {
+                    tracing::warn!(peer = %connection.peer, %refusal, "box not looked up");
+                },
+                () = closer.closed() => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let Some(guard) = self.connection.channel() else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        reply.accept().await;
+        let work = channel::serve(Arc::clone(&self.connection), session.handle(), channel);
+        self.connection.spawn(guard, work);
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let Some(guard) = self.connection.channel() else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let target = crate::forward::Target::Tcp { host: host.to_owned(), port, from: from.to_owned(), from_port };
+        let work = crate::forward::connect(Arc::clone(&self.connection), channel, reply, target);
+        self.connection.spawn(guard, work);
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let Some(guard) = self.connection.channel() else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let target = crate::forward::Target::Socket { path: path.to_owned() };
+        let work = crate::forward::connect(Arc::clone(&self.connection), channel, reply, target);
+        self.connection.spawn(guard, work);
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.connection.pressure.window()
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.connection.pressure.brake(data.len()).await;
+        Ok(())
+    }
+
+    // These are answered here, where the library still knows whether the client wants an answer. The box's own answer
+    // comes too late for that; a terminal it refuses is reported in words.
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Self::Error> {
+        match crate::forward::listen_tcp(&self.connection, address, *port).await {
+            Ok(bound) => {
+                *port = bound;
+                Ok(true)
+            }
+            Err(refusal) => {
+                tracing::info!(peer = %self.connection.peer, %refusal, "remote forward refused");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(self.connection.forwards.cancel_tcp(address, port).await)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
+        match crate::forward::listen_socket(&self.connection, path).await {
+            Ok(()) => Ok(true),
+            Err(refusal) => {
+                tracing::info!(peer = %self.connection.peer, %refusal, "remote forward refused");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(self.connection.forwards.cancel_socket(path).await)
+    }
+}

@@ -1,0 +1,44 @@
+//! An SSH gateway on [`boxpool`]: `ssh dev1@gateway`, and your machine is as you left it.
+//!
+//! The library part takes SSH connections in ([`server`]), knows who they are by their key ([`auth`], [`account`]),
+//! answers the gateway's own commands ([`lobby`]) and hands everything else on to a box ([`proxy`], [`forward`]).
+//! It reaches boxes through the trait [`boxes::Boxes`] only. The binary `boxpool-gateway` puts a pool behind it.
+//!
+//! # What a login name means
+//! - The name of one of the account's boxes leads into that box.
+//! - Every other name leads to the lobby: with a command, it is a command of the gateway (`help`, `list`, …);
+//!   without one, a reserved name (`gateway`, `help`, …) shows the help, and any other name is told that there is no
+//!   such box.
+//! - With `spinup_on_connect`, a new name that could be a box's, without a command of the gateway, makes the box.
+//!
+//! # What a connection to a box holds
+//! A connection whose login names a box keeps it up from login to its end, so `ssh -N` works; one on which nothing is
+//! open for `idle_limit` is ended.
+
+pub mod account;
+pub mod algorithms;
+pub mod auth;
+pub mod backends;
+pub mod boxes;
+pub mod channel;
+pub mod cli;
+pub mod closer;
+pub mod config;
+pub mod connection;
+pub mod doctor;
+pub mod duration;
+pub mod exit;
+pub mod forward;
+pub mod hold;
+pub mod hostkey;
+pub mod limits;
+pub mod lobby;
+pub mod login;
+pub mod place;
+pub mod plain;
+pub mod pool;
+pub mod proxy;
+pub mod serve;
+pub mod server;
+pub mod upstream;
+pub mod user;

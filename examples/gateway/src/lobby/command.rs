@@ -1,0 +1,163 @@
+//! The gateway's commands, parsed.
+
+use super::words;
+use crate::exit::Refusal;
+use crate::login;
+use boxpool::BoxName;
+
+/// One command of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// What there is.
+    Help,
+    /// Who the user is here.
+    Whoami,
+    /// What runs here.
+    Version,
+    /// Makes a box.
+    Spinup(BoxName),
+    /// The user's boxes.
+    List,
+    /// Goes into a box, to its shell or for one command line.
+    Connect(BoxName, Option<String>),
+    /// Deletes a box for good.
+    Delete {
+        /// Which.
+        name: BoxName,
+        /// Whether the user said that it is meant.
+        yes: bool,
+    },
+    /// How the pool does.
+    Status,
+}
+
+/// A command as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// What to do.
+    pub command: Command,
+    /// Whether to answer in JSON.
+    pub json: bool,
+}
+
+/// How each command is written, and what it does.
+pub const USAGES: &[(&str, &str, &str)] = &[
+    ("help", "help", "what there is"),
+    ("whoami", "whoami", "your account and your key"),
+    ("version", "version", "the gateway's version"),
+    ("spinup", "spinup NAME", "make a new box"),
+    ("list", "list", "your boxes, and where each of them is"),
+    ("connect", "connect NAME [-- COMMAND…]", "go into a box, or run one command in it"),
+    ("delete", "delete NAME --yes", "delete a box and everything in it"),
+    ("status", "status", "how the pool does"),
+];
+
+/// Whether a command line begins with one of the gateway's commands.
+#[must_use]
+pub fn is_command(line: &[u8]) -> bool {
+    let first = String::from_utf8_lossy(line);
+    let first = first.split_ascii_whitespace().next().unwrap_or_default();
+    USAGES.iter().any(|(name, ..)| *name == first) || matches!(first, "--help" | "-h" | "--version")
+}
+
+/// Parses a command line. The second part of an error says whether JSON was asked for.
+///
+/// # Errors
+/// A usage refusal that names what is wrong.
+pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
+    let words = words::split(line).map_err(|why| (Refusal::usage(format!("{why}; try \"help\"")), false))?;
+    // What follows `--` belongs to the command in the box, `--json` included.
+    let own = words.iter().position(|word| word.text == "--").unwrap_or(words.len());
+    let rest = words.get(own).map(|dashes| line[dashes.end..].trim().to_owned()).filter(|rest| !rest.is_empty());
+    let json = words[..own].iter().any(|word| word.text == "--json");
+    let fail = |message: String| (Refusal::usage(message), json);
+
+    let mut plain = words[..own].iter().map(|word| word.text.as_str()).filter(|word| *word != "--json");
+    let Some(verb) = plain.next() else { return Ok(Parsed { command: Command::Help, json }) };
+    let Some((_, usage, _)) = USAGES.iter().find(|(name, ..)| *name == verb) else {
+        return match verb {
+            "--help" | "-h" => Ok(Parsed { command: Command::Help, json }),
+            "--version" => Ok(Parsed { command: Command::Version, json }),
+            _ => Err(fail(format!("\"{verb}\" is not a command of the gateway; try \"help\""))),
+        };
+    };
+    let (mut names, mut yes) = (Vec::new(), false);
+    for word in plain {
+        match word {
+            "--yes" if verb == "delete" => yes = true,
+            flag if flag.starts_with('-') => {
+                return Err(fail(format!("{verb} does not know {flag}; it is written: {usage}")));
+            }
+            name => names.push(name),
+        }
+    }
+    let takes_name = matches!(verb, "spinup" | "connect" | "delete");
+    let name = match names.as_slice() {
+        [] if takes_name => return Err(fail(format!("{verb} needs the name of a box; it is written: {usage}"))),
+        [name] if takes_name => Some(*name),
+        [] => None,
+        [.., extra] => return Err(fail(format!("{verb} has a word too many, \"{extra}\"; it is written: {usage}"))),
+    };
+    if rest.is_some() && verb != "connect" {
+        return Err(fail(format!("{verb} takes nothing after --; it is written: {usage}")));
+    }
+    let checked = |name: Option<&str>| login::box_name(name.unwrap_or_default()).map_err(|refusal| (refusal, json));
+    let command = match verb {
+        "help" => Command::Help,
+        "whoami" => Command::Whoami,
+        "version" => Command::Version,
+        "spinup" => Command::Spinup(checked(name)?),
+        "list" => Command::List,
+        "connect" => Command::Connect(checked(name)?, rest),
+        "delete" => Command::Delete { name: checked(name)?, yes },
+        _ => Command::Status,
+    };
+    Ok(Parsed { command, json })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> BoxName {
+        BoxName::new(text).unwrap()
+    }
+
+    #[test]
+    fn json_may_stand_anywhere_before_the_dashes() {
+        for line in ["list --json", "--json list"] {
+            assert_eq!(parse(line).unwrap(), Parsed { command: Command::List, json: true });
+        }
+        let parsed = parse("connect dev1 -- echo --json  'a  b'").unwrap();
+        let command = Command::Connect(name("dev1"), Some("echo --json  'a  b'".into()));
+        assert_eq!(parsed, Parsed { command, json: false });
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_with_the_right_usage() {
+        for (line, part) in [
+            ("frobnicate", "not a command"),
+            ("spinup", "needs the name"),
+            ("spinup a b", "a word too many"),
+            ("list dev1", "a word too many"),
+            ("list --force", "does not know --force"),
+            ("spinup ../etc", "not valid"),
+            ("spinup root", "reserved"),
+            ("list -- x", "nothing after --"),
+            ("spinup 'x", "not closed"),
+        ] {
+            let (refusal, _) = parse(line).unwrap_err();
+            assert!(refusal.message.contains(part), "{line}: {refusal}");
+            assert_eq!(refusal.code, crate::exit::ExitCode::Usage);
+        }
+    }
+
+    #[test]
+    fn an_empty_line_and_flags_alone_are_understood() {
+        assert_eq!(parse("").unwrap().command, Command::Help);
+        assert_eq!(parse("--help").unwrap().command, Command::Help);
+        assert!(is_command(b"list --json") && !is_command(b"uname -a") && !is_command(b"\xff\xfe"));
+        let delete = Command::Delete { name: name("dev1"), yes: true };
+        assert_eq!(parse("delete dev1 --yes").unwrap().command, delete);
+    }
+}

@@ -1,0 +1,225 @@
+//! The lobby: the gateway's own commands.
+//!
+//! Answers go to standard output, refusals to standard error as one sentence. With `--json` the answer is one JSON
+//! object; a refusal is one as well, still on standard error: `{"error":{"kind":"not_found","message":"…"}}`, and
+//! standard output stays empty. Fields are only ever added. Exit codes: [`ExitCode`].
+
+mod command;
+mod words;
+
+pub use command::{Command, Parsed, USAGES, is_command, parse};
+
+use crate::boxes::BoxSummary;
+use crate::connection::Connection;
+use crate::exit::{ExitCode, Refusal};
+use crate::login;
+use crate::plain::plain;
+use boxpool::BoxName;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// What the lobby answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// Text, and an exit code.
+    Say {
+        /// For standard output, complete with its line ends.
+        stdout: Option<String>,
+        /// One line for standard error.
+        stderr: Option<String>,
+        /// How it ends.
+        code: ExitCode,
+    },
+    /// The channel goes on to a box.
+    Connect {
+        /// Which.
+        name: BoxName,
+        /// A command line; the shell when there is none.
+        command: Option<String>,
+    },
+}
+
+/// Answers one command line; `None` is a login without a command.
+pub async fn run(connection: &Connection, line: Option<&[u8]>) -> Reply {
+    let Some(line) = line else { return greet(connection) };
+    let Ok(line) = std::str::from_utf8(line) else {
+        return refuse(&Refusal::usage("a command of the gateway is text; try \"help\""), false);
+    };
+    let parsed = match parse(line) {
+        Ok(parsed) => parsed,
+        Err((refusal, json)) => return refuse(&explain(connection, line, refusal), json),
+    };
+    if let Command::Connect(name, command) = parsed.command {
+        return match find(connection, &name).await {
+            Ok(_) => Reply::Connect { name, command },
+            Err(refusal) => refuse(&refusal, parsed.json),
+        };
+    }
+    match answer(connection, &parsed.command).await {
+        Ok(answer) => Reply::Say {
+            stdout: Some(if parsed.json { format!("{}\n", answer.json) } else { answer.text }),
+            stderr: None,
+            code: ExitCode::Done,
+        },
+        Err(refusal) => refuse(&refusal, parsed.json),
+    }
+}
+
+/// That the login names no box, and what to do.
+#[must_use]
+pub fn no_box(login: &str) -> Refusal {
+    match login::box_name(login) {
+        Ok(name) => Refusal::new(
+            ExitCode::NotFound,
+            format!(
+                "no box named \"{name}\"; make it with the command \"spinup {name}\", or see \"list\" and \"help\""
+            ),
+        ),
+        Err(_) => Refusal::usage(format!("\"{login}\" is not the name of a box; try the command \"help\"")),
+    }
+}
+
+/// Makes a box for the user, within their limit.
+///
+/// # Errors
+/// Why not.
+pub async fn create_box(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Refusal> {
+    let owner = &connection.account()?.id;
+    let gateway = &connection.gateway;
+    let most = gateway.settings.boxes_per_user;
+    let exists = || Refusal {
+        kind: "already_exists",
+        ..Refusal::new(ExitCode::Failed, format!("you have a box named \"{name}\" already"))
+    };
+    let boxes = gateway.boxes.list(owner).await?;
+    if boxes.iter().any(|known| known.name == name.as_str()) {
+        return Err(exists());
+    }
+    if boxes.len() >= most {
+        return Err(Refusal::new(
+            ExitCode::Failed,
+            format!("you have {most} boxes, which is the most; delete one first"),
+        ));
+    }
+    let created = gateway.boxes.create(owner, name).await;
+    created.map_err(|error| match error.kind() {
+        boxpool::ErrorKind::AlreadyExists => exists(),
+        _ => Refusal::from(error),
+    })
+}
+
+struct Answer {
+    text: String,
+    json: Value,
+}
+
+async fn find(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Refusal> {
+    let owner = &connection.account()?.id;
+    connection.gateway.boxes.get(owner, name).await?.ok_or_else(|| no_box(name.as_str()))
+}
+
+async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Refusal> {
+    let account = connection.account()?;
+    let gateway = &connection.gateway;
+    Ok(match command {
+        Command::Help | Command::Connect(..) => help(connection),
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            let json = json!({"name": "boxpool-gateway", "version": version});
+            Answer { text: format!("boxpool-gateway {version}\n"), json }
+        }
+        Command::Whoami => {
+            let boxes = gateway.boxes.list(&account.id).await?.len();
+            let mut text = String::new();
+            let _ = writeln!(text, "account  {}\nkey      {}", account.id, account.fingerprint);
+            let _ = writeln!(text, "boxes    {boxes} of {}", gateway.settings.boxes_per_user);
+            let json = json!({
+                "account": account.id, "key": account.fingerprint, "public_key": account.key,
+                "created": account.created, "boxes": boxes, "boxes_max": gateway.settings.boxes_per_user,
+            });
+            Answer { text, json }
+        }
+        Command::Spinup(name) => {
+            let made = create_box(connection, name).await?;
+            let connect = gateway.settings.ssh_line(name.as_str());
+            let text = format!("box {name} is ready; connect with: {connect}\n");
+            Answer { text, json: json!({"name": made.name, "state": made.state, "connect": connect}) }
+        }
+        Command::List => {
+            let boxes = gateway.boxes.list(&account.id).await?;
+            let mut text = String::new();
+            for each in &boxes {
+                let _ = writeln!(text, "{:<32}  {}", each.name, each.state);
+            }
+            if boxes.is_empty() {
+                text.push_str("no boxes yet; make one with: spinup NAME\n");
+            }
+            Answer { text, json: json!({"boxes": boxes}) }
+        }
+        Command::Delete { name, yes } => {
+            find(connection, name).await?;
+            if !yes {
+                return Err(Refusal::usage(format!(
+                    "this deletes the box \"{name}\" and everything in it for good; if you mean it: delete {name} --yes"
+                )));
+            }
+            gateway.boxes.delete(&account.id, name).await?;
+            Answer { text: format!("box {name} is deleted\n"), json: json!({"name": name, "status": "deleted"}) }
+        }
+        Command::Status => {
+            let status = gateway.boxes.status().await?;
+            let mut text = String::new();
+            let _ = writeln!(text, "free machines  {}\nfree disks     {}", status.instances_free, status.volumes_free);
+            let _ = writeln!(text, "parked boxes   {}\nwaiting        {}", status.parked, status.waiting);
+            let _ = writeln!(text, "gateways       {}", status.gateways);
+            Answer { text, json: json!(status) }
+        }
+    })
+}
+
+fn help(connection: &Connection) -> Answer {
+    let settings = &connection.gateway.settings;
+    let mut text = String::from("Your boxes are machines of your own. Leave one, and it waits for you as it is.\n\n");
+    let _ = writeln!(text, "  {:<44}  go into the box NAME", settings.ssh_line("NAME"));
+    let _ = writeln!(text, "  {:<44}  run a command of the gateway:\n", settings.ssh_line("gateway") + " COMMAND");
+    for (_, usage, what) in USAGES {
+        let _ = writeln!(text, "  {usage:<28}  {what}");
+    }
+    text.push_str(
+        "\nEvery command takes --json. A login name that is not the name of one of your boxes leads here.\n\
+         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no such box, 75 try again later,\n\
+         255 the connection broke.\n",
+    );
+    let commands: Vec<Value> =
+        USAGES.iter().map(|(name, usage, what)| json!({"name": name, "usage": usage, "what": what})).collect();
+    let codes = json!({"0": "done", "1": "refused or failed", "2": "wrong usage", "3": "no such box",
+        "75": "try again later", "130": "given up", "255": "the connection broke"});
+    Answer { text, json: json!({"commands": commands, "exit_codes": codes, "json_flag": "--json"}) }
+}
+
+/// A login without a command that leads to no box: help where the name says so, else what is wrong with it.
+fn greet(connection: &Connection) -> Reply {
+    if login::is_reserved(connection.login()) {
+        Reply::Say { stdout: Some(help(connection).text), stderr: None, code: ExitCode::Done }
+    } else {
+        refuse(&no_box(connection.login()), false)
+    }
+}
+
+/// A command nobody knows, sent to a login that reads like a box: the missing box is the more likely mistake.
+fn explain(connection: &Connection, line: &str, refusal: Refusal) -> Refusal {
+    let login = connection.login();
+    let verb = line.split_ascii_whitespace().next().unwrap_or_default();
+    match login::box_name(login) {
+        Ok(_) if !is_command(line.as_bytes()) && !verb.starts_with('-') => Refusal::new(
+            ExitCode::NotFound,
+            format!("no box named \"{login}\", and \"{}\" is not a command of the gateway; try \"help\"", plain(verb)),
+        ),
+        _ => refusal,
+    }
+}
+
+fn refuse(refusal: &Refusal, json: bool) -> Reply {
+    let stderr = if json { json!({"error": refusal}).to_string() } else { format!("boxpool: {}", refusal.message) };
+    Reply::Say { stdout: None, stderr: Some(stderr), code: refusal.code }
+}

@@ -1,0 +1,103 @@
+//! What a login name means.
+//!
+//! `ssh NAME@gateway` reaches the box NAME when the account has one. Every other name is the *lobby*, where the
+//! gateway's own commands run, so that `ssh gateway list` works although ssh sends the local user's name. Words that
+//! mean something here cannot be names of boxes.
+
+use crate::exit::Refusal;
+use boxpool::BoxName;
+
+/// Login names that always are the lobby, and names no box may have: commands (also planned ones), words for the
+/// gateway itself, and login names that machines have by default (else a box of that name would swallow the lobby of
+/// everyone who is `root` at home).
+const RESERVED: &[&str] = &[
+    "account",
+    "admin",
+    "administrator",
+    "all",
+    "boxpool",
+    "connect",
+    "create",
+    "debian",
+    "delete",
+    "duplicate",
+    "events",
+    "explain",
+    "gateway",
+    "help",
+    "keepalive",
+    "key",
+    "kick",
+    "list",
+    "lobby",
+    "localhost",
+    "new",
+    "nobody",
+    "plan",
+    "pools",
+    "quarantine",
+    "register",
+    "rename",
+    "resize",
+    "restore",
+    "root",
+    "sessions",
+    "share",
+    "show",
+    "snapshot",
+    "spinup",
+    "start",
+    "status",
+    "stop",
+    "suspend",
+    "system",
+    "ubuntu",
+    "undelete",
+    "usage",
+    "user",
+    "version",
+    "whoami",
+];
+
+/// Whether `name` is reserved.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// A name for a box: well-formed, and not reserved.
+///
+/// # Errors
+/// A usage refusal that says what is wrong.
+pub fn box_name(text: &str) -> Result<BoxName, Refusal> {
+    let name = BoxName::new(text).map_err(|error| Refusal::usage(error.to_string()))?;
+    if is_reserved(text) {
+        return Err(Refusal::usage(format!("\"{text}\" is a reserved word; choose another name for the box")));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_words_and_bad_names_are_refused_with_the_reason() {
+        assert!(box_name("dev1").is_ok());
+        for word in ["list", "root", "gateway"] {
+            assert!(box_name(word).unwrap_err().message.contains("reserved"));
+        }
+        let long = "x".repeat(300);
+        for bad in ["../etc", "a b", "a\u{1b}[1m", "", long.as_str()] {
+            let refusal = box_name(bad).unwrap_err();
+            assert_eq!(refusal.code, crate::exit::ExitCode::Usage);
+            assert!(!refusal.message.contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_every_word_would_be_a_legal_name() {
+        assert!(RESERVED.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(RESERVED.iter().all(|word| BoxName::new(*word).is_ok()));
+    }
+}

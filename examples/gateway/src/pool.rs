@@ -1,0 +1,72 @@
+//! The pool behind the gateway.
+
+use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use async_trait::async_trait;
+use boxpool::{BoxName, BoxView, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, UserId};
+
+fn summary(view: &BoxView) -> BoxSummary {
+    BoxSummary {
+        name: view.name.to_string(),
+        state: view.state().to_owned(),
+        created: view.created_at,
+        last_used: view.used_at,
+    }
+}
+
+#[async_trait]
+impl Boxes for Pool {
+    async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.create_box(owner, name).await.map(|view| summary(&view))
+    }
+
+    async fn list(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
+        Ok(self.list_boxes(owner).await?.iter().map(summary).collect())
+    }
+
+    async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>> {
+        Ok(self.get_box(owner, name).await?.as_ref().map(summary))
+    }
+
+    async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {
+        self.delete_box(owner, name).await
+    }
+
+    async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
+        let mut request = ConnectRequest::new(wish.owner, wish.name).deadline(wish.limit).progress(wish.progress);
+        if let Some(epoch) = wish.distrust {
+            request = request.distrust(epoch);
+        }
+        Ok(Box::new(Pool::connect(self, request).await?))
+    }
+
+    async fn status(&self) -> Result<PoolNumbers> {
+        let status = Pool::status(self);
+        Ok(PoolNumbers {
+            instances_free: status.free_instances,
+            volumes_free: status.free_volumes,
+            parked: status.parked,
+            waiting: status.waiting,
+            gateways: status.live_nodes,
+            draining: status.draining,
+        })
+    }
+}
+
+#[async_trait]
+impl BoxSession for Session {
+    fn endpoint(&self) -> &Endpoint {
+        Session::endpoint(self)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Session::epoch(self)
+    }
+
+    async fn ended(&self) {
+        Session::ended(self).await;
+    }
+
+    async fn release(self: Box<Self>) {
+        Session::release(*self).await;
+    }
+}

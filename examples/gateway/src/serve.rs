@@ -1,0 +1,138 @@
+//! The gateway as a program: pool, SSH side and their end.
+//!
+//! Stop: no new connections → users told, their connections end → boxes suspended ([`Pool::drain`]) → worker ends. What
+//! is not done within the limit stays on record, and the next start, or another gateway, finishes it.
+
+use crate::account::StoredAccounts;
+use crate::config::Config;
+use crate::place::Place;
+use crate::server::Gateway;
+use boxpool::{
+    Error, ErrorKind, GuestRuntime, InstanceProvider, Pool, PoolConfig, Result, StateStore, VolumeProvider,
+    VolumeSource, WarmTarget,
+};
+use russh::keys::PrivateKey;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// What a gateway's boxes are made of.
+pub struct Backends {
+    /// Where records are kept.
+    pub store: Arc<dyn StateStore>,
+    /// Machines.
+    pub instances: Arc<dyn InstanceProvider>,
+    /// Disks.
+    pub volumes: Arc<dyn VolumeProvider>,
+    /// What runs a disk on a machine.
+    pub runtime: Arc<dyn GuestRuntime>,
+    /// What new disks are filled with.
+    pub source: VolumeSource,
+    /// Edition of that.
+    pub generation: String,
+}
+
+/// The gateway's own keys.
+pub struct Keys {
+    /// The one clients see.
+    pub host: PrivateKey,
+    /// The one boxes know.
+    pub boxes: Arc<PrivateKey>,
+}
+
+impl Keys {
+    /// Reads the keys, or makes them.
+    ///
+    /// # Errors
+    /// As [`crate::hostkey::ensure_key`].
+    pub fn ensure(place: &Place) -> Result<Self> {
+        use crate::hostkey::{BOX_KEY_FILE, HOST_KEY_FILE, ensure_key};
+        Ok(Self {
+            host: ensure_key(&place.join(HOST_KEY_FILE), "boxpool-gateway")?,
+            boxes: Arc::new(ensure_key(&place.join(BOX_KEY_FILE), "boxpool-gateway to box")?),
+        })
+    }
+}
+
+/// Takes the address to listen on. Done before anything else is touched, so that a second gateway by mistake changes
+/// nothing.
+///
+/// # Errors
+/// One sentence: the port is taken, or may not be used.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "is in use by another program; choose another with --listen".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "may not be used by this user; choose a port above 1023".to_owned(),
+            _ => format!("cannot be listened on: {error}"),
+        };
+        Error::new(ErrorKind::Permanent, "listen", address).with_detail(format!("the address {address} {what}"))
+    })
+}
+
+/// The pool's settings for `config`.
+#[must_use]
+pub fn pool_config(config: &Config, source: VolumeSource, generation: String) -> PoolConfig {
+    let mut pool = PoolConfig::new(source, generation);
+    pool.instances = WarmTarget::new(config.slots, config.slots, config.slots);
+    pool.volumes.min_free = config.min_free;
+    pool.volumes.max_free = config.min_free + 3;
+    pool.linger = config.linger.0;
+    pool.park_limit = config.park_limit.0;
+    pool.connect_deadline = config.connect_deadline.0;
+    pool
+}
+
+/// Serves until `stop` completes, then ends in good order within the configured limit.
+///
+/// # Errors
+/// When the pool cannot be built, or its worker ends by itself.
+pub async fn serve(
+    config: &Config,
+    keys: Keys,
+    backends: Backends,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let settings = config.settings()?;
+    let accounts = Arc::new(StoredAccounts(Arc::clone(&backends.store)));
+    let pool_config = pool_config(config, backends.source, backends.generation);
+    let (pool, worker) =
+        Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config)
+            .build()
+            .await?;
+    let mut worker = tokio::spawn(worker.run());
+    let gateway = Gateway::new(Arc::new(pool.clone()), accounts, settings, keys.boxes);
+    tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
+    announce(&gateway);
+
+    let serving = gateway.serve(listener, keys.host, stop);
+    let began = tokio::select! {
+        began = serving => began,
+        ended = &mut worker => {
+            let why = ended.err().map_or_else(|| "it stopped".to_owned(), |error| error.to_string());
+            let detail = format!("the pool's worker ended: {why}");
+            return Err(Error::new(ErrorKind::Permanent, "serve", config.listen).with_detail(detail));
+        }
+    };
+    let limit = config.drain_limit.0.saturating_sub(began.elapsed()).max(Duration::from_secs(1));
+    let report = pool.drain(limit).await;
+    for (user, name) in &report.unfinished {
+        tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
+    }
+    drop((pool, gateway));
+    // The worker takes the node's record along; without that others see its heartbeat stand still.
+    let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
+    tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
+    Ok(())
+}
+
+/// One line on standard output when ready, for people to copy and programs to wait for.
+fn announce(gateway: &Gateway) {
+    let settings = &gateway.settings;
+    eprintln!("make your first box with: {} spinup dev1", settings.ssh_line("gateway"));
+    // A reader that has left is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "ready: {}", settings.ssh_line("dev1"));
+}

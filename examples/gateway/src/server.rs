@@ -1,0 +1,311 @@
+//! The gateway's own accept loop.
+//!
+//! Connections that do not log in are limited in number and time, running out of file descriptors is waited out, and a
+//! stop tells every user before it ends their connection. A watch beside each connection notices a client that is gone
+//! even while the SSH library waits for room in a channel and reads nothing.
+
+use crate::account::{Accounts, Registration};
+use crate::algorithms::preferred;
+use crate::boxes::Boxes;
+use crate::closer::{Closable, Closer, SharedSocket};
+use crate::connection::{Connection, Visitor};
+use crate::limits::{Activity, Permit, PreAuth};
+use crate::proxy::backlog::WINDOW;
+use crate::upstream::{CHANNEL_BUFFER, Dialer};
+use futures::FutureExt;
+use russh::keys::PrivateKey;
+use russh::server::Config;
+use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often each connection is looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the SSH library may take to notice that its client is gone.
+const NOTICE_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long telling one user something before their connection is closed may take.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the gateway allows and how long it waits.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who may have an account.
+    pub registration: Registration,
+    /// Whether a login with a new name makes the box.
+    pub spinup_on_connect: bool,
+    /// How long bringing a box up may take, waiting for room included.
+    pub connect_limit: Duration,
+    /// How long an unanswered dial to a box goes on.
+    pub dial_limit: Duration,
+    /// How long a client may take to log in.
+    pub login_grace: Duration,
+    /// How often a silent peer is asked whether it lives; three unanswered questions end the connection.
+    pub keepalive: Duration,
+    /// How long a connection may stay without any channel; zero: for ever.
+    pub idle_limit: Duration,
+    /// Connections that may be logging in, in all.
+    pub pre_auth_max: usize,
+    /// Connections that may be logging in from one address.
+    pub pre_auth_per_address_max: usize,
+    /// Channels one connection may have open.
+    pub max_channels: usize,
+    /// Boxes one user may have.
+    pub boxes_per_user: usize,
+    /// How long telling users of a stop and ending their connections may take.
+    pub farewell_limit: Duration,
+    /// The address users type, for texts that tell them what to type.
+    pub shown_address: SocketOrHost,
+}
+
+/// Host and port as users type them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOrHost {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl Settings {
+    /// The ssh command that reaches `login` here.
+    #[must_use]
+    pub fn ssh_line(&self, login: &str) -> String {
+        let SocketOrHost { host, port } = &self.shown_address;
+        if *port == 22 { format!("ssh {login}@{host}") } else { format!("ssh -p {port} {login}@{host}") }
+    }
+}
+
+/// A gateway: what all its connections share.
+pub struct Gateway {
+    /// The boxes.
+    pub boxes: Arc<dyn Boxes>,
+    /// The accounts.
+    pub accounts: Arc<dyn Accounts>,
+    /// What is allowed.
+    pub settings: Settings,
+    /// How boxes are reached.
+    pub dialer: Dialer,
+    /// Channels and sessions that run.
+    pub activity: Activity,
+}
+
+impl Gateway {
+    /// A gateway that logs in to boxes with `box_key`.
+    #[must_use]
+    pub fn new(
+        boxes: Arc<dyn Boxes>,
+        accounts: Arc<dyn Accounts>,
+        settings: Settings,
+        box_key: Arc<PrivateKey>,
+    ) -> Arc<Self> {
+        let dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
+        Arc::new(Self { boxes, accounts, settings, dialer, activity: Activity::default() })
+    }
+
+    /// Serves `listener` until `stop` completes; then tells the users, ends their connections, and returns. The boxes
+    /// are then still up: [`boxpool::Pool::drain`] suspends them. Answers when the stop began.
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        host_key: PrivateKey,
+        stop: impl Future<Output = ()>,
+    ) -> Instant {
+        let config = Arc::new(self.ssh_config(host_key));
+        let pre_auth = PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max);
+        let connections = Activity::default();
+        let (stopping, stopped) = watch::channel(false);
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stop => break,
+            };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or the client left already: neither ends the gateway.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let permit = match pre_auth.admit(peer.ip()) {
+                Ok(permit) => permit,
+                Err(reason) => {
+                    tracing::warn!(%peer, reason, "connection refused");
+                    tokio::spawn(turn_away(socket, reason));
+                    continue;
+                }
+            };
+            let (gateway, config, stopped) = (Arc::clone(self), Arc::clone(&config), stopped.clone());
+            let running = connections.begin();
+            tokio::spawn(async move {
+                gateway.attend(config, socket, peer, permit, stopped).await;
+                drop(running);
+            });
+        }
+        drop(listener);
+        let began = Instant::now();
+        stopping.send_replace(true);
+        tracing::info!(connections = connections.count(), "stopping");
+        connections.ended(self.settings.farewell_limit).await;
+        if !self.activity.ended(self.settings.farewell_limit / 4).await {
+            tracing::warn!(left = self.activity.count(), "some sessions have not ended; the pool ends them");
+        }
+        began
+    }
+
+    fn ssh_config(&self, host_key: PrivateKey) -> Config {
+        Config {
+            server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION")))),
+            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+            // Nothing is guessed by time here: a key is allowed or not. A pause would only delay honest clients.
+            auth_rejection_time: Duration::ZERO,
+            auth_rejection_time_initial: Some(Duration::ZERO),
+            keys: vec![host_key],
+            preferred: preferred(),
+            max_auth_attempts: crate::auth::OFFERS_MAX,
+            window_size: WINDOW,
+            channel_buffer_size: CHANNEL_BUFFER,
+            // A quiet shell is not a dead one; keepalives find dead peers.
+            inactivity_timeout: None,
+            keepalive_interval: Some(self.settings.keepalive),
+            keepalive_max: 3,
+            nodelay: true,
+            ..Config::default()
+        }
+    }
+
+    /// One connection, from its first byte to its end.
+    async fn attend(
+        self: Arc<Self>,
+        config: Arc<Config>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        permit: Permit,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        prepare(&socket, self.settings.keepalive);
+        let socket = Arc::new(socket);
+        let closer = Closer::default();
+        let connection = Arc::new(Connection::new(Arc::clone(&self), peer, closer.clone(), permit));
+        let _finish = FinishOnDrop(Arc::clone(&connection));
+        let stream = Closable::new(SharedSocket(Arc::clone(&socket)), closer.clone());
+        let grace = tokio::time::sleep(self.settings.login_grace);
+        tokio::pin!(grace);
+        let starting = russh::server::run_stream(config, stream, Visitor::new(Arc::clone(&connection)));
+        let mut session = tokio::select! {
+            started = starting => match started {
+                Ok(session) => session,
+                Err(error) => return tracing::debug!(%peer, %error, "not an SSH client"),
+            },
+            () = &mut grace => return tracing::info!(%peer, "did not say who it is in time"),
+            () = told_to_stop(&mut stopped) => return,
+        };
+        let handle = session.handle();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = false;
+        loop {
+            tokio::select! {
+                ended = &mut session => {
+                    match ended {
+                        Ok(()) => tracing::debug!(%peer, "connection ended"),
+                        Err(error) => tracing::debug!(%peer, %error, "connection ended"),
+                    }
+                    return;
+                }
+                () = &mut grace, if !connection.is_authenticated() => {
+                    tracing::info!(%peer, "did not log in in time");
+                    closer.close();
+                }
+                () = told_to_stop(&mut stopped), if !told => {
+                    told = true;
+                    // Half of the time for clients to leave by themselves, then their connections are closed.
+                    let limit = self.settings.farewell_limit / 2;
+                    close_later(closer.clone(), limit);
+                    farewell(&handle, "the gateway is stopping; your box is kept as it is, connect again later").await;
+                }
+                _ = look.tick() => {
+                    if is_gone(&socket) && !closer.is_closed() {
+                        close_later(closer.clone(), NOTICE_LIMIT);
+                    }
+                    let limit = self.settings.idle_limit;
+                    if !told && !limit.is_zero() && connection.is_authenticated() && connection.idle_for() > limit {
+                        told = true;
+                        tracing::info!(%peer, "no channel open for too long");
+                        farewell(&handle, "nothing was open on this connection for too long").await;
+                        close_later(closer.clone(), FAREWELL_LIMIT);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ends what a connection holds, whichever way its task ends.
+struct FinishOnDrop(Arc<Connection>);
+
+impl Drop for FinishOnDrop {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+fn prepare(socket: &TcpStream, keepalive: Duration) {
+    use rustix::net::sockopt;
+    let set = socket.set_nodelay(true).and_then(|()| {
+        // The kernel's own keepalive finds a dead client while the SSH library is not reading.
+        sockopt::set_socket_keepalive(socket, true)?;
+        sockopt::set_tcp_keepidle(socket, keepalive)?;
+        sockopt::set_tcp_keepintvl(socket, keepalive)?;
+        sockopt::set_tcp_keepcnt(socket, 3)?;
+        Ok(())
+    });
+    if let Err(error) = set {
+        tracing::debug!(%error, "socket options not set");
+    }
+}
+
+/// Whether the client has closed its side. Seen even while bytes wait that nobody has read.
+fn is_gone(socket: &TcpStream) -> bool {
+    match socket.ready(Interest::READABLE).now_or_never() {
+        Some(Ok(ready)) => ready.is_read_closed(),
+        Some(Err(_)) => true,
+        None => false,
+    }
+}
+
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the gateway is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn close_later(closer: Closer, limit: Duration) {
+    tokio::spawn(async move {
+        tokio::time::sleep(limit).await;
+        closer.close();
+    });
+}
+
+async fn farewell(handle: &russh::server::Handle, text: &str) {
+    let telling = handle.disconnect(Disconnect::ByApplication, text.to_owned(), String::new());
+    let _ = tokio::time::timeout(FAREWELL_LIMIT, telling).await;
+}
+
+/// Says why before closing; a server may send lines before its version, and clients log them.
+async fn turn_away(mut socket: TcpStream, reason: &'static str) {
+    let line = format!("boxpool: {reason}\r\n");
+    let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(line.as_bytes())).await;
+}

@@ -1,0 +1,63 @@
+//! Before a client has logged in.
+
+#![allow(clippy::unwrap_used)] // a test may
+
+mod harness;
+
+use boxpool_gateway::server::Settings;
+use harness::{Bench, settings};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+async fn ends(mut socket: TcpStream) -> String {
+    let mut said = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut said)).await.expect("it is closed");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_half_started_clients_are_ended_and_logins_work_meanwhile() {
+    let bench = Bench::with(Settings { login_grace: Duration::from_millis(1500), ..settings() }).await;
+    let mut waiting = Vec::new();
+    for number in 0..60 {
+        let mut socket = TcpStream::connect(("127.0.0.1", bench.port)).await.unwrap();
+        if number % 2 == 0 {
+            socket.write_all(b"SSH-2.0-Slow_1\r\n").await.unwrap();
+        }
+        waiting.push(socket);
+    }
+    assert_eq!(bench.run("gateway", &["version"]).await.code, 0);
+    for socket in waiting {
+        ends(socket).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_from_one_address_are_turned_away_with_the_reason() {
+    let bench = Bench::with(Settings { pre_auth_per_address_max: 3, ..settings() }).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(("127.0.0.1", bench.port)).await.unwrap();
+        let mut first = [0; 4];
+        socket.read_exact(&mut first).await.unwrap();
+        held.push(socket);
+    }
+    let said = ends(TcpStream::connect(("127.0.0.1", bench.port)).await.unwrap()).await;
+    assert!(said.contains("too many connections from your address"), "{said:?}");
+    drop(held);
+    harness::until("a place is free again", || {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", bench.port)).unwrap();
+        let mut first = [0; 4];
+        std::io::Read::read_exact(&mut socket, &mut first).is_ok() && &first == b"SSH-"
+    })
+    .await;
+    assert_eq!(bench.run("gateway", &["version"]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_any_channel_is_ended_after_its_limit() {
+    let bench = Bench::with(Settings { idle_limit: Duration::from_millis(500), ..settings() }).await;
+    let ran = bench.run("gateway", &["-N", "-o", "LogLevel=INFO", "--"]).await;
+    assert!(ran.code == 255 && ran.stderr.contains("nothing was open"), "{ran:?}");
+}

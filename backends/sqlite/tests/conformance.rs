@@ -1,35 +1,45 @@
-//! The SQLite store keeps every promise of a state store.
+//! The SQLite store keeps every promise of a state store: alone, and when each call goes to another of two stores that
+//! share the file.
 
 #![allow(clippy::unwrap_used)]
 
 use async_trait::async_trait;
 use boxpool::{Cursor, Entry, Key, Page, Result, StateStore, Stored, Table, Version};
 use boxpool_sqlite::SqliteStore;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A store with its folder.
+/// Stores on one file, asked in turn, with its folder.
 struct Fresh {
-    store: SqliteStore,
+    stores: Vec<SqliteStore>,
+    calls: AtomicUsize,
     _dir: tempfile::TempDir,
 }
 
-async fn fresh() -> Fresh {
+async fn fresh(stores: usize) -> Fresh {
     let dir = tempfile::tempdir().unwrap();
-    Fresh { store: SqliteStore::open(dir.path().join("state.sqlite")).unwrap(), _dir: dir }
+    let open = |_| SqliteStore::open(dir.path().join("state.sqlite")).unwrap();
+    Fresh { stores: (0..stores).map(open).collect(), calls: AtomicUsize::new(0), _dir: dir }
+}
+
+impl Fresh {
+    fn next(&self) -> &SqliteStore {
+        &self.stores[self.calls.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+    }
 }
 
 #[async_trait]
 impl StateStore for Fresh {
     async fn get(&self, key: &Key) -> Result<Option<Stored>> {
-        self.store.get(key).await
+        self.next().get(key).await
     }
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
-        self.store.insert(key, value).await
+        self.next().insert(key, value).await
     }
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
-        self.store.update(key, version, value).await
+        self.next().update(key, version, value).await
     }
     async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
-        self.store.delete(key, version).await
+        self.next().delete(key, version).await
     }
     async fn scan(
         &self,
@@ -38,8 +48,16 @@ impl StateStore for Fresh {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page<Entry>> {
-        self.store.scan(table, partition, cursor, limit).await
+        self.next().scan(table, partition, cursor, limit).await
     }
 }
 
-boxpool_sim::store_conformance!(fresh().await);
+mod alone {
+    use super::fresh;
+    boxpool_sim::store_conformance!(fresh(1).await);
+}
+
+mod two_on_one_file {
+    use super::fresh;
+    boxpool_sim::store_conformance!(fresh(2).await);
+}

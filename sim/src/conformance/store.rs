@@ -206,6 +206,7 @@ pub async fn limits_are_kept_and_a_refusal_changes_nothing(store: impl StateStor
         (key("b"), format!("{largest}v")),
     ] {
         assert_eq!(store.insert(&bad, &value).await.unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
+        assert_eq!(store.update(&bad, &version, &value).await.unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
     }
     let refused = store.update(&key(&longest), &version, &format!("{largest}v")).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
@@ -284,6 +285,126 @@ pub async fn a_counter_loses_no_count(store: impl StateStore) {
     assert_eq!(store.get(&key("n")).await.unwrap().unwrap().value, (TASKS * COUNTS).to_string());
 }
 
+/// No read is stale: neither of one record nor of a scan.
+pub async fn every_completed_write_is_read_at_once(store: impl StateStore) {
+    let mut version = store.insert(&key("a"), "0").await.unwrap();
+    for n in 1..50 {
+        let value = n.to_string();
+        version = store.update(&key("a"), &version, &value).await.unwrap();
+        let stored = store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!((&stored.version, &stored.value), (&version, &value));
+        let page = store.scan(ONE, Some("p"), None, 10).await.unwrap();
+        assert_eq!(page.items.into_iter().map(|entry| entry.stored).collect::<Vec<_>>(), [stored]);
+    }
+    store.delete(&key("a"), &version).await.unwrap();
+    assert!(store.get(&key("a")).await.unwrap().is_none());
+    assert!(rows(&store, ONE, Some("p"), 10).await.is_empty());
+}
+
+/// Another record's version, and one that no store gave, fit nothing.
+pub async fn a_version_of_something_else_does_not_fit(store: impl StateStore) {
+    let of_another = store.insert(&key("a"), "1").await.unwrap();
+    let own = store.insert(&key("b"), "1").await.unwrap();
+    for wrong in [of_another.0.as_str(), "", "x", "-1", "1e3", "99999999999999999999999999", "*", "'; --"] {
+        let wrong = Version(wrong.into());
+        assert_eq!(store.update(&key("b"), &wrong, "2").await.unwrap_err().kind(), ErrorKind::Conflict, "{wrong:?}");
+        assert_eq!(store.delete(&key("b"), &wrong).await.unwrap_err().kind(), ErrorKind::Conflict, "{wrong:?}");
+    }
+    let stored = store.get(&key("b")).await.unwrap().unwrap();
+    assert_eq!((stored.version, stored.value.as_str()), (own, "1"));
+}
+
+/// `DEV` and `dev` are two records, and so are two texts that only look alike.
+pub async fn keys_that_look_alike_are_apart(store: impl StateStore) {
+    let alike = ["dev", "DEV", "Dev", "dev ", " dev", "d\u{e9}v", "de\u{301}v", "dev%", "dev_", "dev*"];
+    for name in alike {
+        store.insert(&Key::new(ONE, name, "r"), name).await.unwrap();
+        store.insert(&key(name), name).await.unwrap();
+    }
+    for name in alike {
+        assert_eq!(store.get(&key(name)).await.unwrap().unwrap().value, name);
+        assert_eq!(rows(&store, ONE, Some(name), 10).await, [(name.to_owned(), "r".to_owned())]);
+    }
+}
+
+/// Whoever deletes and whoever updates race for the same version.
+pub async fn of_a_delete_and_an_update_at_once_one_wins(store: impl StateStore) {
+    let store = std::sync::Arc::new(store);
+    for round in 0..20 {
+        let key = key(&format!("r{round}"));
+        let version = store.insert(&key, "1").await.unwrap();
+        let update = {
+            let (store, key, version) = (store.clone(), key.clone(), version.clone());
+            tokio::spawn(async move { store.update(&key, &version, "2").await })
+        };
+        let delete = {
+            let (store, key) = (store.clone(), key.clone());
+            tokio::spawn(async move { store.delete(&key, &version).await })
+        };
+        match (update.await.unwrap(), delete.await.unwrap()) {
+            (Ok(_), Err(lost)) => {
+                assert_eq!(lost.kind(), ErrorKind::Conflict);
+                assert_eq!(store.get(&key).await.unwrap().unwrap().value, "2");
+            }
+            (Err(lost), Ok(())) => {
+                assert_eq!(lost.kind(), ErrorKind::NotFound);
+                assert!(store.get(&key).await.unwrap().is_none());
+            }
+            other => panic!("both won or both lost: {other:?}"),
+        }
+    }
+}
+
+/// A store that commits many writes together refuses one without dragging its neighbours down.
+pub async fn a_refused_write_drags_no_other_down(store: impl StateStore) {
+    let store = std::sync::Arc::new(store);
+    store.insert(&key("taken"), "first").await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let (own, taken) = (key(&format!("own-{n:02}")), key("taken"));
+                let (lost, won) = tokio::join!(store.insert(&taken, "again"), store.insert(&own, "1"));
+                assert_eq!(lost.unwrap_err().kind(), ErrorKind::AlreadyExists);
+                store.update(&own, &won.unwrap(), "2").await.unwrap()
+            })
+        })
+        .collect();
+    let mut versions = BTreeSet::new();
+    for task in tasks {
+        assert!(versions.insert(task.await.unwrap()), "two records have one version");
+    }
+    assert_eq!(rows(&*store, ONE, Some("p"), 1_000).await.len(), 65);
+    assert_eq!(store.get(&key("taken")).await.unwrap().unwrap().value, "first");
+}
+
+/// Whoever stops waiting leaves the record as it was or as it should be, and the store goes on.
+pub async fn a_dropped_call_is_done_or_not_done(store: impl StateStore) {
+    store.insert(&key("a"), "0").await.unwrap();
+    for n in 1..20 {
+        let before = store.get(&key("a")).await.unwrap().unwrap();
+        let value = n.to_string();
+        {
+            let key = key("a");
+            let mut call = store.update(&key, &before.version, &value);
+            // Polled once, then dropped.
+            std::future::poll_fn(|context| {
+                let _ = call.as_mut().poll(context);
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        loop {
+            let now = store.get(&key("a")).await.unwrap().unwrap();
+            assert!(now == before || now.value == value, "{now:?}");
+            match store.update(&key("a"), &now.version, &value).await {
+                Ok(_) => break,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+            }
+        }
+    }
+}
+
 /// Makes one test of each promise. The expression makes a fresh store; it may `.await`.
 #[macro_export]
 macro_rules! store_conformance {
@@ -304,6 +425,12 @@ macro_rules! store_conformance {
             of_concurrent_updates_exactly_one_wins
             of_concurrent_inserts_exactly_one_wins
             a_counter_loses_no_count
+            every_completed_write_is_read_at_once
+            a_version_of_something_else_does_not_fit
+            keys_that_look_alike_are_apart
+            of_a_delete_and_an_update_at_once_one_wins
+            a_refused_write_drags_no_other_down
+            a_dropped_call_is_done_or_not_done
         );
     };
     (@each $fresh:expr; $($promise:ident)*) => {

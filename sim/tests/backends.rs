@@ -135,12 +135,12 @@ mod at_once {
 
     mod volumes {
         use super::Bench;
-        boxpool_sim::volume_conformance!(Bench::new(), remembers_epochs);
+        boxpool_sim::volume_conformance!(Bench::new(), remembers_epochs, snapshots);
     }
 
     mod volumes_that_forget_epochs {
         use super::Bench;
-        boxpool_sim::volume_conformance!(Bench::forgetful());
+        boxpool_sim::volume_conformance!(Bench::forgetful(), snapshots);
     }
 
     mod runtime {
@@ -159,7 +159,7 @@ mod slowly {
 
     mod volumes {
         use super::Bench;
-        boxpool_sim::volume_conformance!(Bench::slow(), remembers_epochs);
+        boxpool_sim::volume_conformance!(Bench::slow(), remembers_epochs, snapshots);
     }
 
     mod runtime {

@@ -133,6 +133,56 @@ pub async fn a_volume_is_not_detached_under_its_guest(bench: impl RuntimeBench) 
     assert_eq!(bench.run(&started.endpoint, "echo alive").await, "alive");
 }
 
+/// Memory and disk are a pair: memory that was saved before the disk moved on would destroy it.
+pub async fn memory_that_does_not_fit_the_disk_is_never_loaded(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    bench.runtime().start(&guest).await.unwrap();
+    assert_eq!(bench.runtime().suspend(&at(&guest, 2)).await.unwrap(), Suspended::Saved);
+    let resumed = bench.runtime().start(&at(&guest, 3)).await.unwrap();
+    assert_eq!(resumed.by, StartedBy::Resume);
+    bench.run(&resumed.endpoint, "echo since > ~/file; sync").await;
+    bench.kill(&guest).await;
+    let again = bench.runtime().start(&at(&guest, 4)).await.unwrap();
+    assert_eq!(again.by, StartedBy::Boot);
+    assert_eq!(bench.run(&again.endpoint, "cat ~/file").await, "since");
+}
+
+/// The epoch lies on the volume, not with the guest.
+pub async fn an_epoch_stays_seen_when_the_guest_is_gone(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    bench.runtime().start(&at(&guest, 5)).await.unwrap();
+    bench.runtime().stop(&at(&guest, 6)).await.unwrap();
+    for outcome in
+        [bench.runtime().start(&at(&guest, 5)).await.map(drop), bench.runtime().status(&at(&guest, 5)).await.map(drop)]
+    {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Fenced);
+    }
+    assert_eq!(bench.runtime().status(&at(&guest, 6)).await.unwrap(), GuestStatus::NotRunning);
+}
+
+/// Two users, two boxes: each has its own disk, and the end of one is not the other's.
+pub async fn two_boxes_see_only_their_own(bench: impl RuntimeBench) {
+    let (one, two) = (fresh_guest(&bench).await, fresh_guest(&bench).await);
+    let of_one = bench.runtime().start(&one).await.unwrap().endpoint;
+    let of_two = bench.runtime().start(&two).await.unwrap().endpoint;
+    assert_ne!(of_one.address, of_two.address);
+    bench.run(&of_one, "echo one > ~/file; sync").await;
+    bench.run(&of_two, "echo two > ~/file; sync").await;
+    assert_eq!(bench.run(&of_one, "cat ~/file").await, "one");
+    bench.runtime().stop(&at(&one, 2)).await.unwrap();
+    assert_eq!(bench.run(&of_two, "cat ~/file").await, "two");
+}
+
+/// Nor is it taken by force, or deleted.
+pub async fn a_volume_is_not_taken_by_force_under_its_guest(bench: impl RuntimeBench) {
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    let force = Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(2));
+    assert_eq!(bench.volumes().force_detach(&force).await.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(bench.volumes().delete(&guest.volume).await.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(bench.run(&started.endpoint, "echo alive").await, "alive");
+}
+
 /// Makes one test of each promise. The expression makes a [`RuntimeBench`](crate::conformance::RuntimeBench); it may `.await`.
 #[macro_export]
 macro_rules! runtime_conformance {
@@ -146,6 +196,10 @@ macro_rules! runtime_conformance {
             a_guest_without_its_volume_is_not_found
             an_instance_is_clean_only_when_nothing_is_left
             a_volume_is_not_detached_under_its_guest
+            memory_that_does_not_fit_the_disk_is_never_loaded
+            an_epoch_stays_seen_when_the_guest_is_gone
+            two_boxes_see_only_their_own
+            a_volume_is_not_taken_by_force_under_its_guest
         );
     };
     (@each $bench:expr; $($promise:ident)*) => {

@@ -197,11 +197,88 @@ pub async fn a_volume_survives_its_instance(bench: impl VolumeBench) {
     attached(&bench, &attach(&volume, &there, 3)).await;
 }
 
+/// Two nodes that attach one volume at the same moment: one gets it.
+pub async fn of_attaches_at_once_to_two_instances_one_wins(bench: impl VolumeBench) {
+    let volume = ready_volume(&bench).await;
+    let (here, there) = (ready_instance(&bench).await, ready_instance(&bench).await);
+    let (at_here, at_there) = (attach(&volume, &here, 1), attach(&volume, &there, 1));
+    let (first, second) = tokio::join!(bench.volumes().attach(&at_here), bench.volumes().attach(&at_there));
+    let (winner, lost) = match (first, second) {
+        (Ok(_), Err(lost)) => (at_here, lost),
+        (Err(lost), Ok(_)) => (at_there, lost),
+        other => panic!("both won or both lost: {other:?}"),
+    };
+    assert_eq!(lost.kind(), ErrorKind::Busy);
+    attached(&bench, &winner).await;
+    assert_eq!(where_is(&bench, &volume).await, Some(winner.instance));
+}
+
+/// An instance serves one box after another.
+pub async fn an_instance_whose_volume_left_takes_another(bench: impl VolumeBench) {
+    let here = ready_instance(&bench).await;
+    let (one, two) = (ready_volume(&bench).await, ready_volume(&bench).await);
+    attached(&bench, &attach(&one, &here, 1)).await;
+    detached(&bench, &attach(&one, &here, 1)).await;
+    attached(&bench, &attach(&two, &here, 1)).await;
+    assert_eq!((where_is(&bench, &one).await, where_is(&bench, &two).await), (None, Some(here)));
+}
+
+/// A listing shows each volume once, over all its pages.
+pub async fn every_volume_is_listed_once(bench: impl VolumeBench) {
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(ready_volume(&bench).await);
+    }
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = bench.volumes().list(cursor.as_ref()).await.unwrap();
+        seen.extend(page.items.into_iter().map(|view| view.id));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    for id in ids {
+        assert_eq!(seen.iter().filter(|seen| **seen == id).count(), 1, "{id} in {seen:?}");
+    }
+}
+
+/// Capability: a copy of a snapshot is a volume of its own; it outlives the snapshot and what that was made of.
+pub async fn a_copy_outlives_its_snapshot(bench: impl VolumeBench) {
+    let (original, here) = (ready_volume(&bench).await, ready_instance(&bench).await);
+    let snapshot = SnapshotId::new(format!("of-{original}")).unwrap();
+    let made = async {
+        while !bench.volumes().snapshot(&original, &snapshot).await.unwrap().ready {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, made).await.expect("a snapshot becomes ready");
+    let again = bench.volumes().snapshot(&original, &snapshot).await.unwrap();
+    assert_eq!((again.id, again.ready), (snapshot.clone(), true), "repeating it finds it");
+
+    let copy = bench.fresh_volume();
+    let spec = VolumeSpec::new(copy.clone(), VolumeSource::Snapshot(snapshot.clone()));
+    let copied = async {
+        while bench.volumes().ensure(&spec).await.unwrap().state != VolumeState::Ready {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, copied).await.expect("a copy becomes ready");
+    bench.volumes().delete(&original).await.unwrap();
+    bench.volumes().delete_snapshot(&snapshot).await.unwrap();
+    bench.volumes().delete_snapshot(&snapshot).await.unwrap();
+
+    attached(&bench, &attach(&copy, &here, 1)).await;
+    let refused = bench.volumes().snapshot(&bench.fresh_volume(), &snapshot).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound, "nothing is made of nothing");
+}
+
 /// Makes one test of each promise. The expression makes a [`VolumeBench`](crate::conformance::VolumeBench); it may `.await`. After it,
-/// the capabilities that the provider states: `remembers_epochs`.
+/// the capabilities that the provider states: `remembers_epochs`, `snapshots`.
 #[macro_export]
 macro_rules! volume_conformance {
-    ($bench:expr) => {
+    ($bench:expr $(, $capability:ident)* $(,)?) => {
         $crate::volume_conformance!(@each $bench;
             ensure_twice_is_one_volume
             an_absent_volume_is_none
@@ -213,12 +290,17 @@ macro_rules! volume_conformance {
             a_detach_may_be_repeated_and_frees_the_volume
             only_a_detached_volume_is_deleted
             a_volume_survives_its_instance
+            of_attaches_at_once_to_two_instances_one_wins
+            an_instance_whose_volume_left_takes_another
+            every_volume_is_listed_once
         );
+        $( $crate::volume_conformance!(@$capability $bench); )*
     };
-    // Capability: the provider remembers epochs.
-    ($bench:expr, remembers_epochs) => {
-        $crate::volume_conformance!($bench);
+    (@remembers_epochs $bench:expr) => {
         $crate::volume_conformance!(@each $bench; an_older_epoch_is_fenced);
+    };
+    (@snapshots $bench:expr) => {
+        $crate::volume_conformance!(@each $bench; a_copy_outlives_its_snapshot);
     };
     (@each $bench:expr; $($promise:ident)*) => {
         $(

@@ -326,3 +326,50 @@ async fn a_full_disk_refuses_writes_and_keeps_what_it_has() {
     outer.env(PLACE, place.path()).env(NAME, "w");
     assert!(outer.status().unwrap().success());
 }
+
+/// Writes until the log may not grow any more, which SQLite meets in the middle of a commit.
+async fn writes_into_a_wall(place: &Path, name: &str) {
+    let store = SqliteStore::open(store_in(place)).unwrap();
+    let value = "v".repeat(20_000);
+    for n in 0..1_000 {
+        let row = format!("{n:04}");
+        match store.insert(&key("p", &row), &value).await {
+            Ok(_) => note(place, name, &row),
+            Err(error) => {
+                assert_eq!((error.kind(), error.effect()), (ErrorKind::UnknownOutcome, Effect::Unknown), "{error}");
+                // A write that is refused for another reason, in the same trouble, surely changed nothing.
+                let refused = store.insert(&key("p", "0000"), "again").await.unwrap_err();
+                assert_eq!((refused.kind(), refused.effect()), (ErrorKind::AlreadyExists, Effect::None));
+                let found = store.scan(TABLE, Some("p"), None, 1000).await.unwrap().items;
+                assert!(found.len() == n || found.len() == n + 1, "{} of {n}", found.len());
+                return note(place, name, "end");
+            }
+        }
+    }
+    panic!("the limit is not kept");
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_midway_is_told_as_unknown_and_nothing_answered_is_lost() {
+    if let Some((place, name)) = job() {
+        return writes_into_a_wall(&place, &name).await;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let test = "a_commit_that_fails_midway_is_told_as_unknown_and_nothing_answered_is_lost";
+    let inner = command(&std::env::current_exe().unwrap(), test, place.path(), "w");
+    let mut limited = Command::new("sh");
+    // The signal is ignored, so that the write fails instead: what a disk does that breaks.
+    limited.args(["-c", r#"trap '' XFSZ; ulimit -f 1000; exec "$0" "$@""#]);
+    limited.arg(inner.get_program()).args(inner.get_args()).stdout(Stdio::null());
+    limited.env(PLACE, place.path()).env(NAME, "w");
+    assert!(limited.status().unwrap().success());
+
+    let mut told = notes(place.path(), "w");
+    assert_eq!(told.pop().as_deref(), Some("end"));
+    assert!(told.len() > 3, "{told:?}");
+    let store = SqliteStore::open(store_in(place.path())).unwrap();
+    for row in &told {
+        assert!(store.get(&key("p", row)).await.unwrap().is_some(), "{row} was answered and is lost");
+    }
+    store.insert(&key("p", "after"), "1").await.unwrap();
+}

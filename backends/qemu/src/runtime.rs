@@ -269,7 +269,7 @@ impl LocalQemu {
         )
         .await?;
         let state_bytes = self.size(&partial).await?.unwrap_or(0);
-        must(host, "save memory", Command::new("mv").arg("-f").args([partial, volume.state()])).await?;
+        must(host, "save memory", Command::new("mv").arg("-fT").args([partial, volume.state()])).await?;
         // The commit: from here on the pair is whole.
         self.save(&volume.saved(), &Saved { disk_generation: meta.disk_generation, state_bytes }).await
     }

@@ -22,7 +22,7 @@ mod volumes;
 pub use accel::{Accel, probe};
 pub use check_up::{CheckUp, check_up};
 pub use golden::{GoldenSpec, Progress};
-pub use host::{Command, Host, LocalHost, Lock, Output, Stream};
+pub use host::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
 pub use image::{Kind, Recipe};
 pub use machine::{Machine, Network};
 

@@ -10,6 +10,7 @@ use crate::host::{Command, Lock, must};
 use crate::image::{self, Recipe};
 use crate::layout::VolumeDir;
 use crate::machine::Machine;
+use crate::qmp::Qmp;
 use boxpool::{Error, ErrorKind, Result, SnapshotId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -182,14 +183,14 @@ impl LocalQemu {
         must(host, "build golden snapshot", memory).await?;
 
         progress(Progress::new("boot", format!("booting it once ({})", machine.accel)));
-        self.spawn(&work, &machine, &work.dir, None).await?;
-        let outcome = self.warm_and_save(spec, &work, progress).await;
+        let qmp = self.spawn(&work, &machine, &work.dir, None).await?;
+        let outcome = self.warm_and_save(spec, &work, qmp, progress).await;
         self.end(&work).await?;
         outcome?;
 
         must(host, "build golden snapshot", Command::new("mv").arg(work.dir.join("state.partial")).arg(work.state()))
             .await?;
-        must(host, "build golden snapshot", Command::new("rm").arg("-f").arg(work.alive())).await?;
+        host.remove(&[work.alive()]).await?;
         let login = spec.recipe.kind.login().to_owned();
         self.seal(&work.dir, &self.inner.layout.snapshot(id), machine, login).await
     }
@@ -198,9 +199,9 @@ impl LocalQemu {
         &self,
         spec: &GoldenSpec,
         work: &VolumeDir,
+        mut qmp: Qmp,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<()> {
-        let mut qmp = self.must_qmp(work).await?;
         self.await_ready(work, &mut qmp, BOOT_LIMIT).await?;
         let address = self.port(work, &mut qmp).await?;
         progress(Progress::new("save", "logging in once, and saving its memory"));

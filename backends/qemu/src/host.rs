@@ -86,6 +86,15 @@ pub struct Output {
 
 const MAX_OUTPUT: u64 = 1024 * 1024;
 
+/// What is known of a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it takes on the disk: less, when it has holes.
+    pub allocated_bytes: u64,
+}
+
 /// A lock that is held until this is dropped, or until the process dies.
 pub trait Lock: Send + Sync {}
 
@@ -121,6 +130,24 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Whatever else went wrong.
     async fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
+
+    /// Looks at a file or folder, following links; `None` when it surely is not there. An error never means absence.
+    ///
+    /// # Errors
+    /// Whatever else went wrong.
+    async fn look(&self, path: &Path) -> Result<Option<FileFacts>>;
+
+    /// Removes files. One that is absent is success.
+    ///
+    /// # Errors
+    /// Whatever else went wrong.
+    async fn remove(&self, files: &[PathBuf]) -> Result<()>;
+
+    /// How much a file system has left for us, in bytes.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such path.
+    async fn free_bytes(&self, at: &Path) -> Result<u64>;
 
     /// Takes the lock that this file stands for, waiting at most so long. The file is created and stays.
     ///
@@ -244,6 +271,33 @@ impl Host for LocalHost {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
             Err(error) => Err(Self::failed("read file", path, error)),
         }
+    }
+
+    // These are single system calls: quicker done than handed to another thread.
+    async fn look(&self, path: &Path) -> Result<Option<FileFacts>> {
+        use std::os::unix::fs::MetadataExt;
+        match std::fs::metadata(path) {
+            Ok(found) => Ok(Some(FileFacts { bytes: found.len(), allocated_bytes: found.blocks() * 512 })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Self::failed("look at file", path, error)),
+        }
+    }
+
+    async fn remove(&self, files: &[PathBuf]) -> Result<()> {
+        let files = files.to_owned();
+        let first = files.first().cloned().unwrap_or_default();
+        blocking("remove file", &first, move || {
+            files.iter().try_for_each(|file| match std::fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+        })
+        .await
+    }
+
+    async fn free_bytes(&self, at: &Path) -> Result<u64> {
+        let facts = rustix::fs::statvfs(at).map_err(|error| Self::failed("check disk space", at, error.into()))?;
+        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
     }
 
     async fn lock(&self, path: &Path, limit: Duration) -> Result<Box<dyn Lock>> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often a state that must come soon is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// QEMU itself is up in about 50 ms; a host that swaps may be slow.
 const SPAWN_LIMIT: Duration = Duration::from_secs(30);
 /// QEMU writes its pid file, and listens, among the first things it does.
@@ -107,11 +107,10 @@ impl LocalQemu {
         machine: &Machine,
         kernel: &Path,
         state: Option<&Path>,
-    ) -> Result<()> {
+    ) -> Result<Qmp> {
         let host = &*self.inner.host;
         self.make_dir(&volume.run, "0700").await?;
-        must(host, "start QEMU", Command::new("rm").arg("-f").args([volume.qmp(), volume.agent(), volume.pid()]))
-            .await?;
+        host.remove(&[volume.qmp(), volume.agent(), volume.pid()]).await?;
         // The state is handed over as an open file: QEMU's sandbox forbids it to start a program that reads it. `setsid`
         // and not QEMU's own `-daemonize`, which its sandbox forbids too.
         let log = volume.run.join("log");
@@ -130,15 +129,14 @@ impl LocalQemu {
         }
         let arguments = machine.arguments(&volume.dir, kernel, &volume.run, state.is_some());
         must(host, "start QEMU", command.arg("qemu-system-x86_64").args(arguments).limit(SPAWN_LIMIT)).await?;
-        self.await_qmp(volume, &log).await.map(drop)
+        self.await_qmp(volume, &log).await
     }
 
     /// Has a QEMU that was started for it load a saved memory. It is then paused.
     ///
     /// # Errors
     /// Only what says nothing about the memory, so that trying again may help.
-    pub(crate) async fn load_memory(&self, volume: &VolumeDir) -> Result<Loaded> {
-        let mut qmp = self.must_qmp(volume).await?;
+    pub(crate) async fn load_memory(&self, volume: &VolumeDir, qmp: &mut Qmp) -> Result<Loaded> {
         let wanted = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
         qmp.call("migrate-set-capabilities", wanted).await?;
         let loaded = async {
@@ -219,14 +217,14 @@ impl LocalQemu {
     pub(crate) async fn save_state(&self, volume: &VolumeDir, qmp: &mut Qmp, to: &Path) -> Result<()> {
         let host = &*self.inner.host;
         let socket = volume.run.join("save.sock");
-        must(host, "save memory", Command::new("rm").arg("-f").args([socket.as_path(), to])).await?;
+        host.remove(&[socket.clone(), to.to_owned()]).await?;
         // QEMU may not open files by itself (it may be another user, on another machine); it writes into a socket.
         let listen = format!("UNIX-LISTEN:{},unlink-early", socket.display());
         let create = format!("CREATE:{}", to.display());
         let receive =
             must(host, "save memory", Command::new("socat").args(["-u", &listen, &create]).limit(MIGRATE_LIMIT));
         let send = async {
-            self.await_file(&socket).await?;
+            self.await_listener(&socket).await?;
             if let Some((user, group)) = self.inner.run_as {
                 must(host, "save memory", Command::new("chown").arg(format!("{user}:{group}")).arg(&socket)).await?;
             }
@@ -302,15 +300,21 @@ impl LocalQemu {
         Ok(())
     }
 
-    async fn await_file(&self, path: &Path) -> Result<()> {
+    /// Waits until somebody listens on a socket. That its file is there is not enough: it is bound before it listens.
+    async fn await_listener(&self, path: &Path) -> Result<()> {
         let deadline = Instant::now() + END_LIMIT;
+        // In the kernel's table a listening socket has the flag __SO_ACCEPTCON, 0x10000 (proc(5), /proc/net/unix).
+        let ours = format!(" {}", path.display());
         loop {
-            if self.inner.host.run(Command::new("test").arg("-S").arg(path)).await?.success {
+            let table = self.inner.host.read(Path::new("/proc/net/unix")).await?.unwrap_or_default();
+            let table = String::from_utf8_lossy(&table);
+            let listens = |line: &str| line.ends_with(&ours) && line.split_whitespace().nth(3) == Some("00010000");
+            if table.lines().any(listens) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(
-                    Error::new(ErrorKind::TimedOut, "save memory", path.display()).with_detail("no socket appeared")
+                    Error::new(ErrorKind::TimedOut, "save memory", path.display()).with_detail("nobody listens there")
                 );
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -402,6 +406,9 @@ impl LocalQemu {
     }
 
     pub(crate) async fn make_dir(&self, path: &Path, mode: &'static str) -> Result<()> {
+        if self.inner.host.look(path).await?.is_some() {
+            return Ok(());
+        }
         must(&*self.inner.host, "make folder", Command::new("mkdir").args(["-p", "-m", mode]).arg(path)).await.map(drop)
     }
 }

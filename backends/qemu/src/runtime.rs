@@ -19,6 +19,7 @@ use crate::LocalQemu;
 use crate::host::{Command, Lock, must};
 use crate::layout::VolumeDir;
 use crate::process::Loaded;
+use crate::qmp::Qmp;
 use crate::saved::{AttachedTo, Meta, Saved};
 use async_trait::async_trait;
 use boxpool::{
@@ -33,6 +34,13 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// A Debian guest boots in 10 to 14 seconds under TCG on an idle core; twenty at once on two cores take longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
+/// What became of a guest that was to be resumed.
+enum Resumed {
+    Runs(Qmp),
+    /// QEMU does not take this memory, and says why.
+    Refused(String),
+}
+
 impl LocalQemu {
     pub(crate) async fn locked(&self, volume: &VolumeDir) -> Result<Box<dyn Lock>> {
         if self.size(&volume.dir).await?.is_none() {
@@ -42,9 +50,8 @@ impl LocalQemu {
         self.inner.host.lock(&volume.lock(), LOCK_LIMIT).await
     }
 
-    async fn endpoint(&self, volume: &VolumeDir, meta: &Meta) -> Result<Endpoint> {
-        let mut qmp = self.must_qmp(volume).await?;
-        let address = self.port(volume, &mut qmp).await?;
+    async fn endpoint(&self, volume: &VolumeDir, meta: &Meta, qmp: &mut Qmp) -> Result<Endpoint> {
+        let address = self.port(volume, qmp).await?;
         Ok(Endpoint {
             address: EndpointAddress::Tcp(address),
             login: meta.login.clone(),
@@ -63,19 +70,13 @@ impl LocalQemu {
 
     /// Refuses to start a guest for whose memory the disk has no room: QEMU would be killed in the middle of a write.
     async fn check_room(&self, volume: &VolumeDir, meta: &Meta) -> Result<()> {
-        let used = must(
-            &*self.inner.host,
-            "measure volume",
-            Command::new("du").args(["--block-size=1", "-s"]).arg(volume.mem()),
-        )
-        .await;
-        let used = used.ok().and_then(|out| out.stdout.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+        let used = self.inner.host.look(&volume.mem()).await?.map_or(0, |facts| facts.allocated_bytes);
         let memory = u64::from(meta.machine.memory_mib) << 20;
         self.require_room(&volume.dir, memory.saturating_sub(used)).await
     }
 
     pub(crate) async fn require_room(&self, at: &std::path::Path, needed: u64) -> Result<()> {
-        let free = self.free_bytes(at).await?;
+        let free = self.inner.host.free_bytes(at).await?;
         let wanted = needed + self.inner.keep_free_bytes;
         if free >= wanted {
             return Ok(());
@@ -91,13 +92,6 @@ impl LocalQemu {
         Err(Error::new(ErrorKind::NoCapacity, "check disk space", at.display()).with_detail(detail))
     }
 
-    pub(crate) async fn free_bytes(&self, at: &std::path::Path) -> Result<u64> {
-        let output =
-            must(&*self.inner.host, "check disk space", Command::new("df").args(["--output=avail", "-B1"]).arg(at))
-                .await?;
-        Ok(output.stdout.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or(0))
-    }
-
     /// From now on the disk moves: what was saved before does not fit any more.
     async fn disk_moves(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<()> {
         let moved = Meta { disk_generation: meta.disk_generation + 1, ..meta.clone() };
@@ -106,18 +100,17 @@ impl LocalQemu {
         Ok(())
     }
 
-    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Loaded> {
+    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Resumed> {
         let kernel = self.inner.layout.snapshot(&meta.snapshot);
-        self.spawn(volume, &meta.machine, &kernel, Some(&volume.state())).await?;
-        if let Loaded::Refused(why) = self.load_memory(volume).await? {
-            return Ok(Loaded::Refused(why));
+        let mut qmp = self.spawn(volume, &meta.machine, &kernel, Some(&volume.state())).await?;
+        if let Loaded::Refused(why) = self.load_memory(volume, &mut qmp).await? {
+            return Ok(Resumed::Refused(why));
         }
-        let mut qmp = self.must_qmp(volume).await?;
         self.disk_moves(volume, meta).await?;
         qmp.call("cont", Value::Null).await?;
         // Used up; the generation says so already, so it does not matter when this fails.
-        let _ = self.inner.host.run(Command::new("rm").arg("-f").args([volume.saved(), volume.state()])).await;
-        Ok(Loaded::Paused)
+        let _ = self.inner.host.remove(&[volume.saved(), volume.state()]).await;
+        Ok(Resumed::Runs(qmp))
     }
 
     /// Ends a QEMU whose start failed, if its memory is saved all the same. One that holds the only copy is left to the
@@ -133,16 +126,15 @@ impl LocalQemu {
         error.with_effect(Effect::Unknown)
     }
 
-    async fn boot(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<()> {
+    async fn boot(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Qmp> {
         let kernel = self.inner.layout.snapshot(&meta.snapshot);
         self.disk_moves(volume, meta).await?;
-        let files = [volume.saved(), volume.state(), volume.mem()];
-        must(&*self.inner.host, "boot box", Command::new("rm").arg("-f").args(files)).await?;
+        self.inner.host.remove(&[volume.saved(), volume.state(), volume.mem()]).await?;
         let size = format!("{}M", meta.machine.memory_mib);
         must(&*self.inner.host, "boot box", Command::new("truncate").args(["-s", &size]).arg(volume.mem())).await?;
-        self.spawn(volume, &meta.machine, &kernel, None).await?;
-        let mut qmp = self.must_qmp(volume).await?;
-        self.await_ready(volume, &mut qmp, BOOT_LIMIT).await
+        let mut qmp = self.spawn(volume, &meta.machine, &kernel, None).await?;
+        self.await_ready(volume, &mut qmp, BOOT_LIMIT).await?;
+        Ok(qmp)
     }
 
     /// Makes a fresh copy its own machine: host key, name, machine id, random seed.
@@ -154,8 +146,7 @@ impl LocalQemu {
         self.hook(volume, "/usr/lib/boxpool/identify", &[guest.owner.name.to_string()], &key).await?;
         meta.identified = true;
         self.save(&volume.meta(), meta).await?;
-        self.inner.host.run(Command::new("rm").arg("-f").arg(volume.host_key())).await?;
-        Ok(())
+        self.inner.host.remove(&[volume.host_key()]).await
     }
 
     /// The clock of a resumed guest stands where it was suspended. Set beside the caller's way: SSH does not need it.
@@ -170,20 +161,25 @@ impl LocalQemu {
         });
     }
 
-    async fn bring_up(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<StartedBy> {
-        let alive = self.pid(volume).await?;
-        if let Some(pid) = alive {
-            match self.run_state_of(volume).await {
-                Ok(Some(state)) => match state.as_str() {
-                    "running" => return Ok(StartedBy::Adoption),
-                    "inmigrate" => self.kill(volume, pid).await?,
-                    _ if self.loadable(volume, meta).await? => self.end(volume).await?,
+    async fn bring_up(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<(StartedBy, Qmp)> {
+        if let Some(pid) = self.pid(volume).await? {
+            match self.state_of_living(volume).await {
+                Ok(Some((state, mut qmp))) => match state.as_str() {
+                    "running" => return Ok((StartedBy::Adoption, qmp)),
+                    "inmigrate" => {
+                        drop(qmp);
+                        self.kill(volume, pid).await?;
+                    }
+                    _ if self.loadable(volume, meta).await? => {
+                        drop(qmp);
+                        self.end(volume).await?;
+                    }
                     // In the middle of a suspend, or right before it was let run: its memory is all there is.
                     _ => {
                         self.disk_moves(volume, meta).await?;
-                        self.must_qmp(volume).await?.call("cont", Value::Null).await?;
+                        qmp.call("cont", Value::Null).await?;
                         self.set_clock(volume);
-                        return Ok(StartedBy::Adoption);
+                        return Ok((StartedBy::Adoption, qmp));
                     }
                 },
                 Ok(None) | Err(_) => {
@@ -195,12 +191,12 @@ impl LocalQemu {
         self.check_room(volume, meta).await?;
         if self.loadable(volume, meta).await? {
             match self.resume(volume, meta).await {
-                Ok(Loaded::Paused) => {
+                Ok(Resumed::Runs(qmp)) => {
                     self.set_clock(volume);
-                    return Ok(StartedBy::Resume);
+                    return Ok((StartedBy::Resume, qmp));
                 }
                 // The disk is whole, so the box boots. Told, not hidden.
-                Ok(Loaded::Refused(why)) => {
+                Ok(Resumed::Refused(why)) => {
                     tracing::error!(volume = %volume.dir.display(), %why, "QEMU does not take the saved memory; the box boots");
                     self.end(volume).await?;
                 }
@@ -208,15 +204,12 @@ impl LocalQemu {
                 Err(error) => return Err(self.abandon(volume, error).await),
             }
         }
-        self.boot(volume, meta).await?;
-        Ok(StartedBy::Boot)
+        Ok((StartedBy::Boot, self.boot(volume, meta).await?))
     }
 
-    async fn run_state_of(&self, volume: &VolumeDir) -> Result<Option<String>> {
-        match self.qmp_of_living(volume).await? {
-            Some(mut qmp) => qmp.run_state().await.map(Some),
-            None => Ok(None),
-        }
+    async fn state_of_living(&self, volume: &VolumeDir) -> Result<Option<(String, Qmp)>> {
+        let Some(mut qmp) = self.qmp_of_living(volume).await? else { return Ok(None) };
+        Ok(Some((qmp.run_state().await?, qmp)))
     }
 
     /// Saves a guest that QEMU holds, and ends QEMU. What is committed stays; what is not leaves the guest running.
@@ -247,14 +240,14 @@ impl LocalQemu {
 
     /// Lets a guest run whose save failed. What was recorded of the save goes first, as the write that failed may have
     /// been the commit: a memory that looks whole must not outlive the disk it fits.
-    async fn run_on(&self, volume: &VolumeDir, qmp: &mut crate::qmp::Qmp) -> Result<()> {
+    async fn run_on(&self, volume: &VolumeDir, qmp: &mut Qmp) -> Result<()> {
         let host = &*self.inner.host;
-        must(host, "undo save", Command::new("rm").arg("-f").arg(volume.saved())).await?;
+        host.remove(&[volume.saved()]).await?;
         must(host, "undo save", Command::new("sync").arg(&volume.dir)).await?;
         qmp.call("cont", Value::Null).await.map(drop)
     }
 
-    async fn commit_memory(&self, volume: &VolumeDir, meta: &Meta, qmp: &mut crate::qmp::Qmp) -> Result<()> {
+    async fn commit_memory(&self, volume: &VolumeDir, meta: &Meta, qmp: &mut Qmp) -> Result<()> {
         let host = &*self.inner.host;
         self.require_room(&volume.dir, 0).await?;
         self.hold_still(volume, qmp).await?;
@@ -269,7 +262,7 @@ impl LocalQemu {
         )
         .await?;
         let state_bytes = self.size(&partial).await?.unwrap_or(0);
-        must(host, "save memory", Command::new("mv").arg("-f").args([partial, volume.state()])).await?;
+        must(host, "save memory", Command::new("mv").arg("-fT").args([partial, volume.state()])).await?;
         // The commit: from here on the pair is whole.
         self.save(&volume.saved(), &Saved { disk_generation: meta.disk_generation, state_bytes }).await
     }
@@ -283,11 +276,11 @@ impl GuestRuntime for LocalQemu {
         self.fence("start box", &volume, guest.epoch).await?;
         self.check_attached(&volume, guest).await?;
         let mut meta = self.meta(&volume).await?;
-        let by = self.bring_up(&volume, &mut meta).await?;
+        let (by, mut qmp) = self.bring_up(&volume, &mut meta).await?;
         if !meta.identified {
             self.identify(&volume, &mut meta, guest).await?;
         }
-        let endpoint = self.endpoint(&volume, &meta).await?;
+        let endpoint = self.endpoint(&volume, &meta, &mut qmp).await?;
         Ok(Started { endpoint, by })
     }
 
@@ -327,12 +320,12 @@ impl GuestRuntime for LocalQemu {
         if !here || self.pid(&volume).await?.is_none() {
             return Ok(GuestStatus::NotRunning);
         }
-        match self.run_state_of(&volume).await {
-            Ok(Some(state)) if state == "running" => {
+        match self.state_of_living(&volume).await {
+            Ok(Some((state, mut qmp))) if state == "running" => {
                 let meta = self.meta(&volume).await?;
-                Ok(GuestStatus::Running(self.endpoint(&volume, &meta).await?))
+                Ok(GuestStatus::Running(self.endpoint(&volume, &meta, &mut qmp).await?))
             }
-            Ok(Some(state)) => Ok(GuestStatus::Unresponsive(format!("QEMU is {state}"))),
+            Ok(Some((state, _))) => Ok(GuestStatus::Unresponsive(format!("QEMU is {state}"))),
             Ok(None) => Ok(GuestStatus::NotRunning),
             Err(error) => Ok(GuestStatus::Unresponsive(error.to_string())),
         }

@@ -107,7 +107,6 @@ impl LocalQemu {
     }
 
     pub(crate) async fn size(&self, path: &Path) -> Result<Option<u64>> {
-        let output = self.inner.host.run(crate::host::Command::new("stat").args(["-c", "%s"]).arg(path)).await?;
-        Ok(output.stdout.trim().parse().ok())
+        Ok(self.inner.host.look(path).await?.map(|facts| facts.bytes))
     }
 }

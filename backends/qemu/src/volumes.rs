@@ -164,7 +164,7 @@ impl VolumeProvider for LocalQemu {
             let detail = format!("its guest still runs on {}", attach.instance);
             return Err(Error::new(ErrorKind::Busy, "detach volume", &attach.volume).with_detail(detail));
         }
-        must(&*self.inner.host, "detach volume", Command::new("rm").arg("-f").arg(volume.attached())).await?;
+        self.inner.host.remove(&[volume.attached()]).await?;
         must(&*self.inner.host, "detach volume", Command::new("sync").arg(&volume.dir)).await?;
         Ok(Detached::Yes)
     }

@@ -3,9 +3,9 @@
 
 use async_trait::async_trait;
 use boxpool::{Error, ErrorKind, Result};
-use boxpool_qemu::{Command, Host, LocalHost, Lock, Output, Stream};
+use boxpool_qemu::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -111,6 +111,18 @@ impl Host for FaultyHost {
     async fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         self.plan.step("read").await?;
         LocalHost.read(path).await
+    }
+    async fn look(&self, path: &Path) -> Result<Option<FileFacts>> {
+        self.plan.step("look").await?;
+        LocalHost.look(path).await
+    }
+    async fn remove(&self, files: &[PathBuf]) -> Result<()> {
+        self.plan.step("remove").await?;
+        LocalHost.remove(files).await
+    }
+    async fn free_bytes(&self, at: &Path) -> Result<u64> {
+        self.plan.step("check space").await?;
+        LocalHost.free_bytes(at).await
     }
     async fn lock(&self, path: &Path, limit: std::time::Duration) -> Result<Box<dyn Lock>> {
         self.plan.step("lock").await?;

@@ -1,0 +1,140 @@
+//! What a box may rely on when things are not as they should be: no room, damaged files, two callers at once.
+
+mod guests;
+
+use boxpool::{
+    Attach, Epoch, ErrorKind, GuestRuntime, GuestStatus, StartedBy, Suspended, VolumeId, VolumeProvider, VolumeSource,
+    VolumeSpec,
+};
+use boxpool_qemu::LocalQemu;
+use guests::{Bench, later};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_callers_at_once_get_one_guest() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("twice").await;
+    let (one, two) = (bench.another().await, bench.another().await);
+    let (first, second) = tokio::join!(one.start(&guest), two.start(&guest));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let mut by = [first.by, second.by].map(|by| format!("{by:?}"));
+    by.sort();
+    assert_eq!(by, ["Adoption", "Resume"]);
+    assert_eq!(first.endpoint, second.endpoint);
+    assert_eq!(bench.pids("/v-").len(), 1);
+    assert_eq!(bench.ssh(&second.endpoint, "hostname"), "twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_has_not_said_its_pid_is_not_run_twice() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("hidden").await;
+    let first = bench.start(&guest).await;
+    let pid = bench.dir.path().join("run").join(guest.volume.as_str()).join("pid");
+    let aside = pid.with_extension("aside");
+    // As it is for some moments after QEMU was started.
+    std::fs::rename(&pid, &aside).unwrap();
+    let (second, ()) = tokio::join!(bench.qemu.start(&guest), async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        std::fs::rename(&aside, &pid).unwrap();
+    });
+    let second = second.unwrap();
+    assert_eq!((second.by, second.endpoint), (StartedBy::Adoption, first.endpoint));
+    assert_eq!(bench.pids("/v-").len(), 1);
+
+    // One that never says it: nothing is started, detached or deleted.
+    std::fs::rename(&pid, &aside).unwrap();
+    assert_eq!(bench.qemu.start(&guest).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    let attach = Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(1));
+    assert_eq!(bench.qemu.detach(&attach).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(bench.pids("/v-").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_killed_right_after_its_first_start_keeps_its_own_keys() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("newborn").await;
+    let first = bench.start(&guest).await;
+    bench.kill(&guest.volume);
+    let second = bench.start(&later(&guest, 2)).await;
+    assert_eq!(second.by, StartedBy::Boot);
+    assert_eq!(second.endpoint.host_key, first.endpoint.host_key);
+    assert_eq!(bench.ssh(&second.endpoint, "hostname"), "newborn");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_nothing_is_made_started_or_suspended_and_a_running_guest_runs_on() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("full").await;
+    let mut options = bench.options();
+    options.keep_free_bytes = u64::MAX / 4;
+    let full = LocalQemu::open(options).await.unwrap();
+
+    let id = VolumeId::new("v-00000000000000ff").unwrap();
+    let spec = VolumeSpec::new(id.clone(), VolumeSource::Snapshot(bench.golden.clone()));
+    let refused = VolumeProvider::ensure(&full, &spec).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoCapacity);
+    assert!(refused.to_string().contains("MiB"), "it says how much is missing: {refused}");
+    assert!(VolumeProvider::get(&full, &id).await.unwrap().is_none());
+    assert!(!bench.file(&id, "disk.qcow2").exists());
+
+    assert_eq!(full.start(&guest).await.unwrap_err().kind(), ErrorKind::NoCapacity);
+    assert!(bench.pids("/v-").is_empty());
+
+    let started = bench.start(&guest).await;
+    assert_eq!(full.suspend(&guest).await.unwrap_err().kind(), ErrorKind::NoCapacity);
+    assert_eq!(bench.qemu.status(&guest).await.unwrap(), GuestStatus::Running(started.endpoint.clone()));
+    assert_eq!(bench.ssh(&started.endpoint, "echo alive"), "alive");
+    assert_eq!(bench.qemu.suspend(&guest).await.unwrap(), Suspended::Saved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_fails_at_its_end_leaves_the_guest_running() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("failing").await;
+    let started = bench.start(&guest).await;
+    bench.ssh(&started.endpoint, "echo kept > /dev/shm/note");
+    // Something that the saved state cannot take the place of.
+    std::fs::create_dir(bench.file(&guest.volume, "state")).unwrap();
+    assert!(bench.qemu.suspend(&guest).await.is_err());
+    assert_eq!(bench.ssh(&started.endpoint, "cat /dev/shm/note"), "kept");
+    std::fs::remove_dir_all(bench.file(&guest.volume, "state")).unwrap();
+    assert_eq!(bench.qemu.suspend(&guest).await.unwrap(), Suspended::Saved);
+    let started = bench.start(&later(&guest, 2)).await;
+    assert_eq!(started.by, StartedBy::Resume);
+    assert_eq!(bench.ssh(&started.endpoint, "cat /dev/shm/note"), "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_memory_leads_to_a_boot_with_the_disk_whole() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("damaged").await;
+    let started = bench.start(&guest).await;
+    bench.ssh(&started.endpoint, "echo durable > /root/file; sync");
+    bench.qemu.suspend(&guest).await.unwrap();
+    let state = bench.file(&guest.volume, "state");
+    let size = usize::try_from(std::fs::metadata(&state).unwrap().len()).unwrap();
+    std::fs::write(&state, vec![0x5a; size]).unwrap();
+    let started = bench.start(&later(&guest, 2)).await;
+    assert_eq!(started.by, StartedBy::Boot);
+    assert_eq!(bench.ssh(&started.endpoint, "cat /root/file; hostname"), "durable\ndamaged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_off_memory_is_not_loaded() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("cut").await;
+    bench.start(&guest).await;
+    bench.qemu.suspend(&guest).await.unwrap();
+    let state = std::fs::OpenOptions::new().write(true).open(bench.file(&guest.volume, "state")).unwrap();
+    state.set_len(state.metadata().unwrap().len() / 2).unwrap();
+    assert_eq!(bench.start(&later(&guest, 2)).await.by, StartedBy::Boot);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_cannot_be_read_stays_shut() {
+    let bench = Bench::new().await;
+    let guest = bench.guest("fenced").await;
+    std::fs::write(bench.file(&guest.volume, "epoch"), "").unwrap();
+    assert_eq!(bench.qemu.start(&later(&guest, 9)).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(bench.pids("/v-").is_empty());
+}

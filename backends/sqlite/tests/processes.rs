@@ -251,7 +251,10 @@ fn a_directory_or_file_that_cannot_be_written_is_told_and_untouched() {
     mode(notes_place.path(), 0o777);
     // Root may write everywhere, so under root the worker is another user, who must be able to reach the program.
     let program = notes_place.path().join("program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // Copied by another process: a descriptor of ours, open for writing, could be inherited by a worker that another test
+    // starts at this moment, and the copy would be busy.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    assert!(copied.unwrap().success());
     mode(&program, 0o755);
     let root = fs::metadata(place.path()).unwrap().uid() == 0;
     let open = |name: &str| {

@@ -69,12 +69,13 @@ impl Shared {
     }
 
     async fn see_others(&self) -> Result<()> {
+        let from = Instant::now();
         let nodes = self.records.scan_all::<NodeRecord>(None).await?;
         let now = Instant::now();
         let versions = nodes.iter().map(|(_, held)| (held.record.id.clone(), held.version.clone()));
         let (forgotten, live) = {
             let mut state = self.state();
-            state.liveness.observe(now, versions);
+            state.liveness.observe(from, versions);
             let live = state.liveness.live(now);
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);

@@ -7,22 +7,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Names that nobody asked for any more are dropped after so long.
+const FORGET_STRANGERS: Duration = Duration::from_secs(3_600);
+
 /// What this node has seen of the others' heartbeats.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     dead_after: Duration,
     seen: BTreeMap<NodeId, (Version, Instant)>,
-    /// When the node table was first read in full: before that, absence proves nothing.
-    complete: bool,
+    /// When the last full reading of the node table began.
+    read_from: Option<Instant>,
+    /// Names that were not in a reading, and when they were first asked for: they may be newer than the reading.
+    strangers: BTreeMap<NodeId, Instant>,
 }
 
 impl Liveness {
     pub(crate) fn new(dead_after: Duration) -> Self {
-        Self { dead_after, seen: BTreeMap::new(), complete: false }
+        Self { dead_after, seen: BTreeMap::new(), read_from: None, strangers: BTreeMap::new() }
     }
 
-    /// Takes in a full reading of the node table.
-    pub(crate) fn observe(&mut self, now: Instant, nodes: impl IntoIterator<Item = (NodeId, Version)>) {
+    /// Takes in a full reading of the node table, which began at `from`.
+    pub(crate) fn observe(&mut self, from: Instant, nodes: impl IntoIterator<Item = (NodeId, Version)>) {
+        let now = Instant::now();
         let mut seen = BTreeMap::new();
         for (node, version) in nodes {
             let since = match self.seen.get(&node) {
@@ -31,21 +37,25 @@ impl Liveness {
             };
             seen.insert(node, (version, since));
         }
+        self.strangers.retain(|node, asked| !seen.contains_key(node) && now.duration_since(*asked) < FORGET_STRANGERS);
         self.seen = seen;
-        self.complete = true;
+        self.read_from = Some(from);
     }
 
-    /// Whether that node is dead. One whose record is gone has left properly: it registered before it did anything.
-    pub(crate) fn is_dead(&self, now: Instant, node: &NodeId) -> bool {
-        match self.seen.get(node) {
-            Some((_, since)) => now.duration_since(*since) >= self.dead_after,
-            None => self.complete,
+    /// Whether that node is dead. One whose record is gone has left properly, since it registered before it did anything;
+    /// but only a reading that began after its name was met can show that it is gone and not new.
+    pub(crate) fn is_dead(&mut self, now: Instant, node: &NodeId) -> bool {
+        if let Some((_, since)) = self.seen.get(node) {
+            return now.duration_since(*since) >= self.dead_after;
         }
+        let met = *self.strangers.entry(node.clone()).or_insert(now);
+        self.read_from.is_some_and(|from| from > met)
     }
 
     /// The nodes that are not known to be dead.
     pub(crate) fn live(&self, now: Instant) -> Vec<NodeId> {
-        self.seen.keys().filter(|node| !self.is_dead(now, node)).cloned().collect()
+        let alive = |(_, since): &(Version, Instant)| now.duration_since(*since) < self.dead_after;
+        self.seen.iter().filter(|(_, seen)| alive(seen)).map(|(node, _)| node.clone()).collect()
     }
 
     /// Nodes that have been dead for at least `times` the limit: their records can go.
@@ -81,6 +91,20 @@ mod tests {
         assert!(!liveness.is_dead(Instant::now(), &node), "it was only slow");
 
         liveness.observe(Instant::now(), []);
+        assert!(!liveness.is_dead(Instant::now(), &node), "it may have come back since that reading");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        liveness.observe(Instant::now(), []);
         assert!(liveness.is_dead(Instant::now(), &node), "it left and took its record along");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_started_since_the_last_reading_is_not_taken_for_dead() {
+        let node = NodeId::new("new").unwrap();
+        let mut liveness = Liveness::new(Duration::from_secs(10));
+        liveness.observe(Instant::now(), []);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!liveness.is_dead(Instant::now(), &node), "the reading is older than its name");
+        liveness.observe(Instant::now() - Duration::from_millis(500), []);
+        assert!(!liveness.is_dead(Instant::now(), &node), "this one had begun before, too");
     }
 }

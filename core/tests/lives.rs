@@ -104,6 +104,27 @@ async fn two_connects_at_once_on_two_nodes_share_one_guest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_has_just_started_keeps_its_box_when_another_leaves() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let mut patient = config(3);
+    patient.heartbeat_every = Duration::from_secs(100);
+    patient.dead_after = Duration::from_secs(400);
+    patient.linger = Duration::from_millis(10);
+    let one = node(&world, &store, patient.clone(), 1).await;
+    one.create("dev1").await;
+    let a = one.connect("dev1").await.unwrap();
+    // The first has read who is alive long before the second came.
+    let two = node(&world, &store, patient, 2).await;
+    let b = two.connect("dev1").await.unwrap();
+    a.release().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(two.state_of("dev1").await, "running");
+    assert_eq!(world.calls("suspend"), 0);
+    b.release().await;
+    two.until("dev1", "parked").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn fifty_connects_to_one_box_are_one_resume() {
     let (world, store) = (World::default(), MemoryStore::new());
     let node = node(&world, &store, config(3), 1).await;

@@ -23,11 +23,13 @@ pub struct Settings {
     pub connect_deadline_s: u32,
     /// Lines for the end of the configuration's first table.
     pub more: String,
+    /// Lines for the end of the table `[box]`.
+    pub more_box: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { slots: 3, linger_s: 1, connect_deadline_s: 240, more: String::new() }
+        Self { slots: 3, linger_s: 1, connect_deadline_s: 240, more: String::new(), more_box: String::new() }
     }
 }
 
@@ -95,7 +97,7 @@ impl State {
 
     fn open_store(&self) -> (tokio::runtime::Runtime, Arc<SqliteStore>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let store = runtime.block_on(SqliteStore::open(self.path().join("state.sqlite"))).unwrap();
+        let store = SqliteStore::open(self.path().join("state.sqlite")).unwrap();
         (runtime, Arc::new(store))
     }
 
@@ -175,8 +177,8 @@ impl Gateway {
         let config = state.path().join(format!("config-{}.toml", free_port()));
         let text = format!(
             "slots = {}\nmin_free = 1\nlinger = \"{}s\"\nconnect_deadline = \"{}s\"\n{}\n\
-             [box]\nrecipe = \"tiny\"\nmemory_mib = 192\ncpus = 1\ndisk_gib = 2\n",
-            settings.slots, settings.linger_s, settings.connect_deadline_s, settings.more
+             [box]\nrecipe = \"tiny\"\nmemory_mib = 192\ncpus = 1\ndisk_gib = 2\n{}\n",
+            settings.slots, settings.linger_s, settings.connect_deadline_s, settings.more, settings.more_box
         );
         std::fs::write(&config, text).unwrap();
         let port = free_port();

@@ -135,7 +135,7 @@ fn user_volume(state: &State, account: &str, name: &str) -> String {
     use boxpool::StateStore;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let store = boxpool_sqlite::SqliteStore::open(state.path().join("state.sqlite")).await.unwrap();
+        let store = boxpool_sqlite::SqliteStore::open(state.path().join("state.sqlite")).unwrap();
         let key = boxpool::Key::new(boxpool::record::BOXES, account, name);
         let record: serde_json::Value = serde_json::from_str(&store.get(&key).await.unwrap().unwrap().value).unwrap();
         record["volume"]["volume"].as_str().unwrap().to_owned()

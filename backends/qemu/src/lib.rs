@@ -100,11 +100,7 @@ impl LocalQemu {
             let detail = "the state directory must be given as an absolute path";
             return Err(Error::new(ErrorKind::Invalid, "open state directory", state.display()).with_detail(detail));
         }
-        let qemu_version = machine::qemu_version(&*host).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "find QEMU", "qemu-system-x86_64")
-                .with_detail("QEMU is missing; install the packages qemu-system-x86 and qemu-utils"),
-            _ => error,
-        })?;
+        let qemu_version = find_qemu(&*host).await?;
         let user = user_to_run_as(&*host, &options.user).await?;
         // Private, but for another user's way through: what is secret in there has a mode of its own.
         let mode = if user.is_some() { "0711" } else { "0700" };
@@ -149,6 +145,18 @@ impl LocalQemu {
     pub fn runs_unprivileged(&self) -> bool {
         self.inner.run_as.is_some()
     }
+}
+
+/// The version of the QEMU on a host.
+///
+/// # Errors
+/// `NotFound` when there is none, with the packages to install; `Permanent` when it is too old.
+pub async fn find_qemu(host: &dyn Host) -> Result<(u32, u32)> {
+    machine::qemu_version(host).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "find QEMU", "qemu-system-x86_64")
+            .with_detail("QEMU is missing; install the packages qemu-system-x86 and qemu-utils"),
+        _ => error,
+    })
 }
 
 /// The ids of the user for QEMU: only when we are root and there is such a user.

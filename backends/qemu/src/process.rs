@@ -224,7 +224,7 @@ impl LocalQemu {
         let receive =
             must(host, "save memory", Command::new("socat").args(["-u", &listen, &create]).limit(MIGRATE_LIMIT));
         let send = async {
-            self.await_file(&socket).await?;
+            self.await_listener(&socket).await?;
             if let Some((user, group)) = self.inner.run_as {
                 must(host, "save memory", Command::new("chown").arg(format!("{user}:{group}")).arg(&socket)).await?;
             }
@@ -300,15 +300,21 @@ impl LocalQemu {
         Ok(())
     }
 
-    async fn await_file(&self, path: &Path) -> Result<()> {
+    /// Waits until somebody listens on a socket. That its file is there is not enough: it is bound before it listens.
+    async fn await_listener(&self, path: &Path) -> Result<()> {
         let deadline = Instant::now() + END_LIMIT;
+        // In the kernel's table a listening socket has the flag __SO_ACCEPTCON, 0x10000 (proc(5), /proc/net/unix).
+        let ours = format!(" {}", path.display());
         loop {
-            if self.inner.host.look(path).await?.is_some() {
+            let table = self.inner.host.read(Path::new("/proc/net/unix")).await?.unwrap_or_default();
+            let table = String::from_utf8_lossy(&table);
+            let listens = |line: &str| line.ends_with(&ours) && line.split_whitespace().nth(3) == Some("00010000");
+            if table.lines().any(listens) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(
-                    Error::new(ErrorKind::TimedOut, "save memory", path.display()).with_detail("no socket appeared")
+                    Error::new(ErrorKind::TimedOut, "save memory", path.display()).with_detail("nobody listens there")
                 );
             }
             tokio::time::sleep(LOOK_EVERY).await;

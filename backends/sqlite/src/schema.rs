@@ -1,126 +1,120 @@
-//! The file's schema: whose file it is, which version it has, and how an older one becomes a newer one.
-//!
-//! A file is looked at before it is opened for writing, so that one that is foreign, damaged or newer stays as it is, byte
-//! for byte.
+//! The file's format: who it belongs to, its schema version, and the steps from each version to the next.
 
-use crate::failure::failure;
-use boxpool::{Error, ErrorKind, Result};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::path::Path;
+use rusqlite::{Connection, TransactionBehavior};
 
-/// "BxPl": marks the file as ours (`PRAGMA application_id`, at byte 68 of the file).
-pub(crate) const APPLICATION_ID: i32 = 0x4278_506c;
+/// `boxp`: marks the file as a boxpool store.
+pub(crate) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"boxp");
 
-/// Each step brings the file from the version of its index to the next; `PRAGMA user_version` counts them.
-const STEPS: [&str; 1] = ["
-    CREATE TABLE record (
-        kind      TEXT NOT NULL,
-        partition TEXT NOT NULL,
-        row       TEXT NOT NULL,
-        version   INTEGER NOT NULL,
-        value     TEXT NOT NULL,
-        PRIMARY KEY (kind, partition, row)
-    ) WITHOUT ROWID;
-    -- Never goes back, so that no version is ever used twice.
-    CREATE TABLE sequence (next INTEGER NOT NULL);
-    INSERT INTO sequence (next) VALUES (1);
-"];
+/// Step n leads from schema version n to n + 1. Released steps are never changed; new ones are added at the end.
+pub(crate) const STEPS: &[&str] = &[
+    // 0 → 1. Text compares by its bytes (SQLite's BINARY), which is the order that scans promise. The sequence gives
+    // every write its version, across records, deletions and processes.
+    "CREATE TABLE records (
+         collection TEXT NOT NULL,
+         partition TEXT NOT NULL,
+         row TEXT NOT NULL,
+         version INTEGER NOT NULL,
+         value TEXT NOT NULL,
+         PRIMARY KEY (collection, partition, row)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE sequence (id INTEGER PRIMARY KEY CHECK (id = 1), last INTEGER NOT NULL) STRICT;
+     INSERT INTO sequence (id, last) VALUES (1, 0);",
+];
 
-/// Refuses a file that must not be touched. Opens it for reading only.
-pub(crate) fn inspect(path: &Path) -> Result<()> {
-    let name = path.display().to_string();
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_file() && found.len() > 0 => {}
-        Ok(found) if found.is_file() => return Ok(()), // empty: as good as none
-        Ok(_) => {
-            let detail = "there is something there that is not a file; choose another place for the state file";
-            return Err(Error::new(ErrorKind::Invalid, "open state file", name).with_detail(detail));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => {
-            let detail = format!("it cannot be looked at: {error}");
-            return Err(Error::new(ErrorKind::Unauthorized, "open state file", name).with_detail(detail));
-        }
-    }
-    let corrupt = |detail: String| Err(Error::new(ErrorKind::Corrupt, "open state file", &name).with_detail(detail));
-    // The header says whose file it is without SQLite touching anything beside it.
-    let mut header = [0_u8; 100];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header));
-    if read.is_err() || &header[..16] != b"SQLite format 3\0" {
-        return corrupt("it is not a state file; it was left as it is. Move it away, or choose another place".into());
-    }
-    let word = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let has_log =
-        path.with_file_name(format!("{}-wal", path.file_name().unwrap_or_default().to_string_lossy())).exists();
-    // With a log beside it the newest header may be in there; SQLite tells below.
-    let (application, version) = if has_log {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .map_err(|error| failure("open state file", &name, error, false))?;
-        let ask = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-        let asked = ask("application_id").and_then(|application| Ok((application, ask("user_version")?)));
-        asked.map_err(|error| failure("open state file", &name, error, false))?
-    } else {
-        (word(68), word(60))
-    };
-    if application != APPLICATION_ID && (application, version) != (0, 0) {
-        return corrupt("it is another program's database; it was left as it is. Choose another place".into());
-    }
-    let newest = i32::try_from(STEPS.len()).unwrap_or(i32::MAX);
-    if version > newest {
-        return corrupt(format!(
-            "it was written by a newer version (schema {version}, this one knows {newest}); it was left as it is. Upgrade this program"
-        ));
-    }
-    Ok(())
+/// The schema version that `steps` lead to.
+pub(crate) fn newest(steps: &[&str]) -> i64 {
+    i64::try_from(steps.len()).unwrap_or(i64::MAX)
 }
 
-/// Brings the file to the newest version. Several processes may do so at once.
-pub(crate) fn migrate(connection: &mut Connection, name: &str) -> Result<()> {
-    migrate_with(connection, name, &STEPS)
+/// The schema version of the file.
+pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-fn migrate_with(connection: &mut Connection, name: &str, steps: &[&str]) -> Result<()> {
-    let run = |connection: &mut Connection| -> rusqlite::Result<()> {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        for step in steps.iter().skip(version as usize) {
+/// The mark of whoever made the file.
+pub(crate) fn application(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.query_row("PRAGMA application_id", [], |row| row.get(0))
+}
+
+/// Brings the file to the newest of `steps`, all in one transaction: a process that dies here leaves the old version.
+/// Processes that start at once do it once. Returns the version found under the lock.
+pub(crate) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<i64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    let done = usize::try_from(found).unwrap_or(0);
+    if done < steps.len() {
+        for step in &steps[done..] {
             transaction.execute_batch(step)?;
         }
-        let newest = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        if version < newest {
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", newest)?;
-        }
-        transaction.commit()
-    };
-    run(connection).map_err(|error| failure("prepare state file", name, error, false))
+        transaction.pragma_update(None, "user_version", newest(steps))?;
+    }
+    transaction.commit()?;
+    Ok(found)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::open::prepare;
+    use crate::options::SqliteOptions;
+    use boxpool::ErrorKind;
 
-    #[test]
-    fn an_older_file_is_brought_up_step_by_step_and_keeps_its_content() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        let steps = ["CREATE TABLE a (x)", "ALTER TABLE a ADD COLUMN y DEFAULT 7"];
-        migrate_with(&mut connection, "test", &steps[..1]).unwrap();
-        connection.execute("INSERT INTO a VALUES (1)", []).unwrap();
-        migrate_with(&mut connection, "test", &steps).unwrap();
-        migrate_with(&mut connection, "test", &steps).unwrap();
-        let row: (i32, i32) =
-            connection.query_row("SELECT x, y FROM a", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(row, (1, 7));
+    const THREE: &[&str] = &[
+        STEPS[0],
+        "ALTER TABLE records ADD COLUMN note TEXT NOT NULL DEFAULT 'none'",
+        "CREATE INDEX by_note ON records (note); UPDATE records SET note = 'seen'",
+    ];
+
+    fn older_file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("store.db");
+        prepare(&file, &SqliteOptions::new(), &THREE[..1]).unwrap();
+        let old = Connection::open(&file).unwrap();
+        old.execute("INSERT INTO records VALUES ('things', 'p', 'r', 1, 'kept')", []).unwrap();
+        (directory, file)
     }
 
     #[test]
-    fn a_step_that_fails_leaves_the_file_as_it_was() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        let steps = ["CREATE TABLE a (x)", "CREATE TABLE b (x); THIS IS NOT SQL"];
-        assert!(migrate_with(&mut connection, "test", &steps).is_err());
-        let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        let tables: i32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-        assert_eq!((version, tables), (0, 0));
+    fn an_older_file_is_brought_up_to_date_and_keeps_its_records() {
+        let (_directory, file) = older_file();
+
+        prepare(&file, &SqliteOptions::new(), THREE).unwrap();
+
+        let now = Connection::open(&file).unwrap();
+        assert_eq!(version(&now).unwrap(), 3);
+        let row: (String, String) =
+            now.query_row("SELECT value, note FROM records", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(row, ("kept".into(), "seen".into()));
+        drop(now);
+        // Once more changes nothing; and the version that knows only the first schema refuses it now.
+        prepare(&file, &SqliteOptions::new(), THREE).unwrap();
+        let error = prepare(&file, &SqliteOptions::new(), &THREE[..1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn many_that_migrate_at_once_do_it_once() {
+        let (_directory, file) = older_file();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..6).map(|_| scope.spawn(|| prepare(&file, &SqliteOptions::new(), THREE))).collect();
+            for one in all {
+                one.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(version(&Connection::open(&file).unwrap()).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_old_version() {
+        let (_directory, file) = older_file();
+        let broken = &[THREE[0], THREE[1], "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1)"];
+
+        prepare(&file, &SqliteOptions::new(), broken).unwrap_err();
+
+        let now = Connection::open(&file).unwrap();
+        assert_eq!(version(&now).unwrap(), 1);
+        assert!(now.prepare("SELECT note FROM records").is_err());
+        assert!(now.prepare("SELECT x FROM half").is_err());
     }
 }

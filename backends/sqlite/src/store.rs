@@ -1,136 +1,120 @@
-//! The store: two threads and their mailboxes.
-
-use crate::failure::failure;
-use crate::reader::{self, Read};
-use crate::schema;
-use crate::writer::{self, Write};
+use crate::failure::{cannot_open, failed};
+use crate::open::{Identity, connect, prepare};
+use crate::options::SqliteOptions;
+use crate::reader::{Read, Reader, Scan};
+use crate::schema::STEPS;
+use crate::writer::{Change, Write, Writer};
 use async_trait::async_trait;
 use boxpool::{
     Cursor, Effect, Entry, Error, ErrorKind, Key, Page, Result, StateStore, Stored, Table, Version, check_record,
 };
-use rusqlite::{Connection, OpenFlags};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How the file is used.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SqliteOptions {
-    /// Whether a write is answered only when it is on the disk. `false` is for measurements: after a power cut the last writes may be gone.
-    pub durable: bool,
-    /// How long a write waits for another process.
-    pub busy_limit: Duration,
-}
+/// Enough that a long scan does not hold up short reads.
+const READERS: usize = 2;
 
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self { durable: true, busy_limit: Duration::from_secs(5) }
-    }
-}
-
-/// A [`StateStore`] in one SQLite file.
+/// A [`StateStore`] in one SQLite file that several processes of one machine may share.
 ///
-/// Several stores, in one process or many, may share the file. Dropping the store finishes the writes that were asked for.
+/// It runs three threads of its own, one that writes and two that read; dropping the store finishes what is queued and
+/// joins them. The file must lie on a local file system.
+#[derive(Debug)]
 pub struct SqliteStore {
-    path: PathBuf,
-    // Taken apart in `drop`: a thread ends when its mailbox closes.
+    file: PathBuf,
+    // Taken when the store is dropped, which ends the threads.
     writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it (mode 0600), and brings it to the newest schema.
+    /// Opens the store in `file` with the default options, making it if there is none. Blocks for as long as the disk takes.
     ///
     /// # Errors
-    /// `Corrupt` when it is damaged, foreign or newer: it is left untouched, byte for byte. `Unauthorized` when it cannot be written or its
-    /// directory does not exist.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(path, SqliteOptions::default()).await
+    /// As [`SqliteOptions::open`].
+    pub fn open(file: impl AsRef<Path>) -> Result<Self> {
+        SqliteOptions::new().open(file)
     }
 
-    /// The same with options.
-    ///
-    /// # Errors
-    /// As [`SqliteStore::open`].
-    pub async fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self> {
-        let path = path.as_ref().to_owned();
-        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(path, &options)).await;
-        opened.unwrap_or_else(|panic| {
-            Err(Error::new(ErrorKind::Permanent, "open state file", "store").with_source(panic))
-        })
+    pub(crate) fn with_options(file: &Path, options: SqliteOptions) -> Result<Self> {
+        // Absolute: the process may change its directory, and no name is then mistaken for a `file:` address.
+        let file = std::path::absolute(file).map_err(|error| cannot_open(file, error))?;
+        prepare(&file, &options, STEPS)?;
+        let identity = Identity::of(&file).map_err(|error| cannot_open(&file, error))?;
+
+        // All connections are made before any thread, so that whatever fails is told here.
+        let connection = connect(&file, &options)?;
+        let mut reading = Vec::new();
+        for _ in 0..READERS {
+            let connection = connect(&file, &options)?;
+            Reader::configure(&connection, &options)
+                .map_err(|error| failed("open store", file.display(), &file, error))?;
+            reading.push(connection);
+        }
+        let (writes, write_queue) = channel();
+        let (reads, read_queue): (Sender<Read>, Receiver<Read>) = channel();
+        let mut store =
+            Self { file: file.clone(), writes: Some(writes), reads: Some(reads), threads: Vec::with_capacity(3) };
+
+        let writer = Writer { file: file.clone(), identity, options, queue: write_queue };
+        store.spawn("boxpool-sqlite-writer", move || writer.run(connection))?;
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        for connection in reading {
+            let reader = Reader { file: file.clone(), queue: read_queue.clone() };
+            store.spawn("boxpool-sqlite-reader", move || reader.run(&connection))?;
+        }
+        Ok(store)
     }
 
-    fn open_blocking(path: PathBuf, options: &SqliteOptions) -> Result<Self> {
-        let name = path.display().to_string();
-        schema::inspect(&path)?;
-        make_private(&path)?;
-        let mut connection = connect(&path, options)?;
-        schema::migrate(&mut connection, &name)?;
-        let reading = connect(&path, options)?;
-        let (writes, incoming_writes) = mpsc::channel();
-        let (reads, incoming_reads) = mpsc::channel();
-        let (write_name, read_name) = (name.clone(), name.clone());
-        let spawn = |what: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(what.to_owned())
-                .spawn(body)
-                .map_err(|error| Error::new(ErrorKind::Unavailable, "open state file", &name).with_source(error))
-        };
-        let writer = spawn("boxpool-writer", Box::new(move || writer::run(connection, &write_name, &incoming_writes)))?;
-        let reader = spawn("boxpool-reader", Box::new(move || reader::run(&reading, &read_name, &incoming_reads)))?;
-        Ok(Self { path, writes: Some(writes), reads: Some(reads), threads: vec![writer, reader] })
-    }
-
-    /// Where the file is.
+    /// The file, as an absolute path.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
-    fn ask_writer(&self, write: Write) {
-        if let Some(writes) = &self.writes {
-            // A closed mailbox is seen by the caller: its answer never comes.
-            let _ = writes.send(write);
-        }
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "open store", self.file.display())
+                .with_detail("no thread can be started")
+                .with_source(error)
+        })?;
+        self.threads.push(thread);
+        Ok(())
     }
 
-    fn ask_reader(&self, read: Read) {
-        if let Some(reads) = &self.reads {
-            let _ = reads.send(read);
-        }
-    }
-}
-
-/// The file is made by us before SQLite sees it, so that nobody else can read it at any moment.
-fn make_private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let made = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-    made.map(drop).map_err(|error| {
-        let detail = match error.kind() {
-            std::io::ErrorKind::NotFound => "its directory does not exist; make it".to_owned(),
-            std::io::ErrorKind::StorageFull => "the disk is full; make room there".to_owned(),
-            _ => format!("it cannot be written ({error}); make it and its directory writable for this user"),
+    async fn write(&self, key: &Key, change: Change) -> Result<Option<Version>> {
+        let operation = change.operation();
+        let (answer, answered) = oneshot::channel();
+        let gone = |effect| {
+            Error::new(ErrorKind::Unavailable, operation, key)
+                .with_detail("the thread that writes the store has ended; restart this process")
+                .with_effect(effect)
         };
-        Error::new(ErrorKind::Unauthorized, "open state file", path.display()).with_detail(detail).with_source(error)
-    })
-}
+        let write = Write { key: key.clone(), change, answer };
+        let sent = self.writes.as_ref().is_some_and(|writes| writes.send(write).is_ok());
+        if !sent {
+            return Err(gone(Effect::None));
+        }
+        answered.await.unwrap_or_else(|_| Err(gone(Effect::Unknown)))
+    }
 
-fn connect(path: &Path, options: &SqliteOptions) -> Result<Connection> {
-    let name = path.display().to_string();
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(options.busy_limit)?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", if options.durable { "FULL" } else { "OFF" })?;
-        Ok(connection)
-    };
-    open().map_err(|error| failure("open state file", &name, error, false))
+    async fn read<T>(
+        &self,
+        operation: &'static str,
+        resource: &str,
+        read: impl FnOnce(oneshot::Sender<Result<T>>) -> Read,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.reads.as_ref().is_some_and(|reads| reads.send(read(answer)).is_ok());
+        match answered.await {
+            Ok(answer) if sent => answer,
+            _ => Err(Error::new(ErrorKind::Unavailable, operation, resource)
+                .with_detail("the threads that read the store have ended; restart this process")),
+        }
+    }
 }
 
 impl Drop for SqliteStore {
@@ -138,53 +122,32 @@ impl Drop for SqliteStore {
         self.writes = None;
         self.reads = None;
         for thread in self.threads.drain(..) {
-            // A panic in there has been printed; there is nobody left to tell.
+            // A thread that panicked has said so already.
             let _ = thread.join();
         }
     }
 }
 
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Waits for a thread's answer. None comes when the thread is gone; then a write may or may not have been done.
-async fn answered<T>(operation: &'static str, key: &Key, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
-    answer.await.unwrap_or_else(|_| {
-        let error = Error::new(ErrorKind::Unavailable, operation, key).with_detail("the store has stopped");
-        Err(error.with_effect(Effect::Unknown))
-    })
-}
-
 #[async_trait]
 impl StateStore for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Stored>> {
-        let (answer, receiver) = oneshot::channel();
-        self.ask_reader(Read::Get { key: key.clone(), answer });
-        answered("read record", key, receiver).await
+        self.read("get", &key.to_string(), |answer| Read::Get { key: key.clone(), answer }).await
     }
 
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
-        check_record("insert record", key, value)?;
-        let (answer, receiver) = oneshot::channel();
-        self.ask_writer(Write::Insert { key: key.clone(), value: value.to_owned(), answer });
-        answered("insert record", key, receiver).await
+        check_record("insert", key, value)?;
+        let written = self.write(key, Change::Insert { value: value.to_owned() }).await?;
+        Ok(written.expect("a write that succeeded has a version"))
     }
 
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
-        check_record("update record", key, value)?;
-        let (answer, receiver) = oneshot::channel();
-        let (key_, version) = (key.clone(), version.clone());
-        self.ask_writer(Write::Update { key: key_, version, value: value.to_owned(), answer });
-        answered("update record", key, receiver).await
+        check_record("update", key, value)?;
+        let written = self.write(key, Change::Update { version: version.clone(), value: value.to_owned() }).await?;
+        Ok(written.expect("a write that succeeded has a version"))
     }
 
     async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
-        let (answer, receiver) = oneshot::channel();
-        self.ask_writer(Write::Delete { key: key.clone(), version: version.clone(), answer });
-        answered("delete record", key, receiver).await
+        self.write(key, Change::Delete { version: version.clone() }).await.map(drop)
     }
 
     async fn scan(
@@ -194,9 +157,7 @@ impl StateStore for SqliteStore {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page<Entry>> {
-        let (answer, receiver) = oneshot::channel();
-        let (partition, cursor) = (partition.map(str::to_owned), cursor.cloned());
-        self.ask_reader(Read::Scan { table, partition, cursor, limit, answer });
-        answered("scan table", &Key::new(table, "*", "*"), receiver).await
+        let scan = Scan { table, partition: partition.map(str::to_owned), cursor: cursor.cloned(), limit };
+        self.read("scan", table.as_str(), |answer| Read::Scan { scan, answer }).await
     }
 }

@@ -14,7 +14,7 @@ struct Fresh {
 
 async fn fresh() -> Fresh {
     let dir = tempfile::tempdir().unwrap();
-    Fresh { store: SqliteStore::open(dir.path().join("state.sqlite")).await.unwrap(), _dir: dir }
+    Fresh { store: SqliteStore::open(dir.path().join("state.sqlite")).unwrap(), _dir: dir }
 }
 
 #[async_trait]

@@ -8,7 +8,6 @@ use crate::serve::{Backends, Keys};
 use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
 use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 /// The store's file in the state directory.
@@ -18,15 +17,8 @@ pub const STORE_FILE: &str = "state.sqlite";
 ///
 /// # Errors
 /// The store's own.
-pub async fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
-    let path = place.join(STORE_FILE);
-    // The state directory lets others pass through, for QEMU's own user; the files of SQLite beside this one get its mode.
-    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    made.map_err(|error| {
-        let detail = format!("the store {} cannot be opened: {error}", path.display());
-        Error::new(ErrorKind::Permanent, "open store", path.display()).with_detail(detail)
-    })?;
-    Ok(Arc::new(SqliteStore::open(path).await?))
+pub fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
+    Ok(Arc::new(SqliteStore::open(place.join(STORE_FILE))?))
 }
 
 /// Opens everything, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
@@ -34,7 +26,7 @@ pub async fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
 /// # Errors
 /// The backends' own, each with what to do.
 pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
-    let store = open_store(place).await?;
+    let store = open_store(place)?;
     let mut options = QemuOptions::new(place.path());
     options.accel = match config.boxes.accel {
         Accel::Auto => None,

@@ -63,6 +63,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let (config, state_dir) = resolve(&options)?;
             start_log(&config)?;
             block_on(async {
+                boxpool_qemu::find_qemu(&boxpool_qemu::LocalHost).await?; // told before anything is made
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?;
                 backends::open(&config, &place, &keys).await.map(drop)
@@ -77,6 +78,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             block_on(async {
                 let listener = listen(config.listen).await?;
                 let stop = stop_signal()?;
+                boxpool_qemu::find_qemu(&boxpool_qemu::LocalHost).await?; // told before anything is made
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?;
                 tokio::pin!(stop);

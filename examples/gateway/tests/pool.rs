@@ -51,7 +51,7 @@ impl Site {
         let port = listener.local_addr().unwrap().port();
         let config = Config { listen: listener.local_addr().unwrap(), ..config };
         let backends = Backends {
-            store: open_store(&place).await.unwrap(),
+            store: open_store(&place).unwrap(),
             instances: self.machines.clone(),
             volumes: self.machines.clone(),
             runtime: self.machines.clone(),

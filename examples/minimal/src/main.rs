@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let golden = qemu.ensure_golden(&spec, &|progress| eprintln!("golden snapshot: {}", progress.text)).await?;
 
     // The pool and its worker, which is ours to run.
-    let store = Arc::new(SqliteStore::open(folder.join("state.sqlite")).await?);
+    let store = Arc::new(SqliteStore::open(folder.join("state.sqlite"))?);
     let config = PoolConfig::new(VolumeSource::Snapshot(golden.clone()), golden.as_str());
     let (pool, worker) = Pool::builder(store, qemu.clone(), qemu.clone(), qemu, config).build().await?;
     let worker = tokio::spawn(worker.run());

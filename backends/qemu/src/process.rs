@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often a state that must come soon is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// QEMU itself is up in about 50 ms; a host that swaps may be slow.
 const SPAWN_LIMIT: Duration = Duration::from_secs(30);
 /// QEMU writes its pid file, and listens, among the first things it does.

@@ -27,6 +27,7 @@ use boxpool::{
     Started, StartedBy, Suspended,
 };
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long an operation waits for another on the same volume. A suspend takes a second or two on a slow disk.
@@ -36,7 +37,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 /// What became of a guest that was to be resumed.
 enum Resumed {
-    Runs(Qmp),
+    Runs(SocketAddr),
     /// QEMU does not take this memory, and says why.
     Refused(String),
 }
@@ -50,13 +51,8 @@ impl LocalQemu {
         self.inner.host.lock(&volume.lock(), LOCK_LIMIT).await
     }
 
-    async fn endpoint(&self, volume: &VolumeDir, meta: &Meta, qmp: &mut Qmp) -> Result<Endpoint> {
-        let address = self.port(volume, qmp).await?;
-        Ok(Endpoint {
-            address: EndpointAddress::Tcp(address),
-            login: meta.login.clone(),
-            host_key: meta.host_key.clone(),
-        })
+    fn endpoint(meta: &Meta, address: SocketAddr) -> Endpoint {
+        Endpoint { address: EndpointAddress::Tcp(address), login: meta.login.clone(), host_key: meta.host_key.clone() }
     }
 
     async fn check_attached(&self, volume: &VolumeDir, guest: &Guest) -> Result<()> {
@@ -106,11 +102,13 @@ impl LocalQemu {
         if let Loaded::Refused(why) = self.load_memory(volume, &mut qmp).await? {
             return Ok(Resumed::Refused(why));
         }
+        // Asked while it is paused: once it runs it wants the processor for itself.
+        let address = self.port(volume, &mut qmp).await?;
         self.disk_moves(volume, meta).await?;
         qmp.call("cont", Value::Null).await?;
-        // Used up; the generation says so already, so it does not matter when this fails.
-        let _ = self.inner.host.remove(&[volume.saved(), volume.state()]).await;
-        Ok(Resumed::Runs(qmp))
+        // The saved memory is used up. Its files stay until the next save takes their place: the generation tells that
+        // they fit no more, and removing them now would make the caller wait.
+        Ok(Resumed::Runs(address))
     }
 
     /// Ends a QEMU whose start failed, if its memory is saved all the same. One that holds the only copy is left to the
@@ -126,15 +124,16 @@ impl LocalQemu {
         error.with_effect(Effect::Unknown)
     }
 
-    async fn boot(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Qmp> {
+    async fn boot(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<SocketAddr> {
         let kernel = self.inner.layout.snapshot(&meta.snapshot);
         self.disk_moves(volume, meta).await?;
         self.inner.host.remove(&[volume.saved(), volume.state(), volume.mem()]).await?;
         let size = format!("{}M", meta.machine.memory_mib);
         must(&*self.inner.host, "boot box", Command::new("truncate").args(["-s", &size]).arg(volume.mem())).await?;
         let mut qmp = self.spawn(volume, &meta.machine, &kernel, None).await?;
+        let address = self.port(volume, &mut qmp).await?;
         self.await_ready(volume, &mut qmp, BOOT_LIMIT).await?;
-        Ok(qmp)
+        Ok(address)
     }
 
     /// Makes a fresh copy its own machine: host key, name, machine id, random seed.
@@ -161,11 +160,11 @@ impl LocalQemu {
         });
     }
 
-    async fn bring_up(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<(StartedBy, Qmp)> {
+    async fn bring_up(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<(StartedBy, SocketAddr)> {
         if let Some(pid) = self.pid(volume).await? {
             match self.state_of_living(volume).await {
                 Ok(Some((state, mut qmp))) => match state.as_str() {
-                    "running" => return Ok((StartedBy::Adoption, qmp)),
+                    "running" => return Ok((StartedBy::Adoption, self.port(volume, &mut qmp).await?)),
                     "inmigrate" => {
                         drop(qmp);
                         self.kill(volume, pid).await?;
@@ -176,10 +175,11 @@ impl LocalQemu {
                     }
                     // In the middle of a suspend, or right before it was let run: its memory is all there is.
                     _ => {
+                        let address = self.port(volume, &mut qmp).await?;
                         self.disk_moves(volume, meta).await?;
                         qmp.call("cont", Value::Null).await?;
                         self.set_clock(volume);
-                        return Ok((StartedBy::Adoption, qmp));
+                        return Ok((StartedBy::Adoption, address));
                     }
                 },
                 Ok(None) | Err(_) => {
@@ -191,9 +191,9 @@ impl LocalQemu {
         self.check_room(volume, meta).await?;
         if self.loadable(volume, meta).await? {
             match self.resume(volume, meta).await {
-                Ok(Resumed::Runs(qmp)) => {
+                Ok(Resumed::Runs(address)) => {
                     self.set_clock(volume);
-                    return Ok((StartedBy::Resume, qmp));
+                    return Ok((StartedBy::Resume, address));
                 }
                 // The disk is whole, so the box boots. Told, not hidden.
                 Ok(Resumed::Refused(why)) => {
@@ -276,12 +276,11 @@ impl GuestRuntime for LocalQemu {
         self.fence("start box", &volume, guest.epoch).await?;
         self.check_attached(&volume, guest).await?;
         let mut meta = self.meta(&volume).await?;
-        let (by, mut qmp) = self.bring_up(&volume, &mut meta).await?;
+        let (by, address) = self.bring_up(&volume, &mut meta).await?;
         if !meta.identified {
             self.identify(&volume, &mut meta, guest).await?;
         }
-        let endpoint = self.endpoint(&volume, &meta, &mut qmp).await?;
-        Ok(Started { endpoint, by })
+        Ok(Started { endpoint: Self::endpoint(&meta, address), by })
     }
 
     async fn suspend(&self, guest: &Guest) -> Result<Suspended> {
@@ -323,7 +322,7 @@ impl GuestRuntime for LocalQemu {
         match self.state_of_living(&volume).await {
             Ok(Some((state, mut qmp))) if state == "running" => {
                 let meta = self.meta(&volume).await?;
-                Ok(GuestStatus::Running(self.endpoint(&volume, &meta, &mut qmp).await?))
+                Ok(GuestStatus::Running(Self::endpoint(&meta, self.port(&volume, &mut qmp).await?)))
             }
             Ok(Some((state, _))) => Ok(GuestStatus::Unresponsive(format!("QEMU is {state}"))),
             Ok(None) => Ok(GuestStatus::NotRunning),

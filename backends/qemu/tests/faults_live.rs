@@ -60,7 +60,7 @@ async fn strike_every_step(call: Call, fault: Fault, heir: Heir) {
         });
         let ended: Option<Result<(), Error>> = tokio::select! {
             ended = work => Some(ended.unwrap()),
-            () = plan.reached.notified(), if fault == Fault::Death => None,
+            () = plan.struck(), if fault == Fault::Death => None,
         };
         let gone = tokio::task::spawn_blocking(move || process.shutdown_timeout(Duration::from_secs(30)));
         gone.await.unwrap();
@@ -81,7 +81,10 @@ async fn strike_every_step(call: Call, fault: Fault, heir: Heir) {
         let started = bench.qemu.start(&next(&guest)).await.unwrap();
         assert_ne!(started.by, StartedBy::Boot, "{call:?} {fault:?} at step {step} lost the memory");
         assert_eq!(bench.pids("/v-").len(), 1, "{call:?} {fault:?} at step {step}: one guest");
-        assert_eq!(bench.ssh(&started.endpoint, ALIVE), "counting", "{call:?} {fault:?} at step {step}");
+        // A login costs an emulated guest a second. What was damaged stays so, and is seen at the next look.
+        if !struck || step % 6 == 0 {
+            assert_eq!(bench.ssh(&started.endpoint, ALIVE), "counting", "{call:?} {fault:?} at step {step}");
+        }
         assert!(struck || ended.is_some(), "died of something else");
         if !struck {
             assert!(step > 10, "the call has more steps than {step}");

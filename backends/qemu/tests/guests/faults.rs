@@ -31,19 +31,31 @@ pub struct Plan {
     fault: Fault,
     left: AtomicU64,
     struck: AtomicBool,
-    pub reached: Notify,
+    moved: Notify,
 }
 
 const NEVER: u64 = u64::MAX / 2;
 
 impl Plan {
     pub fn new(fault: Fault) -> Arc<Self> {
-        Arc::new(Self { fault, left: AtomicU64::new(NEVER), struck: AtomicBool::new(false), reached: Notify::new() })
+        Arc::new(Self { fault, left: AtomicU64::new(NEVER), struck: AtomicBool::new(false), moved: Notify::new() })
     }
 
     /// From now on, the step after so many goes wrong.
     pub fn arm(&self, steps: u64) {
+        self.struck.store(false, Ordering::SeqCst);
         self.left.store(steps, Ordering::SeqCst);
+    }
+
+    /// Waits until the fault has struck. What is waited for is that state: a notice could be an earlier fault's.
+    pub async fn struck(&self) {
+        loop {
+            let moved = self.moved.notified();
+            if self.struck.load(Ordering::SeqCst) {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Nothing goes wrong any more. Says whether anything did since it was armed.
@@ -59,10 +71,8 @@ impl Plan {
                 if self.fault == Fault::Failure {
                     self.left.store(NEVER, Ordering::SeqCst);
                 }
-                // Told once: a second notice would be taken for the next fault's.
-                if !self.struck.swap(true, Ordering::SeqCst) {
-                    self.reached.notify_one();
-                }
+                self.struck.store(true, Ordering::SeqCst);
+                self.moved.notify_waiters();
                 true
             }
             _ => {

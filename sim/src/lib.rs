@@ -1,5 +1,5 @@
 //! Conformance suites for boxpool backends: each promise of core's traits is one named function, and a macro makes one named test
-//! of each. The memory store, SQLite and the QEMU backend all run the very same lists.
+//! of each. The memory store, SQLite, the QEMU backend and the simulated ones in [`backend`] all run the very same lists.
 //!
 //! To test a store of your own, say how a fresh one is made, and let the macro do the rest:
 //!
@@ -18,6 +18,6 @@
 //! For providers and runtimes implement [`conformance::InstanceBench`], [`conformance::VolumeBench`] or
 //! [`conformance::RuntimeBench`]; the promises that only some backends make are listed under their capability.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
-
+pub mod backend;
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;

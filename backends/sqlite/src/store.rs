@@ -27,7 +27,8 @@ pub struct SqliteStore {
     // Taken when the store is dropped, which ends the threads.
     writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
-    threads: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl SqliteStore {
@@ -57,14 +58,15 @@ impl SqliteStore {
         let (writes, write_queue) = channel();
         let (reads, read_queue): (Sender<Read>, Receiver<Read>) = channel();
         let mut store =
-            Self { file: file.clone(), writes: Some(writes), reads: Some(reads), threads: Vec::with_capacity(3) };
+            Self { file: file.clone(), writes: Some(writes), reads: Some(reads), writer: None, readers: Vec::new() };
 
         let writer = Writer { file: file.clone(), identity, options, queue: write_queue };
-        store.spawn("boxpool-sqlite-writer", move || writer.run(connection))?;
+        store.writer = Some(store.spawn("boxpool-sqlite-writer", move || writer.run(connection))?);
         let read_queue = Arc::new(Mutex::new(read_queue));
         for connection in reading {
             let reader = Reader { file: file.clone(), queue: read_queue.clone() };
-            store.spawn("boxpool-sqlite-reader", move || reader.run(&connection))?;
+            let thread = store.spawn("boxpool-sqlite-reader", move || reader.run(&connection))?;
+            store.readers.push(thread);
         }
         Ok(store)
     }
@@ -75,14 +77,12 @@ impl SqliteStore {
         &self.file
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| {
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "open store", self.file.display())
                 .with_detail("no thread can be started")
                 .with_source(error)
-        })?;
-        self.threads.push(thread);
-        Ok(())
+        })
     }
 
     async fn write(&self, key: &Key, change: Change) -> Result<Option<Version>> {
@@ -119,10 +119,15 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.writes = None;
+        // One after the other, the writer last: SQLite takes the log into the file when the last connection closes, and of
+        // several that close at the same moment none may be the last.
         self.reads = None;
-        for thread in self.threads.drain(..) {
+        for thread in self.readers.drain(..) {
             // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+        self.writes = None;
+        if let Some(thread) = self.writer.take() {
             let _ = thread.join();
         }
     }

@@ -1,0 +1,21 @@
+//! Small backends in memory that keep the traits' contracts to the letter, with faults on demand.
+//!
+//! [`SimInstances`], [`SimVolumes`] and [`SimRuntime`] share one [`SimWorld`]; [`CountingStore`] and [`FaultStore`] wrap
+//! any state store.
+
+mod clock;
+mod fault;
+mod instances;
+mod listing;
+mod runtime;
+mod store;
+mod volumes;
+mod world;
+
+pub use clock::SimClock;
+pub use fault::{Fault, Operation};
+pub use instances::SimInstances;
+pub use runtime::SimRuntime;
+pub use store::{CountingStore, Counts, FaultStore, StoreAccess, StoreCall, WriteFault};
+pub use volumes::SimVolumes;
+pub use world::{Call, DeletedVolume, Limits, SimWorld};

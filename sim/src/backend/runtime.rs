@@ -1,0 +1,171 @@
+use super::fault::Operation;
+use super::volumes::device_of;
+use super::world::{GuestProcess, LinkPhase, Memory, Phase, SavedMemory, Scene, SimWorld, State};
+use async_trait::async_trait;
+use boxpool::{
+    Cleared, Effect, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
+    Started, StartedBy, Suspended,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Simulated guests.
+#[derive(Debug, Clone)]
+pub struct SimRuntime {
+    world: Arc<SimWorld>,
+}
+
+impl SimRuntime {
+    /// The guests of `world`.
+    #[must_use]
+    pub fn new(world: Arc<SimWorld>) -> Self {
+        Self { world }
+    }
+}
+
+/// An address that nobody can dial, and that is the same for the same guest.
+fn endpoint_of(guest: &Guest) -> Endpoint {
+    Endpoint {
+        address: EndpointAddress::Unix(PathBuf::from(format!("/sim/{}/{}", guest.instance, guest.volume))),
+        login: "box".into(),
+        host_key: format!("ssh-ed25519 sim-{}", guest.volume),
+    }
+}
+
+fn place_of(guest: &Guest) -> (boxpool::VolumeId, InstanceId) {
+    (guest.volume.clone(), guest.instance.clone())
+}
+
+impl State {
+    /// Every call with an epoch passes here first.
+    fn fence(&mut self, operation: Operation, guest: &Guest) -> Result<()> {
+        match self.volumes.get_mut(&guest.volume) {
+            Some(volume) => volume.fence(operation, &guest.volume, guest.epoch),
+            None => Ok(()),
+        }
+    }
+
+    fn start(&mut self, guest: &Guest) -> Result<Started> {
+        let operation = Operation::GuestStart;
+        let refuse = |kind, why: String| Error::new(kind, operation.as_str(), &guest.volume).with_detail(why);
+        self.fence(operation, guest)?;
+        if let Some(running) = self.guests.get(&place_of(guest)) {
+            if running.hung {
+                return Err(refuse(ErrorKind::TimedOut, "a guest is there and does not answer".into()));
+            }
+            return Ok(Started { endpoint: endpoint_of(guest), by: StartedBy::Adoption });
+        }
+        let Some(machine) = self.instances.get(&guest.instance).filter(|machine| machine.phase != Phase::Deleting)
+        else {
+            return Err(refuse(ErrorKind::NotFound, format!("there is no instance {}", guest.instance)));
+        };
+        if machine.phase != Phase::Running || machine.failed.is_some() {
+            return Err(refuse(ErrorKind::Unavailable, format!("instance {} does not run", guest.instance)));
+        }
+        let Some(volume) = self.volumes.get_mut(&guest.volume) else {
+            return Err(refuse(ErrorKind::NotFound, "there is no such volume".into()));
+        };
+        let attached = volume
+            .link
+            .as_ref()
+            .is_some_and(|link| link.instance == guest.instance && link.phase == LinkPhase::Attached);
+        if !attached || guest.device.as_ref().is_some_and(|device| *device != device_of(&guest.volume)) {
+            return Err(refuse(ErrorKind::NotFound, format!("the volume is not on {}", guest.instance)));
+        }
+        // What was saved is used once: from here on the disk moves away from it.
+        let saved = volume.content.saved.take().filter(|saved| saved.fits_writes == volume.content.writes);
+        let (memory, by) = match saved {
+            Some(saved) => (saved.memory, StartedBy::Resume),
+            None => (Memory::default(), StartedBy::Boot),
+        };
+        let held_by = volume.owner.replace(guest.owner.clone());
+        let process = GuestProcess { memory, owner: guest.owner.clone(), hung: false };
+        self.guests.insert(place_of(guest), process);
+        if let Some(other) = held_by.filter(|other| *other != guest.owner) {
+            self.violate(format!("I3: volume {} of {other} was started for {}", guest.volume, guest.owner));
+        }
+        let residue =
+            self.instances.get_mut(&guest.instance).and_then(|machine| machine.residue.replace(guest.owner.clone()));
+        if let Some(other) = residue.filter(|other| *other != guest.owner) {
+            self.violate(format!(
+                "I2: instance {} served {other} and was not cleared before {}",
+                guest.instance, guest.owner
+            ));
+        }
+        Ok(Started { endpoint: endpoint_of(guest), by })
+    }
+
+    fn suspend(&mut self, guest: &Guest) -> Result<Suspended> {
+        let operation = Operation::GuestSuspend;
+        self.fence(operation, guest)?;
+        let Some(process) = self.guests.get(&place_of(guest)) else { return Ok(Suspended::NotRunning) };
+        if process.hung {
+            return Err(Error::new(ErrorKind::TimedOut, operation.as_str(), &guest.volume)
+                .with_detail("the guest does not answer; stop it"));
+        }
+        let memory = process.memory.clone();
+        if let Some(volume) = self.volumes.get_mut(&guest.volume) {
+            volume.content.saved = Some(SavedMemory { memory, fits_writes: volume.content.writes });
+        }
+        self.guests.remove(&place_of(guest));
+        Ok(Suspended::Saved)
+    }
+
+    fn status(&mut self, guest: &Guest) -> Result<GuestStatus> {
+        let operation = Operation::GuestStatus;
+        self.fence(operation, guest)?;
+        Ok(match self.guests.get(&place_of(guest)) {
+            Some(process) if process.hung => GuestStatus::Unresponsive("the guest does not answer".into()),
+            Some(_) => GuestStatus::Running(endpoint_of(guest)),
+            None => GuestStatus::NotRunning,
+        })
+    }
+
+    fn clear(&mut self, instance: &InstanceId) -> Result<Cleared> {
+        let Some(machine) = self.instances.get(instance) else { return Ok(Cleared::Clean) };
+        if machine.phase != Phase::Running || machine.failed.is_some() {
+            return Err(Error::new(ErrorKind::Unavailable, Operation::Clear.as_str(), instance)
+                .with_detail("the instance does not run")
+                .with_effect(Effect::None));
+        }
+        if let Some(process) = self.guests.iter().find(|((_, on), _)| on == instance).map(|(_, process)| process) {
+            return Ok(Cleared::Doubtful(format!("the guest of {} runs", process.owner)));
+        }
+        if let Some(volume) = self.volume_on(instance) {
+            return Ok(Cleared::Doubtful(format!("volume {volume} is attached")));
+        }
+        if let Some(machine) = self.instances.get_mut(instance) {
+            machine.residue = None;
+        }
+        Ok(Cleared::Clean)
+    }
+}
+
+#[async_trait]
+impl GuestRuntime for SimRuntime {
+    async fn start(&self, guest: &Guest) -> Result<Started> {
+        self.world.call(Operation::GuestStart, &guest.volume, |Scene { state, .. }| state.start(guest)).await
+    }
+
+    async fn suspend(&self, guest: &Guest) -> Result<Suspended> {
+        self.world.call(Operation::GuestSuspend, &guest.volume, |Scene { state, .. }| state.suspend(guest)).await
+    }
+
+    async fn stop(&self, guest: &Guest) -> Result<()> {
+        self.world
+            .call(Operation::GuestStop, &guest.volume, |Scene { state, .. }| {
+                state.fence(Operation::GuestStop, guest)?;
+                state.guests.remove(&place_of(guest));
+                Ok(())
+            })
+            .await
+    }
+
+    async fn status(&self, guest: &Guest) -> Result<GuestStatus> {
+        self.world.call(Operation::GuestStatus, &guest.volume, |Scene { state, .. }| state.status(guest)).await
+    }
+
+    async fn clear(&self, instance: &InstanceId) -> Result<Cleared> {
+        self.world.call(Operation::Clear, instance, |Scene { state, .. }| state.clear(instance)).await
+    }
+}

@@ -1,0 +1,478 @@
+//! The world that simulated instances, volumes and guests share.
+//!
+//! All of it lies under one mutex which is never held across an await: each effect is one step, and after each step the
+//! world looks whether anything is true that must never be. What it finds is kept in [`SimWorld::violations`].
+
+use super::clock::SimClock;
+use super::fault::{Fate, Fault, Operation, Script};
+use boxpool::{BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, Result, SnapshotId, Timestamp, VolumeId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Instances, volumes with contents, and guests with memory.
+///
+/// Hand an `Arc` of it to [`SimInstances`](super::SimInstances), [`SimVolumes`](super::SimVolumes) and
+/// [`SimRuntime`](super::SimRuntime); they then see one another's effects.
+pub struct SimWorld {
+    state: Mutex<State>,
+    clock: Box<dyn Clock>,
+}
+
+impl fmt::Debug for SimWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimWorld").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// One call that reached the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What was called.
+    pub operation: Operation,
+    /// On what.
+    pub resource: String,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) instances: BTreeMap<InstanceId, Machine>,
+    pub(super) volumes: BTreeMap<VolumeId, Volume>,
+    pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// Keyed by both, so that a guest that runs in two places could be seen.
+    pub(super) guests: BTreeMap<(VolumeId, InstanceId), GuestProcess>,
+    pub(super) limits: Limits,
+    script: Script,
+    calls: Vec<Call>,
+    violations: Vec<String>,
+    deleted_volumes: Vec<DeletedVolume>,
+}
+
+/// Bounds and habits of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// At most so many instances exist; `ensure` and `start` answer `NoCapacity` beyond it. Stopped ones do not count.
+    pub instances_max: Option<usize>,
+    /// At most so many volumes exist.
+    pub volumes_max: Option<usize>,
+    /// So many items in each page of a listing.
+    pub page_size: usize,
+    /// Whether the volume provider remembers the newest epoch of a volume and refuses older ones. The runtime always does.
+    pub attach_remembers_epochs: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { instances_max: None, volumes_max: None, page_size: 100, attach_remembers_epochs: true }
+    }
+}
+
+/// A volume that is no more, and what was on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedVolume {
+    /// Which.
+    pub id: VolumeId,
+    /// Whose box ran on it, if any did.
+    pub owner: Option<BoxRef>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Coming,
+    Running,
+    Stopping,
+    Stopped,
+    Deleting,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) phase: Phase,
+    /// So many more looks find it in transition.
+    pub(super) looks_left: u32,
+    pub(super) failed: Option<String>,
+    pub(super) generation: String,
+    pub(super) created_at: Timestamp,
+    /// The last box that ran here and was not cleared away since.
+    pub(super) residue: Option<BoxRef>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkPhase {
+    Attaching,
+    Attached,
+    Detaching,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub(super) instance: InstanceId,
+    pub(super) phase: LinkPhase,
+    pub(super) looks_left: u32,
+}
+
+/// What lies on a volume: the disk, and memory that was saved with it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Content {
+    pub(super) lines: Vec<String>,
+    /// Counts the writes: saved memory fits only the disk it was saved with.
+    pub(super) writes: u64,
+    pub(super) saved: Option<SavedMemory>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SavedMemory {
+    pub(super) memory: Memory,
+    pub(super) fits_writes: u64,
+}
+
+/// What a guest holds in memory: gone at a power cut, kept over suspend and resume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    pub(super) count: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Volume {
+    pub(super) phase: Phase,
+    pub(super) looks_left: u32,
+    pub(super) bytes: u64,
+    pub(super) content: Content,
+    pub(super) link: Option<Link>,
+    pub(super) used: bool,
+    pub(super) epoch: Epoch,
+    pub(super) owner: Option<BoxRef>,
+    pub(super) created_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) content: Content,
+    pub(super) bytes: u64,
+    pub(super) looks_left: u32,
+    pub(super) created_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct GuestProcess {
+    pub(super) memory: Memory,
+    pub(super) owner: BoxRef,
+    pub(super) hung: bool,
+}
+
+/// What an effect gets to see.
+pub(super) struct Scene<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) now: Timestamp,
+    /// What this call begins takes so many further looks.
+    pub(super) pending: u32,
+}
+
+impl SimWorld {
+    /// An empty world whose clock follows tokio's timer.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Self::with_clock(SimClock::new())
+    }
+
+    /// An empty world that stamps what it makes with `clock`.
+    #[must_use]
+    pub fn with_clock(clock: impl Clock) -> Arc<Self> {
+        let state = State {
+            instances: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            limits: Limits::default(),
+            script: Script::default(),
+            calls: Vec::new(),
+            violations: Vec::new(),
+            deleted_volumes: Vec::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), clock: Box::new(clock) })
+    }
+
+    /// Changes the world's bounds.
+    pub fn limit(&self, change: impl FnOnce(&mut Limits)) {
+        change(&mut self.state().limits);
+    }
+
+    /// Has `fault` happen to the n-th call of `operation`, counted from 1 over the whole life of the world.
+    pub fn fault_at(&self, operation: Operation, call: u64, fault: Fault) {
+        self.state().script.set(operation, call, fault);
+    }
+
+    /// Has `fault` happen to the next call of `operation`.
+    pub fn fault_next(&self, operation: Operation, fault: Fault) {
+        let mut state = self.state();
+        let next = state.script.calls(operation) + 1;
+        state.script.set(operation, next, fault);
+    }
+
+    /// Has `fault` happen to every call of `operation` that has none of its own; `None` ends it.
+    pub fn fault_always(&self, operation: Operation, fault: impl Into<Option<Fault>>) {
+        self.state().script.set_always(operation, fault.into());
+    }
+
+    /// Makes every call of `operation` take so many milliseconds before its effect.
+    pub fn latency_ms(&self, operation: Operation, ms: u64) {
+        self.state().script.set_latency(operation, Duration::from_millis(ms));
+    }
+
+    /// Takes back all faults. Latencies stay.
+    pub fn heal(&self) {
+        self.state().script.heal();
+    }
+
+    /// How often `operation` was called.
+    #[must_use]
+    pub fn calls(&self, operation: Operation) -> u64 {
+        self.state().script.calls(operation)
+    }
+
+    /// A place in the list of calls, for [`SimWorld::calls_since`].
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.state().calls.len()
+    }
+
+    /// The calls since `mark`, in the order in which they began.
+    #[must_use]
+    pub fn calls_since(&self, mark: usize) -> Vec<Call> {
+        self.state().calls.get(mark..).unwrap_or_default().to_vec()
+    }
+
+    /// What was true at some time and must never be; empty in a sound run.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    /// The volumes that were deleted, oldest first.
+    #[must_use]
+    pub fn deleted_volumes(&self) -> Vec<DeletedVolume> {
+        self.state().deleted_volumes.clone()
+    }
+
+    /// How many guests run.
+    #[must_use]
+    pub fn guests_running(&self) -> usize {
+        self.state().guests.len()
+    }
+
+    /// Where the volume is attached, or is coming to or leaving.
+    #[must_use]
+    pub fn attached_to(&self, volume: &VolumeId) -> Option<InstanceId> {
+        self.state().volumes.get(volume)?.link.as_ref().map(|link| link.instance.clone())
+    }
+
+    /// The newest epoch that the volume has seen.
+    #[must_use]
+    pub fn epoch_of(&self, volume: &VolumeId) -> Option<Epoch> {
+        self.state().volumes.get(volume).map(|volume| volume.epoch)
+    }
+
+    /// The guest on `volume` writes a line to its disk, durable when this returns.
+    ///
+    /// # Errors
+    /// `Unavailable` when no guest runs there or it hangs.
+    pub fn write(&self, volume: &VolumeId, line: &str) -> Result<()> {
+        let mut state = self.state();
+        state.guest_on(volume, "write in guest")?;
+        let disk = state.volumes.get_mut(volume).ok_or_else(|| no_guest("write in guest", volume))?;
+        disk.content.lines.push(line.to_owned());
+        disk.content.writes += 1;
+        Ok(())
+    }
+
+    /// The lines that the guest on `volume` reads from its disk.
+    ///
+    /// # Errors
+    /// `Unavailable` when no guest runs there or it hangs.
+    pub fn read(&self, volume: &VolumeId) -> Result<Vec<String>> {
+        let mut state = self.state();
+        state.guest_on(volume, "read in guest")?;
+        Ok(state.volumes.get(volume).map(|disk| disk.content.lines.clone()).unwrap_or_default())
+    }
+
+    /// A process in the guest's memory counts one further and tells the number: 1 after a boot, going on after a resume.
+    ///
+    /// # Errors
+    /// `Unavailable` when no guest runs there or it hangs.
+    pub fn count(&self, volume: &VolumeId) -> Result<u64> {
+        let mut state = self.state();
+        let guest = state.guest_on(volume, "count in guest")?;
+        guest.memory.count += 1;
+        Ok(guest.memory.count)
+    }
+
+    /// Kills the guest on `volume` as a power cut would.
+    pub fn kill_guest(&self, volume: &VolumeId) {
+        self.state().guests.retain(|(on, _), _| on != volume);
+    }
+
+    /// The guest on `volume` answers nothing any more, or does again.
+    pub fn hang_guest(&self, volume: &VolumeId, hung: bool) {
+        for ((on, _), guest) in &mut self.state().guests {
+            if on == volume {
+                guest.hung = hung;
+            }
+        }
+    }
+
+    /// The machine is taken away: its guest dies, its volume is left without it.
+    pub fn kill_instance(&self, instance: &InstanceId) {
+        self.state().remove_instance(instance);
+    }
+
+    /// The machine stops by itself, as a preempted one does: its guest dies, its volume stays attached.
+    pub fn preempt_instance(&self, instance: &InstanceId) {
+        let mut state = self.state();
+        state.power_off(instance);
+        if let Some(machine) = state.instances.get_mut(instance) {
+            (machine.phase, machine.looks_left) = (Phase::Stopped, 0);
+        }
+    }
+
+    /// The machine breaks: its guest dies, and it is reported as failed with these words.
+    pub fn break_instance(&self, instance: &InstanceId, why: &str) {
+        let mut state = self.state();
+        state.power_off(instance);
+        if let Some(machine) = state.instances.get_mut(instance) {
+            machine.failed = Some(why.to_owned());
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked under the lock has failed already; what others see is only its report.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one call: its latency, its fault, its effect in one step, and the look for violations after it.
+    pub(super) async fn call<T>(
+        &self,
+        operation: Operation,
+        resource: &(impl fmt::Display + Sync),
+        effect: impl FnOnce(&mut Scene<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
+        let Fate { latency, fault } = {
+            let mut state = self.state();
+            state.calls.push(Call { operation, resource: resource.to_string() });
+            state.script.next(operation)
+        };
+        pause(latency).await;
+        let pending = match fault {
+            Some(Fault::Refuse(kind)) => {
+                return Err(Error::new(kind, operation.as_str(), resource).with_detail(format!("{kind} (simulated)")));
+            }
+            Some(Fault::HangBefore(time)) => {
+                pause(time).await;
+                0
+            }
+            Some(Fault::Pending(looks)) => looks,
+            Some(Fault::LoseAnswer | Fault::HangAfter(_)) | None => 0,
+        };
+        let answer = {
+            let now = self.clock.now();
+            let mut state = self.state();
+            let answer = effect(&mut Scene { state: &mut state, now, pending });
+            state.look_for_violations(operation, &resource.to_string());
+            answer
+        };
+        match fault {
+            Some(Fault::LoseAnswer) => Err(Error::new(ErrorKind::UnknownOutcome, operation.as_str(), resource)
+                .with_detail("the answer was lost (simulated)")),
+            Some(Fault::HangAfter(time)) => {
+                pause(time).await;
+                answer
+            }
+            _ => answer,
+        }
+    }
+}
+
+/// No sleep at all for zero: a world without latencies then never yields by itself.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+fn no_guest(operation: &'static str, volume: &VolumeId) -> Error {
+    Error::new(ErrorKind::Unavailable, operation, volume).with_detail("no guest of this volume answers")
+}
+
+impl State {
+    /// Remembers that something was true which must never be.
+    pub(super) fn violate(&mut self, what: String) {
+        if !self.violations.contains(&what) {
+            self.violations.push(what);
+        }
+    }
+
+    pub(super) fn guest_on(&mut self, volume: &VolumeId, operation: &'static str) -> Result<&mut GuestProcess> {
+        self.guests
+            .iter_mut()
+            .find(|((on, _), guest)| on == volume && !guest.hung)
+            .map(|(_, guest)| guest)
+            .ok_or_else(|| no_guest(operation, volume))
+    }
+
+    pub(super) fn guest_runs_on(&self, volume: &VolumeId) -> bool {
+        self.guests.keys().any(|(on, _)| on == volume)
+    }
+
+    /// Ends whatever guest runs on the instance, as a power cut would.
+    pub(super) fn power_off(&mut self, instance: &InstanceId) {
+        self.guests.retain(|(_, on), _| on != instance);
+    }
+
+    pub(super) fn remove_instance(&mut self, instance: &InstanceId) {
+        self.power_off(instance);
+        self.instances.remove(instance);
+        for volume in self.volumes.values_mut() {
+            volume.link.take_if(|link| link.instance == *instance);
+        }
+    }
+
+    pub(super) fn remove_volume(&mut self, id: &VolumeId) {
+        if let Some(volume) = self.volumes.remove(id) {
+            self.deleted_volumes.push(DeletedVolume { id: id.clone(), owner: volume.owner });
+        }
+    }
+
+    /// The volume that is on the instance, or is coming or leaving.
+    pub(super) fn volume_on(&self, instance: &InstanceId) -> Option<&VolumeId> {
+        self.volumes
+            .iter()
+            .find(|(_, volume)| volume.link.as_ref().is_some_and(|link| link.instance == *instance))
+            .map(|(id, _)| id)
+    }
+
+    fn look_for_violations(&mut self, operation: Operation, resource: &str) {
+        let mut found = Vec::new();
+        let mut served: BTreeMap<&InstanceId, &VolumeId> = BTreeMap::new();
+        for (id, volume) in &self.volumes {
+            if let Some(link) = &volume.link
+                && let Some(other) = served.insert(&link.instance, id)
+            {
+                found.push(format!("I2: instance {} holds volumes {other} and {id}", link.instance));
+            }
+        }
+        let mut runs: BTreeMap<&VolumeId, &InstanceId> = BTreeMap::new();
+        for (volume, instance) in self.guests.keys() {
+            if let Some(other) = runs.insert(volume, instance) {
+                found.push(format!("I1: the guest of {volume} runs on {other} and on {instance}"));
+            }
+            let link = self.volumes.get(volume).and_then(|volume| volume.link.as_ref());
+            if link.is_none_or(|link| link.instance != *instance || link.phase != LinkPhase::Attached) {
+                found.push(format!("I1: volume {volume} was taken from under its guest on {instance}"));
+            }
+        }
+        for what in found {
+            self.violate(format!("{what}, after {} {resource}", operation.as_str()));
+        }
+    }
+}

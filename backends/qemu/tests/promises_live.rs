@@ -93,7 +93,8 @@ async fn a_save_that_fails_at_its_end_leaves_the_guest_running() {
     let guest = bench.guest("failing").await;
     let started = bench.start(&guest).await;
     bench.ssh(&started.endpoint, "echo kept > /dev/shm/note");
-    // Something that the saved state cannot take the place of.
+    // Something that the saved state cannot take the place of. The one that was used up still lies there.
+    std::fs::remove_file(bench.file(&guest.volume, "state")).unwrap();
     std::fs::create_dir(bench.file(&guest.volume, "state")).unwrap();
     assert!(bench.qemu.suspend(&guest).await.is_err());
     assert_eq!(bench.ssh(&started.endpoint, "cat /dev/shm/note"), "kept");

@@ -106,6 +106,9 @@ impl LocalQemu {
         let mode = if user.is_some() { "0711" } else { "0700" };
         let layout = Layout::new(state.clone(), options.snapshot_dir);
         for folder in [state.clone(), layout.snapshots(), layout.volumes(), layout.slots(), layout.run.clone()] {
+            if !folder.starts_with(&state) && host.look(&folder).await?.is_some() {
+                continue; // not ours to change; looked at below
+            }
             let made = host.run(Command::new("install").args(["-d", "-m", mode]).arg(&folder)).await?;
             if !made.success {
                 let detail = format!("the state directory cannot be used: {}", host::last_of(&made.stderr));
@@ -114,12 +117,15 @@ impl LocalQemu {
                 );
             }
         }
+        if !layout.run.starts_with(&state) {
+            require_own(&*host, &layout.run).await?;
+        }
         let accel = match options.accel {
             Some(accel) => accel,
             None => accel::remembered_probe(&*host, &layout.run).await?,
         };
         let run_as = match user {
-            Some(user) => can_reach(&*host, user, &state).await?.then_some(user),
+            Some(user) => can_reach(&*host, user, &layout).await?.then_some(user),
             None => None,
         };
         let inner = Inner {
@@ -172,18 +178,35 @@ async fn user_to_run_as(host: &dyn Host, user: &str) -> Result<Option<(u32, u32)
         return Ok(None);
     }
     let (uid, gid) = (id("-u", Some(user)).await?, id("-g", Some(user)).await?);
-    Ok(uid.zip(gid))
+    Ok(uid.zip(gid).filter(|(uid, _)| *uid != 0))
 }
 
-/// Whether that user can pass through to the state directory.
-async fn can_reach(host: &dyn Host, (uid, gid): (u32, u32), state: &std::path::Path) -> Result<bool> {
-    let reach = Command::new("setpriv")
-        .args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()])
-        .args(["test", "-x"])
-        .arg(state.join("volumes"));
-    let reached = host.run(reach).await?.success;
+/// Refuses a run directory in a place where everybody may write, unless it is a folder of our own: whoever made it could
+/// put sockets of theirs in there.
+async fn require_own(host: &dyn Host, run: &std::path::Path) -> Result<()> {
+    let us = host.run(Command::new("id").arg("-u")).await?.stdout;
+    let find = Command::new("find").arg(run).args(["-maxdepth", "0", "-type", "d", "-uid", us.trim()]);
+    let found = host.run(find).await?;
+    if found.success && !found.stdout.trim().is_empty() {
+        return Ok(());
+    }
+    let detail =
+        "it exists and belongs to somebody else; use a state directory with a shorter path, or have it removed";
+    Err(Error::new(ErrorKind::Unauthorized, "open run directory", run.display()).with_detail(detail))
+}
+
+/// Whether that user can pass through to the volumes, their sockets and the snapshots.
+async fn can_reach(host: &dyn Host, (uid, gid): (u32, u32), layout: &Layout) -> Result<bool> {
+    let mut reached = true;
+    for folder in [layout.volumes(), layout.run.clone(), layout.snapshots()] {
+        let reach = Command::new("setpriv")
+            .args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()])
+            .args(["test", "-x"])
+            .arg(folder);
+        reached &= host.run(reach).await?.success;
+    }
     if !reached {
-        tracing::warn!(uid, state = %state.display(), "QEMU's own user cannot reach the state directory, so QEMU runs as root; keep the state where others may pass through");
+        tracing::warn!(uid, state = %layout.state.display(), "QEMU's own user cannot reach the state directory, so QEMU runs as root; keep the state where others may pass through");
     }
     Ok(reached)
 }

@@ -219,7 +219,9 @@ impl LocalQemu {
         let socket = volume.run.join("save.sock");
         host.remove(&[socket.clone(), to.to_owned()]).await?;
         // QEMU may not open files by itself (it may be another user, on another machine); it writes into a socket.
-        let listen = format!("UNIX-LISTEN:{},unlink-early", socket.display());
+        // When we are killed it stays behind: then it waits only so long, and leaves the next one's socket alone.
+        let wait = MIGRATE_LIMIT.as_secs();
+        let listen = format!("UNIX-LISTEN:{},unlink-early,unlink-close=0,accept-timeout={wait}", socket.display());
         let create = format!("CREATE:{}", to.display());
         let receive =
             must(host, "save memory", Command::new("socat").args(["-u", &listen, &create]).limit(MIGRATE_LIMIT));

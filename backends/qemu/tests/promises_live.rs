@@ -93,7 +93,8 @@ async fn a_save_that_fails_at_its_end_leaves_the_guest_running() {
     let guest = bench.guest("failing").await;
     let started = bench.start(&guest).await;
     bench.ssh(&started.endpoint, "echo kept > /dev/shm/note");
-    // Something that the saved state cannot take the place of.
+    // Something that the saved state cannot take the place of. The one that was used up still lies there.
+    std::fs::remove_file(bench.file(&guest.volume, "state")).unwrap();
     std::fs::create_dir(bench.file(&guest.volume, "state")).unwrap();
     assert!(bench.qemu.suspend(&guest).await.is_err());
     assert_eq!(bench.ssh(&started.endpoint, "cat /dev/shm/note"), "kept");
@@ -137,4 +138,46 @@ async fn a_fence_that_cannot_be_read_stays_shut() {
     std::fs::write(bench.file(&guest.volume, "epoch"), "").unwrap();
     assert_eq!(bench.qemu.start(&later(&guest, 9)).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(bench.pids("/v-").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_directory_of_somebody_else_is_refused() {
+    let bench = Bench::new().await;
+    // So long that sockets do not fit beneath it; the run directory is then in /tmp.
+    let state = bench.dir.path().join("x".repeat(80));
+    let mut options = bench.options();
+    options.state_dir = state.clone();
+    let opened = LocalQemu::open(options.clone()).await;
+    assert!(opened.is_ok());
+    let digest = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(state.to_str().unwrap()));
+    let run = format!("/tmp/boxpool-{}", digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
+    std::fs::remove_dir_all(&run).unwrap();
+    std::os::unix::fs::symlink(bench.dir.path(), &run).unwrap();
+    let refused = LocalQemu::open(options).await.err().map(|error| error.kind());
+    std::fs::remove_file(&run).unwrap();
+    assert_eq!(refused, Some(ErrorKind::Unauthorized));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, to become another user"]
+async fn qemu_runs_as_a_user_of_its_own() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new().await;
+    let mut options = bench.options();
+    options.user = "nobody".into();
+    let qemu = LocalQemu::open(options).await.unwrap();
+    assert!(qemu.runs_unprivileged());
+    let guest = bench.guest("lowly").await;
+    let started = qemu.start(&guest).await.unwrap();
+    assert_eq!(bench.ssh(&started.endpoint, "echo 1 > /dev/shm/note; hostname"), "lowly");
+    let owner = std::fs::metadata(format!("/proc/{}", bench.pid(&guest.volume).unwrap())).unwrap().uid();
+    assert_ne!(owner, 0);
+    assert_eq!(qemu.suspend(&guest).await.unwrap(), Suspended::Saved);
+    let started = qemu.start(&later(&guest, 2)).await.unwrap();
+    assert_eq!(started.by, StartedBy::Resume);
+    assert_eq!(bench.ssh(&started.endpoint, "cat /dev/shm/note"), "1");
+    bench.kill(&guest.volume);
+    let started = qemu.start(&later(&guest, 3)).await.unwrap();
+    assert_eq!(started.by, StartedBy::Boot);
+    assert_eq!(bench.ssh(&started.endpoint, "hostname"), "lowly");
 }

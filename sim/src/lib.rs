@@ -21,3 +21,11 @@
 pub mod backend;
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;
+mod cloud;
+mod engine;
+mod oracle;
+mod timeline;
+
+pub use cloud::{Gateway, Misuse, SimCloud, SimCloudBuilder, Violations, golden};
+pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
+pub use timeline::Timeline;

@@ -227,7 +227,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = self.refill_instances.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(self.config.maintain_every) => {}
             }
         }
     }

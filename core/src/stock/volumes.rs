@@ -48,7 +48,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = self.refill_volumes.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                () = tokio::time::sleep(self.config.maintain_every) => {}
             }
         }
     }

@@ -17,8 +17,10 @@ pub(crate) struct Promise {
     seen: bool,
     /// The newest epoch with which somebody asked to save its memory.
     asked: Option<Epoch>,
-    /// How its guest ended last.
-    pub(super) ended: Option<Ended>,
+    /// How its guest ended last; `None` while it runs.
+    ended: Option<Ended>,
+    /// The newest epoch in which its guest died of something that was nobody's doing.
+    lost: Option<Epoch>,
 }
 
 /// How a guest ended.
@@ -66,6 +68,11 @@ impl Oracle {
 
     pub(crate) fn ended(&self, owner: &BoxRef) -> Option<Ended> {
         self.promises.get(owner)?.ended
+    }
+
+    /// Whether the guest of that epoch died of something that was nobody's doing.
+    pub(crate) fn was_lost(&self, owner: &BoxRef, epoch: Epoch) -> bool {
+        self.promises.get(owner).is_some_and(|promise| promise.lost >= Some(epoch))
     }
 
     pub(crate) fn guest_started(&mut self, guest: &Guest, by: StartedBy, count: u64, lines: &[String]) -> Vec<String> {
@@ -139,6 +146,7 @@ impl Oracle {
         let promise = self.promise(&process.owner);
         promise.seen = false;
         promise.ended = Some(Ended::Lost);
+        promise.lost = promise.lost.max(Some(process.epoch));
         self.mark("guest lost");
     }
 }

@@ -158,6 +158,7 @@ impl Actor {
         doubted: bool,
     ) -> Result<()> {
         let key = instance_key(instance);
+        let mut guard = self.shared.busy.enter(instance.as_str());
         loop {
             let Some(found) = self.shared.records.get::<InstanceRecord>(&key).await? else { return Ok(()) };
             if found.record.id != *instance {
@@ -168,7 +169,8 @@ impl Actor {
             let Ok(released) = found.record.after(&event) else { return Ok(()) };
             match self.shared.records.update(&key, &found.version, released).await {
                 Ok(held) => {
-                    self.shared.recycle(held, doubted);
+                    // Without a guard the next pass recycles it.
+                    guard.take().into_iter().for_each(|guard| self.shared.recycle(held.clone(), doubted, guard));
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {}

@@ -1,6 +1,7 @@
 //! The instance pool: index, census, making, recycling, deleting.
 
 use crate::actor::Message;
+use crate::busy::BusyGuard;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId};
@@ -124,9 +125,10 @@ impl Shared {
     }
 
     /// An instance in `Recycling`, by us: looked at, then free again or deleted. Runs beside the caller.
-    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool) {
+    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool, guard: BusyGuard) {
         let shared = Arc::clone(self);
         self.spawn(async move {
+            let _guard = guard;
             if let Err(error) = shared.try_recycle(held, doubted).await {
                 tracing::warn!(error = %crate::Report(&error), "an instance could not be recycled; the next pass tries again");
             }
@@ -273,8 +275,10 @@ impl Shared {
 
     fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
         for held in from.take(n as usize).cloned() {
+            let Some(guard) = self.busy.enter(held.record.id.as_str()) else { continue };
             let shared = Arc::clone(self);
             self.spawn(async move {
+                let _guard = guard;
                 // Claimed in the meantime: the compare-and-swap says so and it stays.
                 if let Err(error) = shared.retire(held).await {
                     tracing::info!(error = %crate::Report(&error), "an instance was not retired");
@@ -296,6 +300,7 @@ impl Shared {
         for seat in open {
             self.check_in_touch("create instance")?;
             let id = named("create instance", InstanceId::new(format!("{seat}-{}", self.random.suffix())))?;
+            let Some(guard) = self.busy.enter(id.as_str()) else { continue };
             let record = InstanceRecord {
                 id: id.clone(),
                 status: InstanceStatus::Provisioning { node: self.node.clone() },
@@ -310,6 +315,7 @@ impl Shared {
             };
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
             self.spawn(async move {
+                let _guard = guard;
                 let outcome = shared.finish_provision(held).await;
                 let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {

@@ -2,7 +2,7 @@ use super::fault::Operation;
 use super::world::{Scene, SimWorld, State};
 use crate::engine::Caller;
 use async_trait::async_trait;
-use boxpool::record::{BOXES, INSTANCES, VOLUMES};
+use boxpool::record::{BOXES, EVENTS, INSTANCES, VOLUMES};
 use boxpool::{Cursor, Entry, Error, ErrorKind, Key, Page, Result, StateStore, Stored, Table, Version};
 use futures::FutureExt;
 use std::sync::Arc;
@@ -45,6 +45,26 @@ impl SimStore {
         };
         self.world.call_as(self.caller, operation, resource, role, effect).await
     }
+
+    /// For readers of the trace: what a write said.
+    fn remark(&self, key: &Key, value: &str) {
+        let (Some(engine), Some(caller)) = (self.world.engine(), self.caller) else { return };
+        engine.remark(Some(caller.gateway), || summary(key, value));
+    }
+}
+
+/// The part of a record that tells what is going on.
+fn summary(key: &Key, value: &str) -> String {
+    let record: serde_json::Value = serde_json::from_str(value).unwrap_or_default();
+    let part = |name: &str| record.get(name).map(ToString::to_string).unwrap_or_default();
+    let told = if key.table == BOXES {
+        format!("epoch {} {} {} held by {}", part("epoch"), part("placement"), part("volume"), part("holders"))
+    } else if key.table == EVENTS {
+        format!("{} {} {} {}", part("kind"), part("owner"), part("instance"), part("detail"))
+    } else {
+        part("status")
+    };
+    format!("asks to write {}/{}: {told}", key.table.as_str(), key.row)
 }
 
 /// The store underneath never waits.
@@ -71,6 +91,7 @@ impl StateStore for SimStore {
     }
 
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
+        self.remark(key, value);
         let (wanted, value) = (key.clone(), value.to_owned());
         let effect = move |scene: &mut Scene<'_>| {
             let version = at_once(scene.state.store.clone().insert(&wanted, &value))?;
@@ -81,6 +102,7 @@ impl StateStore for SimStore {
     }
 
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
+        self.remark(key, value);
         let (wanted, version, value) = (key.clone(), version.clone(), value.to_owned());
         let effect = move |scene: &mut Scene<'_>| {
             let version = at_once(scene.state.store.clone().update(&wanted, &version, &value))?;

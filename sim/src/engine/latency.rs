@@ -55,8 +55,14 @@ impl Spread {
 }
 
 impl Pace {
-    /// `rank` is the hash of who calls for what, `nth` tells how far that caller is.
-    pub(crate) fn latency(self, operation: Operation, mut draw: Draw, mut rank: Draw) -> Latency {
+    /// `rank` is drawn for who calls for what. `vital` calls (heartbeats, leases) are fast unless a fault says otherwise: a
+    /// gateway that is taken for dead because everything is always slow teaches nothing.
+    pub(crate) fn latency(self, operation: Operation, vital: bool, mut draw: Draw, mut rank: Draw) -> Latency {
+        if vital && self != Self::Cloud {
+            return Latency { call: draw.between(1, 50), work: 0 };
+        }
+        // Below the pool's limit for one call to the store.
+        let longest = if operation.is_store() { 3_000 } else { 8_000 };
         match self {
             Self::Cloud => Latency {
                 call: cloud_call(operation).draw(&mut draw),
@@ -67,13 +73,13 @@ impl Pace {
                 Latency { call, work: 0 }
             }
             Self::Wild => {
-                let call = 8_000_f64.powf(draw.share()) as u64;
+                let call = (longest as f64).powf(draw.share()) as u64;
                 let work = if draw.chance(0.3) { 30_000_f64.powf(draw.share()) as u64 } else { 0 };
                 Latency { call: call.max(1), work }
             }
             Self::Ranked => {
                 let slow = *rank.pick(&[1, 3, 10, 30, 100, 300, 1_000, 3_000]);
-                Latency { call: draw.between(slow, slow + slow / 2), work: 0 }
+                Latency { call: draw.between(slow, slow + slow / 2).min(longest), work: 0 }
             }
         }
     }

@@ -21,6 +21,7 @@ pub(crate) use key::{Draw, Hash};
 pub(crate) use trace::Trace;
 
 use crate::backend::{Look, Operation, Scene, SimWorld};
+use boxpool::record::{LEASES, NODES};
 use boxpool::{Error, ErrorKind, Result};
 use latency::Latency;
 use serde::{Deserialize, Serialize};
@@ -352,6 +353,11 @@ impl Engine {
         self.inner().trace.note(now, gateway, kind, what, resource);
     }
 
+    pub(crate) fn remark(&self, gateway: Option<usize>, what: impl FnOnce() -> String) {
+        let now = self.now();
+        self.inner().trace.remark(now, gateway, what);
+    }
+
     pub(crate) fn fingerprint(&self) -> (u64, u64) {
         let inner = self.inner();
         (inner.trace.fingerprint(), inner.trace.length())
@@ -601,8 +607,9 @@ impl Inner {
         };
         // The rank of a gateway's work for one thing, which changes now and then.
         let rank = Hash::new(seed).number(gateway as u64).text(&role).number(u64::from(nth / 8)).draw();
-        let mut latency = self.pace.latency(operation, key.number(2).draw(), rank);
-        if self.jitter > 0 {
+        let vital = operation.is_store() && (role == NODES.as_str() || role == LEASES.as_str());
+        let mut latency = self.pace.latency(operation, vital, key.number(2).draw(), rank);
+        if self.jitter > 0 && !vital {
             latency.call += key.number(3).draw().between(0, self.jitter);
         }
         self.trace.note(now, Some(gateway), Kind::Call, operation.as_str(), resource);

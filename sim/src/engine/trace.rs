@@ -82,6 +82,13 @@ impl Trace {
         }
     }
 
+    /// For readers only: not part of the fingerprint, and not put together unless somebody reads.
+    pub(crate) fn remark(&mut self, at: u64, gateway: Option<usize>, what: impl FnOnce() -> String) {
+        if let Some(entries) = &mut self.entries {
+            entries.push(Entry { at, gateway, kind: Kind::Event, resource: String::new(), what: what() });
+        }
+    }
+
     pub(crate) fn fingerprint(&self) -> u64 {
         self.hash.value()
     }

@@ -46,6 +46,9 @@ impl Oracle {
     }
 
     fn acted(&mut self, what: &str, guest: &Guest) -> Option<String> {
+        if !self.books.lived_in.contains(&guest.volume) {
+            self.books.lived_in.insert(guest.volume.clone());
+        }
         let newest = self.epochs.entry(guest.volume.clone()).or_default();
         if guest.epoch < *newest {
             return Some(format!(

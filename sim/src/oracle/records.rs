@@ -15,6 +15,8 @@ pub(crate) struct Books {
     pub(crate) instances: BTreeMap<Key, InstanceRecord>,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeRecord>,
     pub(crate) nodes: BTreeSet<NodeId>,
+    /// Volumes on which a guest ran at some time.
+    pub(crate) lived_in: BTreeSet<VolumeId>,
     /// Never more instances than this.
     pub(crate) max_instances: Option<usize>,
     /// How often boxes moved from one placement to another.
@@ -137,9 +139,13 @@ impl Books {
             match new.as_ref().map(|new| &new.status) {
                 Some(VolumeStatus::Bound { owner: also }) if also == owner => {}
                 Some(VolumeStatus::Deleting { .. }) => {
-                    let asked = self
-                        .box_of(owner)
-                        .is_some_and(|record| matches!(record.placement, Placement::Deleting { .. }));
+                    let asked = match self.box_of(owner) {
+                        Some(record) if *record.volume.volume() == id => {
+                            matches!(record.placement, Placement::Deleting { .. })
+                        }
+                        // Its box was deleted while it was still being made, or was given another.
+                        _ => !self.lived_in.contains(&id),
+                    };
                     if !asked {
                         wrong.push(format!("I3: {id} of {owner} is being deleted without its owner's word"));
                     }

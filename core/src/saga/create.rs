@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, VolumeId};
 use crate::provider::{VolumeSpec, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
 use crate::shared::{Shared, limited};
@@ -86,6 +86,10 @@ impl Actor {
         // Whoever made the name up needs one call to the store to write the volume's record.
         let mut give_up_on_name = Instant::now() + self.shared.config.limits.store_call;
         while let VolumeBinding::Wanted(volume) = held.record.volume.clone() {
+            if matches!(held.record.placement, Placement::Deleting { .. }) {
+                let detail = "the box is being deleted";
+                return Err(Error::new(ErrorKind::NotFound, "create box", &self.key.1).with_detail(detail));
+            }
             if Instant::now() >= deadline {
                 let detail = "its disk was not ready in time; try again";
                 return Err(Error::new(ErrorKind::TimedOut, "create box", &self.key.1).with_detail(detail));

@@ -8,7 +8,7 @@ use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
-use crate::provider::{Attach, Detached, InstanceState};
+use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
@@ -65,7 +65,7 @@ impl Actor {
     pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<()> {
         let limits = &self.shared.config.limits;
         let guest = Self::guest(record, instance);
-        if !self.instance_is_gone(instance).await {
+        if !self.shared.instance_is_gone(instance).await {
             if save_memory {
                 let suspend = self.shared.runtime.suspend(&guest);
                 match limited(limits.suspend, "suspend box", &record.owner, suspend).await {
@@ -176,16 +176,6 @@ impl Actor {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Whether the provider says that the machine surely does not exist or runs nothing.
-    pub(crate) async fn instance_is_gone(&self, instance: &InstanceId) -> bool {
-        let limit = self.shared.config.limits.guest_call;
-        match limited(limit, "find instance", instance, self.shared.instances.get(instance)).await {
-            Ok(None) => true,
-            Ok(Some(view)) => matches!(view.state, InstanceState::Stopped),
-            Err(_) => false,
         }
     }
 }

@@ -143,10 +143,7 @@ impl Shared {
         } else {
             match self.config.recycle {
                 Recycle::Destroy => return self.retire(held).await,
-                Recycle::ReuseWhenClean => {
-                    let limit = self.config.limits.guest_call;
-                    limited(limit, "clear instance", &id, self.runtime.clear(&id)).await?
-                }
+                Recycle::ReuseWhenClean => self.look_whether_clean(&id).await?,
             }
         };
         match cleared {
@@ -157,6 +154,38 @@ impl Shared {
                 self.log(EventRecord { instance: Some(id), detail: why, ..self.event(EventKind::InstanceDoubted) });
                 self.retire(held).await
             }
+        }
+    }
+
+    /// Looks, and again while it cannot be seen. A machine that cannot be looked at for long is not known to be clean.
+    async fn look_whether_clean(&self, id: &InstanceId) -> Result<Cleared> {
+        let limit = self.config.limits.guest_call;
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            self.check_in_touch("recycle instance")?;
+            let error = match limited(limit, "clear instance", id, self.runtime.clear(id)).await {
+                Ok(cleared) => return Ok(cleared),
+                Err(error) => error,
+            };
+            if self.instance_is_gone(id).await {
+                return Ok(Cleared::Doubtful("its machine does not run any more".into()));
+            }
+            if Instant::now() + pause >= deadline {
+                return Ok(Cleared::Doubtful(format!("it could not be looked at: {}", crate::Report(&error))));
+            }
+            tokio::time::sleep(error.retry_after().unwrap_or(pause).min(limit)).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Whether the provider says that the machine surely does not exist or runs nothing.
+    pub(crate) async fn instance_is_gone(&self, instance: &InstanceId) -> bool {
+        let limit = self.config.limits.guest_call;
+        match limited(limit, "find instance", instance, self.instances.get(instance)).await {
+            Ok(None) => true,
+            Ok(Some(view)) => matches!(view.state, InstanceState::Stopped | InstanceState::Failed(_)),
+            Err(_) => false,
         }
     }
 

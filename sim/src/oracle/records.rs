@@ -85,7 +85,8 @@ impl Books {
                 let bound = self.volumes.get(old.volume.volume()).is_some_and(
                     |volume| matches!(&volume.status, VolumeStatus::Bound { owner } if *owner == old.owner),
                 );
-                if bound {
+                // One that was never lived in was bound by a node that did not know yet; it is found and deleted.
+                if bound && self.lived_in.contains(old.volume.volume()) {
                     wrong.push(format!("I5: {} is gone and its volume is bound to it for ever", old.owner));
                 }
             }

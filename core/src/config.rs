@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Limits {
     /// One call to the state store.
     pub store_call: Duration,
+    /// One call to a provider. Such calls only begin work, or look; what they begin has limits of its own.
+    pub provider_call: Duration,
     /// Attaching a volume, polls included. Azure: 10–15 s as a rule, over 120 s in 0.8 % of cases.
     pub attach: Duration,
     /// Detaching a volume, polls included, before the ladder goes on to stopping the instance.
@@ -30,6 +32,7 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             store_call: seconds(10),
+            provider_call: seconds(60),
             attach: seconds(180),
             detach: seconds(180),
             start: seconds(120),

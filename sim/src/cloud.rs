@@ -25,9 +25,7 @@ pub enum Misuse {
     #[error("a simulated cloud is built inside a tokio runtime: use #[tokio::test(start_paused = true)]")]
     NoRuntime,
     /// The runtime has more than one thread, so the order of things would differ from run to run.
-    #[error(
-        "a simulated cloud needs a current_thread runtime: with several threads no seed gives the same run twice"
-    )]
+    #[error("a simulated cloud needs a current_thread runtime: with several threads no seed gives the same run twice")]
     ManyThreads,
     /// The runtime's clock is the real one.
     #[error(

@@ -121,8 +121,7 @@ impl State {
             self.violate(wrong);
         }
         if let Some(volume) = self.volumes.get_mut(&guest.volume) {
-            volume.content.saved =
-                Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
+            volume.content.saved = Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
         }
         Ok(Suspended::Saved)
     }

@@ -8,8 +8,8 @@ use super::fault::{Fault, Operation, Prospect, Script};
 use crate::engine::{Caller, Effect, Engine, Kind};
 use crate::oracle::{Oracle, line_of};
 use boxpool::{
-    BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp, VolumeId,
-    VolumeView,
+    BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp,
+    VolumeId, VolumeView,
 };
 use std::collections::BTreeMap;
 use std::fmt;

@@ -19,6 +19,8 @@ pub struct Limits {
     pub start: Duration,
     /// Saving a guest's memory.
     pub suspend: Duration,
+    /// A guest that does not answer is asked again for so long before it is ended and started anew: its memory is lost then.
+    pub unresponsive: Duration,
     /// Ending a guest, asking for its status, clearing an instance.
     pub guest_call: Duration,
     /// Making an instance until it is ready, and deleting one.
@@ -37,6 +39,7 @@ impl Default for Limits {
             detach: seconds(180),
             start: seconds(120),
             suspend: seconds(120),
+            unresponsive: seconds(15),
             guest_call: seconds(30),
             instance_ready: seconds(600),
             volume_ready: seconds(300),

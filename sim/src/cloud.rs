@@ -405,7 +405,10 @@ impl SimCloud {
     pub fn hang_guest(&self, owner: &BoxRef, hung: bool) {
         self.engine().note(None, Kind::Fault, if hung { "guest hangs" } else { "guest answers" }, owner.name.as_str());
         let mut state = self.world.state();
-        state.guests.values_mut().filter(|guest| guest.owner == *owner).for_each(|guest| guest.hung = hung);
+        for guest in state.guests.values_mut().filter(|guest| guest.owner == *owner) {
+            guest.hung = hung;
+            guest.hung_once |= hung;
+        }
     }
 
     fn touch<T>(&self, act: impl FnOnce(&SimWorld) -> T) -> T {

@@ -368,7 +368,9 @@ impl Stage {
             Ok(volume) => {
                 let state = self.cloud.world().state();
                 let there = state.volumes.get(&volume).is_some_and(|volume| volume.phase != Phase::Deleting);
-                let deleted = !state.oracle.books.boxes.values().any(|record| *record.volume.volume() == volume);
+                let deleted = !state.oracle.books.boxes.values().any(|record| {
+                    *record.volume.volume() == volume && !matches!(record.placement, Placement::Deleting { .. })
+                });
                 drop(state);
                 if !there && !deleted {
                     self.cloud.violate(format!("contract: a box was made and its volume {volume} does not exist"));

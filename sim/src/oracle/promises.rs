@@ -134,11 +134,14 @@ impl Oracle {
             self.books.box_of(&guest.owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
         let promise = self.promise(&guest.owner);
         let tried = promise.asked >= Some(process.epoch);
-        if promise.seen && !process.hung && !deleting && !tried {
+        if promise.seen && !process.hung_once && !deleting && !tried {
             wrong.push(format!("I4: {} was stopped in good health without a try to save its memory", guest.owner));
         }
         promise.seen = false;
         promise.ended = Some(Ended::Stopped);
+        if process.hung_once {
+            promise.lost = promise.lost.max(Some(process.epoch));
+        }
         self.mark("guest stopped");
         wrong
     }

@@ -1,0 +1,1 @@
+//! An exhaustive small-scope model of boxpool's protocol.

@@ -16,4 +16,4 @@ pub use explore::{Finding, Outcome, explore};
 pub use marks::{Mark, Marks};
 pub use model::Protocol;
 pub use rules::Rules;
-pub use scope::{Backend, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, PullOut, Scope};
+pub use scope::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};

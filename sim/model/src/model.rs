@@ -11,7 +11,7 @@ use crate::action::{Action, Fate, What};
 use crate::marks::{Mark, Marks};
 use crate::properties::properties;
 use crate::rules::{BoxEvent, ClaimEvent, Rules};
-use crate::scope::{Planted, PullOut, Scope};
+use crate::scope::{Flaw, Planted, Scope};
 use crate::state::{
     BoxRecord, Call, InstanceStatus, Memory, Place, RecycleStep, Recycler, State, Step, Task, VolumeStatus, bit,
 };
@@ -300,6 +300,7 @@ impl Turn<'_> {
             Step::Stop => Some(Call::Stop { boxed, instance, epoch, knowing: task.unsaved }),
             Step::Detach => Some(Call::Detach { boxed, instance, epoch, force: false }),
             Step::LookAtClaim => None,
+            Step::EndClaim | Step::Release if !self.may_release(status, epoch) => None,
             Step::EndClaim | Step::Release => instance_after(ClaimEvent::Release { boxed, node }),
             Step::Condemn if !task.fresh => None,
             Step::Condemn => instance_after(ClaimEvent::Retire { node }),
@@ -314,6 +315,11 @@ impl Turn<'_> {
             Step::ForgetVolume => Some(Call::ForgetVolume { boxed }),
             Step::ForgetBox => Some(Call::ForgetBox { boxed }),
         }
+    }
+
+    fn may_release(&self, status: Option<InstanceStatus>, now: u8) -> bool {
+        let newer = matches!(status, Some(InstanceStatus::Claimed { epoch, .. }) if epoch > now);
+        !newer || self.scope.has_flaw(Flaw::ReleaseIgnoresEpoch)
     }
 
     /// The next call of a box's task.
@@ -428,17 +434,18 @@ impl Turn<'_> {
                 // Its guest runs, and goes on running until the limit.
                 _ => Some(Step::LookAtClaim),
             },
-            Step::LookAtClaim => match (self.state.instances[here], self.scope.pull_out) {
-                (Some(InstanceStatus::Claimed { boxed: owner, .. }), PullOut::AsInCore) if owner == boxed => {
-                    Some(Step::DeleteMachine)
-                }
-                (Some(InstanceStatus::Claimed { boxed: owner, .. }), PullOut::RecordedFirst) if owner == boxed => {
-                    Some(Step::EndClaim)
+            Step::LookAtClaim => match self.state.instances[here] {
+                Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => {
+                    let recorded = !self.scope.has_flaw(Flaw::PullOutUnrecorded);
+                    Some(if recorded { Step::EndClaim } else { Step::DeleteMachine })
                 }
                 _ => None,
             },
             Step::EndClaim => match call {
                 Some(call) => {
+                    if task.unsaved {
+                        self.state.give_up_memory(boxed);
+                    }
                     self.state.apply(call, self.scope, self.marks);
                     task.fresh = true;
                     Some(Step::Condemn)

@@ -21,14 +21,16 @@ pub enum Backend {
     Cloud,
 }
 
-/// How the end of the detach ladder takes a machine down.
+/// A flaw that the model found in the core. Without one named the model has it mended, so that the rest can be explored;
+/// with it, the model does what the core does. The README of this crate tells each in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum PullOut {
-    /// As `core/src/saga/vacate.rs` does it: look that the claim is ours, then delete the machine.
-    AsInCore,
-    /// The claim is ended and the instance `Deleting` by compare-and-swap first, then the machine is deleted.
-    RecordedFirst,
+pub enum Flaw {
+    /// `release_instance` ends any claim of its box, a newer one, too. Mended: only one that is not newer than its epoch.
+    ReleaseIgnoresEpoch,
+    /// `pull_out` looks whose the claim is and then deletes the machine, which no record says. Mended: the claim is ended
+    /// and the instance `Deleting` by compare-and-swap before the machine is deleted.
+    PullOutUnrecorded,
 }
 
 /// A mistake that the real protocol does not make. Each must be found: that is how the model shows that it can fail.
@@ -90,8 +92,8 @@ pub struct Scope {
     pub deletes: bool,
     /// What the backend promises.
     pub backend: Backend,
-    /// The end of the detach ladder.
-    pub pull_out: PullOut,
+    /// Flaws of the core that are not mended.
+    pub flaws: Vec<Flaw>,
     /// The mistake, if any.
     pub planted: Option<Planted>,
 }
@@ -113,7 +115,7 @@ impl Scope {
             stale_index: false,
             deletes: true,
             backend: Backend::Local,
-            pull_out: PullOut::RecordedFirst,
+            flaws: Vec::new(),
             planted: None,
         }
     }
@@ -128,6 +130,17 @@ impl Scope {
     #[must_use]
     pub fn with(self, planted: Planted) -> Self {
         Self { planted: Some(planted), ..self }
+    }
+
+    /// The same with a flaw of the core as it is.
+    #[must_use]
+    pub fn as_in_core(mut self, flaw: Flaw) -> Self {
+        self.flaws.push(flaw);
+        self
+    }
+
+    pub(crate) fn has_flaw(&self, flaw: Flaw) -> bool {
+        self.flaws.contains(&flaw)
     }
 
     pub(crate) fn has(&self, planted: Planted) -> bool {

@@ -74,9 +74,18 @@ impl State {
         self.guests[at] &= !bit(instance);
         if self.memory[at] == Memory::Live && self.guests[at] == 0 {
             self.memory[at] = Memory::None;
-            if !knowing {
+            // Nobody wants the memory of a box that is being deleted.
+            if !knowing && self.asked & bit(boxed) == 0 {
                 self.bad |= bad::KILLED;
             }
+        }
+    }
+
+    /// The memory of a guest is lost, and its owner is told: whoever ends it now does no harm.
+    pub(crate) fn give_up_memory(&mut self, boxed: u8) {
+        let memory = &mut self.memory[usize::from(boxed)];
+        if *memory == Memory::Live {
+            *memory = Memory::None;
         }
     }
 

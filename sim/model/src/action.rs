@@ -129,7 +129,6 @@ impl Step {
             Self::Stop => "vacate.stop",
             Self::Detach => "detach",
             Self::LookAtClaim => "pull_out.look",
-            Self::EndClaim => "pull_out.release.instance",
             Self::Condemn => "pull_out.retire.instance",
             Self::DeleteMachine => "pull_out.delete.machine",
             Self::ForceDetach => "force_detach",

@@ -52,7 +52,8 @@ pub fn explore(scope: &Scope, threads: usize, limit: Duration, mut progress: imp
         .timeout(limit)
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs();
-    while !checker.is_done() {
+    // A checker that ran out of time never says that it is done.
+    while !checker.is_done() && begun.elapsed() < limit {
         std::thread::sleep(Duration::from_millis(50));
         progress(checker.state_count(), checker.unique_state_count());
     }

@@ -54,9 +54,11 @@ impl Protocol {
             links: Default::default(),
             guests: Default::default(),
             fences: Default::default(),
+            host_fences: Default::default(),
             memory: [Memory::None; _],
             disks: upto(scope.boxes),
             residue: Default::default(),
+            condemned: 0,
             asked: 0,
             crashes: scope.crashes,
             losses: scope.losses,
@@ -300,10 +302,15 @@ impl Turn<'_> {
             Step::Stop => Some(Call::Stop { boxed, instance, epoch, knowing: task.unsaved }),
             Step::Detach => Some(Call::Detach { boxed, instance, epoch, force: false }),
             Step::LookAtClaim => None,
-            Step::EndClaim | Step::Release if !self.may_release(status, epoch) => None,
-            Step::EndClaim | Step::Release => instance_after(ClaimEvent::Release { boxed, node }),
-            Step::Condemn if !task.fresh => None,
-            Step::Condemn => instance_after(ClaimEvent::Retire { node }),
+            Step::Condemn | Step::Release if !self.may_release(status, epoch) => None,
+            Step::Release => instance_after(ClaimEvent::Release { boxed, node }),
+            // The edge that the core does not have yet: a claim that ends with its machine.
+            Step::Condemn => match status {
+                Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => {
+                    Some(Call::WriteInstance { instance, status: InstanceStatus::Deleting { node } })
+                }
+                _ => None,
+            },
             Step::DeleteMachine => Some(Call::DeleteMachine { instance, for_box: Some(boxed) }),
             Step::ForceDetach => Some(Call::Detach { boxed, instance, epoch, force: true }),
             Step::Detached => after(BoxEvent::Detached { epoch }),
@@ -437,20 +444,9 @@ impl Turn<'_> {
             Step::LookAtClaim => match self.state.instances[here] {
                 Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => {
                     let recorded = !self.scope.has_flaw(Flaw::PullOutUnrecorded);
-                    Some(if recorded { Step::EndClaim } else { Step::DeleteMachine })
+                    Some(if recorded { Step::Condemn } else { Step::DeleteMachine })
                 }
                 _ => None,
-            },
-            Step::EndClaim => match call {
-                Some(call) => {
-                    if task.unsaved {
-                        self.state.give_up_memory(boxed);
-                    }
-                    self.state.apply(call, self.scope, self.marks);
-                    task.fresh = true;
-                    Some(Step::Condemn)
-                }
-                None => None,
             },
             Step::Condemn => match call {
                 Some(call) => {
@@ -543,7 +539,7 @@ impl Turn<'_> {
     /// The answer does not come. The call stays behind, and the caller does what the code does then.
     fn without_answer(&mut self, slot: (usize, usize), mut task: Task, call: Option<Call>) -> Option<()> {
         self.lose()?;
-        let call = call?;
+        let (call, boxed) = (call?, self.action.boxed?);
         let as_success = self.scope.has(Planted::UnknownIsSuccess);
         match self.action.fate {
             Fate::Superseded => {
@@ -553,6 +549,11 @@ impl Turn<'_> {
                 return Some(());
             }
             Fate::Refused => {
+                // There is only room lacking where there is something to save.
+                let reached = self.state.fence(boxed, task.instance, task.epoch, self.scope);
+                if !reached || !self.state.runs(boxed, task.instance) {
+                    return None;
+                }
                 task.step = Step::RunOn;
                 self.state.tasks[slot.0][slot.1] = Some(task);
                 return Some(());

@@ -29,7 +29,7 @@ pub(crate) fn properties() -> Vec<Property<Protocol>> {
         Property::always("I2: the instance of a box at rest is claimed by it", claims_hold),
         Property::always("I2: a free instance is empty", |protocol: &Protocol, state: &State| {
             // A provider that ignores epochs can let an attach land at any time: there this cannot be promised.
-            protocol.scope.backend == Backend::Cloud
+            protocol.scope.backend != Backend::Local
                 || (0..MAX_INSTANCES)
                     .all(|at| state.instances[at] != Some(InstanceStatus::Free) || !state.occupied(at as u8))
         }),
@@ -41,6 +41,18 @@ pub(crate) fn properties() -> Vec<Property<Protocol>> {
         Property::always("I4: memory is lost only by those who know that it could not be saved", |_, state: &State| {
             state.bad & bad::KILLED == 0
         }),
+        Property::always(
+            "I4: where nothing breaks, a box that is said to run runs",
+            |protocol: &Protocol, state: &State| {
+                protocol.scope.breakdowns > 0
+                    || (0..protocol.scope.boxes).all(|boxed| {
+                        match state.boxes[usize::from(boxed)].map(|record| record.place) {
+                            Some(Place::Running { instance }) => state.runs(boxed, instance),
+                            _ => true,
+                        }
+                    })
+            },
+        ),
         Property::always("I9: an older epoch never acts after a newer one was seen", |_, state: &State| {
             state.bad & bad::OLD_EPOCH == 0
         }),

@@ -16,9 +16,11 @@ pub enum Backend {
     /// As the QEMU backend of this repository: attach and detach remember the newest epoch, and the epoch can be
     /// written on a volume that is not attached.
     Local,
-    /// The weakest that the traits allow: attach and detach ignore epochs, and a runtime reaches a volume only on the
-    /// instance that it is attached to.
+    /// Attach and detach ignore epochs, a volume is pulled by force whatever runs on it, and a runtime writes the epoch on
+    /// a volume only where it is attached; it also keeps it on the instance, for volumes that are not there yet.
     Cloud,
+    /// The same, and nothing is kept on the instance.
+    CloudForgetful,
 }
 
 /// A flaw that the model found in the core. Without one named the model has it mended, so that the rest can be explored;

@@ -120,7 +120,6 @@ pub enum Step {
     Stop,
     Detach,
     LookAtClaim,
-    EndClaim,
     Condemn,
     DeleteMachine,
     ForceDetach,
@@ -275,11 +274,15 @@ pub struct State {
     pub guests: [u8; MAX_BOXES],
     /// The newest epoch that each volume has seen.
     pub fences: [u8; MAX_BOXES],
+    /// The newest epoch that each instance's runtime has seen of each volume, where it keeps that itself.
+    pub host_fences: [[u8; MAX_BOXES]; MAX_INSTANCES],
     pub memory: [Memory; MAX_BOXES],
     /// Volumes that exist.
     pub disks: u8,
     /// The last box whose guest ran there and was not cleared away.
     pub residue: [Option<u8>; MAX_INSTANCES],
+    /// Instances that go, whatever still runs there, because their guest could not be stopped.
+    pub condemned: u8,
     /// Boxes whose owner asked for their end.
     pub asked: u8,
     pub crashes: u8,

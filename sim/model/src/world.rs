@@ -81,30 +81,30 @@ impl State {
         }
     }
 
-    /// The memory of a guest is lost, and its owner is told: whoever ends it now does no harm.
-    pub(crate) fn give_up_memory(&mut self, boxed: u8) {
-        let memory = &mut self.memory[usize::from(boxed)];
-        if *memory == Memory::Live {
-            *memory = Memory::None;
-        }
-    }
-
-    /// The epoch on the volume, where the runtime can reach it.
-    fn fence(&mut self, boxed: u8, instance: u8, epoch: u8, scope: &Scope) -> bool {
-        let at = usize::from(boxed);
-        if scope.backend == Backend::Cloud && !self.linked(boxed, instance) {
+    /// Whether the runtime lets a call with that epoch through; if so it remembers the epoch, wherever it can.
+    pub(crate) fn fence(&mut self, boxed: u8, instance: u8, epoch: u8, scope: &Scope) -> bool {
+        let (at, here) = (usize::from(boxed), usize::from(instance));
+        if scope.has(Planted::NoFence) {
+            self.fences[at] = self.fences[at].max(epoch);
             return true;
         }
-        if epoch < self.fences[at] {
-            return scope.has(Planted::NoFence);
+        let on_volume = scope.backend == Backend::Local || self.linked(boxed, instance);
+        let on_instance = scope.backend == Backend::Cloud;
+        if on_volume && epoch < self.fences[at] || on_instance && epoch < self.host_fences[here][at] {
+            return false;
         }
-        self.fences[at] = epoch;
+        if on_volume {
+            self.fences[at] = epoch;
+        }
+        if on_instance {
+            self.host_fences[here][at] = epoch;
+        }
         true
     }
 
     fn remembered(&mut self, boxed: u8, epoch: u8, scope: &Scope) -> bool {
         let at = usize::from(boxed);
-        if scope.backend == Backend::Cloud || scope.has(Planted::NoFence) {
+        if scope.backend != Backend::Local || scope.has(Planted::NoFence) {
             return true;
         }
         if epoch < self.fences[at] {
@@ -115,7 +115,8 @@ impl State {
     }
 
     fn acted(&mut self, boxed: u8, epoch: u8) {
-        if epoch < self.fences[usize::from(boxed)] {
+        let at = usize::from(boxed);
+        if epoch < self.fences[at] {
             self.bad |= bad::OLD_EPOCH;
         }
     }
@@ -123,11 +124,13 @@ impl State {
     pub(crate) fn delete_machine(&mut self, instance: u8, for_box: Option<u8>, knowing: bool) {
         for boxed in 0..self.boxes.len() as u8 {
             if self.runs(boxed, instance) {
-                self.end_guest(boxed, instance, knowing || for_box == Some(boxed));
+                let knowing = knowing || for_box == Some(boxed) || self.condemned & bit(instance) != 0;
+                self.end_guest(boxed, instance, knowing);
             }
             self.links[usize::from(boxed)] &= !bit(instance);
         }
         self.machines &= !bit(instance);
+        self.host_fences[usize::from(instance)] = Default::default();
         self.residue[usize::from(instance)] = None;
     }
 
@@ -139,6 +142,10 @@ impl State {
                 Answer::Done
             }
             Call::WriteInstance { instance, status } => {
+                let before = self.instances[usize::from(instance)];
+                if let (Some(InstanceStatus::Claimed { .. }), InstanceStatus::Deleting { .. }) = (before, status) {
+                    self.condemned |= bit(instance);
+                }
                 self.write_instance(instance, Some(status), scope);
                 Answer::Done
             }
@@ -164,7 +171,7 @@ impl State {
                     return Answer::Fenced;
                 }
                 if self.runs(boxed, instance) {
-                    if !(force && (scope.backend == Backend::Cloud || scope.has(Planted::ForceFirst))) {
+                    if !(force && (scope.backend != Backend::Local || scope.has(Planted::ForceFirst))) {
                         return Answer::Busy;
                     }
                     self.bad |= bad::PULLED;
@@ -256,6 +263,9 @@ impl State {
             Memory::Saved => marks.see(Mark::MemoryResumed),
             Memory::None | Memory::Live => {}
         }
+        if scope.instances == 1 && (0..scope.boxes).any(|other| other != boxed && self.fences[usize::from(other)] > 0) {
+            marks.see(Mark::NextBoxServed);
+        }
         self.guests[at] |= bit(instance);
         self.memory[at] = Memory::Live;
         if self.residue[usize::from(instance)].replace(boxed).is_some_and(|other| other != boxed) {
@@ -268,6 +278,10 @@ impl State {
     pub(crate) fn tidy(&mut self, scope: &Scope) {
         let mut late = std::mem::take(&mut self.late);
         let fenced = |boxed: u8, epoch: u8| epoch < self.fences[usize::from(boxed)] && !scope.has(Planted::NoFence);
+        let fenced_there = |boxed: u8, instance: u8, epoch: u8| {
+            let on_instance = self.host_fences[usize::from(instance)][usize::from(boxed)];
+            fenced(boxed, epoch) || scope.backend == Backend::Cloud && epoch < on_instance
+        };
         late.retain(|call| match *call {
             Call::Attach { boxed, instance, epoch } => {
                 let refused = scope.backend == Backend::Local && fenced(boxed, epoch);
@@ -280,7 +294,7 @@ impl State {
             Call::Start { boxed, instance, epoch }
             | Call::Suspend { boxed, instance, epoch }
             | Call::Stop { boxed, instance, epoch, .. } => {
-                self.machine(instance) && self.disks & bit(boxed) != 0 && !fenced(boxed, epoch)
+                self.machine(instance) && self.disks & bit(boxed) != 0 && !fenced_there(boxed, instance, epoch)
             }
             Call::SweepStop { instance, .. } | Call::DeleteMachine { instance, .. } => self.machine(instance),
             Call::DeleteVolume { boxed } => self.disks & bit(boxed) != 0,

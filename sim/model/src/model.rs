@@ -620,6 +620,9 @@ impl Turn<'_> {
         }
         let next = match step {
             RecycleStep::Clear if self.state.occupied(instance) => Some(RecycleStep::Retire),
+            RecycleStep::Clear if !self.state.machine(instance) && !self.scope.has_flaw(Flaw::AbsentIsClean) => {
+                Some(RecycleStep::Retire)
+            }
             RecycleStep::Clear => {
                 self.state.residue[at] = None;
                 Some(RecycleStep::SetFree)

@@ -53,6 +53,11 @@ pub(crate) fn properties() -> Vec<Property<Protocol>> {
                     })
             },
         ),
+        Property::always("I5: where nothing breaks, a free instance exists", |protocol: &Protocol, state: &State| {
+            protocol.scope.breakdowns > 0
+                || (0..MAX_INSTANCES)
+                    .all(|at| state.instances[at] != Some(InstanceStatus::Free) || state.machine(at as u8))
+        }),
         Property::always("I9: an older epoch never acts after a newer one was seen", |_, state: &State| {
             state.bad & bad::OLD_EPOCH == 0
         }),

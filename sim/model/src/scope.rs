@@ -33,6 +33,8 @@ pub enum Flaw {
     /// `pull_out` looks whose the claim is and then deletes the machine, which no record says. Mended: the claim is ended
     /// and the instance `Deleting` by compare-and-swap before the machine is deleted.
     PullOutUnrecorded,
+    /// An instance whose machine is gone is found clean, and free again. Mended: it is found doubtful, and its record goes.
+    AbsentIsClean,
 }
 
 /// A mistake that the real protocol does not make. Each must be found: that is how the model shows that it can fail.

@@ -309,6 +309,7 @@ impl State {
                 if let Some(task) = self.tasks[node][boxed]
                     && task.step.writes_box()
                     && !self.still_ours(node as u8, boxed as u8)
+                    && !(task.step == Step::Run && scope.has(Planted::RunWithoutCas))
                 {
                     self.tasks[node][boxed] = None;
                 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// What happens. The names follow the steps of `core/src/saga`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum What {
+pub(crate) enum What {
     /// Connect to a detached box: the intent.
     ClaimBox,
     /// Connect to a parked box: the intent.
@@ -26,7 +26,9 @@ pub enum What {
     RecoverPlacing,
     /// Recovery: takeover of the step.
     TakeSuspending,
+    /// The same.
     TakeDetaching,
+    /// The same.
     TakeDeleting,
     /// A parked box gives its instance back.
     MakeRoom,
@@ -57,7 +59,7 @@ pub enum What {
 /// What becomes of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It takes effect and is answered.
     Done,
     /// No answer; the effect may come later or never; the caller stops.
@@ -74,15 +76,15 @@ pub enum Fate {
 
 /// One thing that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Action {
-    pub what: What,
-    pub node: Option<u8>,
-    pub boxed: Option<u8>,
-    pub instance: Option<u8>,
-    pub epoch: Option<u8>,
-    pub fate: Fate,
+pub(crate) struct Action {
+    pub(crate) what: What,
+    pub(crate) node: Option<u8>,
+    pub(crate) boxed: Option<u8>,
+    pub(crate) instance: Option<u8>,
+    pub(crate) epoch: Option<u8>,
+    pub(crate) fate: Fate,
     /// Somebody who lives was taken for dead.
-    pub doubting: bool,
+    pub(crate) doubting: bool,
 }
 
 /// One step of a run as JSON. The format is described in the crate's README.
@@ -111,8 +113,7 @@ pub struct Line {
 
 impl Step {
     /// The step's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ClaimInstance => "claim.instance",
             Self::ClaimAgain => "claim.instance.again",
@@ -144,8 +145,7 @@ impl Step {
 
 impl RecycleStep {
     /// The step's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Clear => "recycle.clear",
             Self::SetFree => "recycle.free.instance",
@@ -158,8 +158,7 @@ impl RecycleStep {
 
 impl Call {
     /// The name of the step that makes this call.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::WriteBox { .. } => "write.box",
             Self::WriteInstance { .. } => "write.instance",
@@ -200,8 +199,7 @@ impl Call {
 
 impl Action {
     /// The step's name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self.what {
             What::ClaimBox => "claim.box",
             What::ResumeBox => "resume.box",
@@ -217,6 +215,7 @@ impl Action {
             What::TakeDeleting => "take_over.deleting",
             What::MakeRoom => "make_room.withdraw.box",
             What::DeleteBox => "delete.box",
+            What::Step(Step::ChooseAgain) if self.instance.is_none() => Step::Withdraw.name(),
             What::Step(step) => step.name(),
             What::Recycle(step) => step.name(),
             What::TakeInstance => "take_over.instance",
@@ -231,8 +230,7 @@ impl Action {
     }
 
     /// As a line of JSON.
-    #[must_use]
-    pub fn line(&self) -> Line {
+    pub(crate) fn line(&self) -> Line {
         let (mut boxed, mut instance, mut epoch) = (self.boxed, self.instance, self.epoch);
         let mut fate = match self.fate {
             Fate::Done => "done",
@@ -250,8 +248,7 @@ impl Action {
     }
 
     /// In words.
-    #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let line = self.line();
         let mut text = match line.node {
             Some(node) => format!("node {node}: {}", line.step),

@@ -23,6 +23,16 @@ pub struct Finding {
     pub words: Vec<String>,
 }
 
+impl Finding {
+    /// As JSON, for another program to replay.
+    ///
+    /// # Errors
+    /// None that can happen: it is numbers and words.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
 /// What an exploration brought.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -42,17 +52,34 @@ pub struct Outcome {
     pub marks: Vec<(Mark, u64)>,
 }
 
-/// Explores `scope` breadth first until it is done, a property is broken or `limit` is over. `progress` is told now and
+/// How to explore.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many threads look.
+    pub threads: usize,
+    /// After so long it stops.
+    pub limit: Duration,
+    /// Only properties whose names begin so; empty for all.
+    pub only: String,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { threads: 1, limit: Duration::from_secs(600), only: String::new() }
+    }
+}
+
+/// Explores `scope` breadth first until it is done, a property is broken or the limit is over. `progress` is told now and
 /// then how many states were seen, and how many of them were new.
-pub fn explore(scope: &Scope, threads: usize, limit: Duration, mut progress: impl FnMut(usize, usize)) -> Outcome {
+pub fn explore(scope: &Scope, plan: &Plan, mut progress: impl FnMut(usize, usize)) -> Outcome {
     let begun = Instant::now();
-    let checker = Protocol::new(scope.clone())
+    let limit = plan.limit;
+    let checker = Protocol::new(scope.clone(), plan.only.clone())
         .checker()
-        .threads(threads)
+        .threads(plan.threads)
         .timeout(limit)
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs();
-    // A checker that ran out of time never says that it is done.
     while !checker.is_done() && begun.elapsed() < limit {
         std::thread::sleep(Duration::from_millis(50));
         progress(checker.state_count(), checker.unique_state_count());
@@ -64,8 +91,8 @@ pub fn explore(scope: &Scope, threads: usize, limit: Duration, mut progress: imp
         Finding {
             property,
             scope: scope.clone(),
-            steps: actions.iter().map(crate::Action::line).collect(),
-            words: actions.iter().map(crate::Action::words).collect(),
+            steps: actions.iter().map(crate::action::Action::line).collect(),
+            words: actions.iter().map(crate::action::Action::words).collect(),
         }
     });
     Outcome {

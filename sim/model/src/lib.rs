@@ -11,9 +11,7 @@ mod scope;
 mod state;
 mod world;
 
-pub use action::{Action, Fate, Line, What};
-pub use explore::{Finding, Outcome, explore};
-pub use marks::{Mark, Marks};
-pub use model::Protocol;
-pub use rules::Rules;
+pub use action::Line;
+pub use explore::{Finding, Outcome, Plan, explore};
+pub use marks::Mark;
 pub use scope::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};

@@ -1,6 +1,6 @@
 //! `cargo run --release -p boxpool-model -- --help`
 
-use boxpool_model::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope, explore};
+use boxpool_model::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Plan, Planted, Scope, explore};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,6 +57,9 @@ struct Arguments {
     /// Seconds after which it stops
     #[arg(long, default_value_t = 3_600)]
     limit: u64,
+    /// Look only at properties whose names begin so (I1 … I9)
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print a finding as JSON instead of words
     #[arg(long)]
     json: bool,
@@ -81,7 +84,8 @@ fn main() -> ExitCode {
         planted: a.planted,
     };
     let mut told = Instant::now();
-    let outcome = explore(&scope, a.threads, Duration::from_secs(a.limit), |states, unique| {
+    let plan = Plan { threads: a.threads, limit: Duration::from_secs(a.limit), only: a.only };
+    let outcome = explore(&scope, &plan, |states, unique| {
         if told.elapsed() >= Duration::from_secs(5) {
             told = Instant::now();
             eprintln!("{states} states, {unique} different …");
@@ -90,7 +94,7 @@ fn main() -> ExitCode {
     eprintln!("{outcome}");
     let mut out = std::io::stdout().lock();
     let written = match &outcome.finding {
-        Some(finding) if a.json => serde_json::to_writer_pretty(&mut out, finding).map_err(std::io::Error::from),
+        Some(finding) if a.json => finding.json().map_err(Into::into).and_then(|json| writeln!(out, "{json}")),
         Some(finding) => write!(out, "{finding}"),
         None => outcome.marks.iter().try_for_each(|(mark, count)| writeln!(out, "{count:>12}  {}", mark.words())),
     };

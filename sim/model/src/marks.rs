@@ -64,7 +64,7 @@ marks! {
 
 /// How often each was seen. Not part of a state: it changes nothing of what is explored.
 #[derive(Debug)]
-pub struct Marks(Vec<AtomicU64>);
+pub(crate) struct Marks(Vec<AtomicU64>);
 
 impl Default for Marks {
     fn default() -> Self {
@@ -78,8 +78,7 @@ impl Marks {
     }
 
     /// How often it happened.
-    #[must_use]
-    pub fn count(&self, mark: Mark) -> u64 {
+    pub(crate) fn count(&self, mark: Mark) -> u64 {
         self.0[mark as usize].load(Ordering::Relaxed)
     }
 }

@@ -20,24 +20,24 @@ use stateright::{Model, Property};
 
 /// The protocol within a scope.
 #[derive(Debug)]
-pub struct Protocol {
+pub(crate) struct Protocol {
     /// The bounds.
-    pub scope: Scope,
+    pub(crate) scope: Scope,
     /// What was seen.
-    pub marks: Marks,
+    pub(crate) marks: Marks,
+    /// Only properties whose names begin so; empty for all.
+    pub(crate) only: String,
     rules: Rules,
 }
 
 impl Protocol {
     /// The protocol within `scope`.
-    #[must_use]
-    pub fn new(scope: Scope) -> Self {
-        Self { scope, marks: Marks::default(), rules: Rules::new() }
+    pub(crate) fn new(scope: Scope, only: String) -> Self {
+        Self { scope, marks: Marks::default(), only, rules: Rules::new() }
     }
 
     /// From where every run begins: boxes detached, instances free, nodes alive.
-    #[must_use]
-    pub fn initial(&self) -> State {
+    pub(crate) fn initial(&self) -> State {
         let scope = &self.scope;
         let upto = |n: u8| (1u8 << n) - 1;
         let mut state = State {
@@ -946,6 +946,6 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties()
+        properties().into_iter().filter(|property| property.name.starts_with(&self.only)).collect()
     }
 }

@@ -15,7 +15,7 @@ const IDS: u8 = 4;
 
 /// What happens to a placement, without its epochs: whether a result carries the present one is told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BoxEvent {
+pub(crate) enum BoxEvent {
     Place { instance: u8, node: u8 },
     Move { instance: u8, node: u8 },
     Started { epoch: u8 },
@@ -31,7 +31,7 @@ pub enum BoxEvent {
 
 /// What happens to an instance's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimEvent {
+pub(crate) enum ClaimEvent {
     Claim { boxed: u8, epoch: u8 },
     Release { boxed: u8, node: u8 },
     Cleared,
@@ -41,23 +41,16 @@ pub enum ClaimEvent {
 
 /// The tables.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     boxes: Vec<Option<(Place, bool)>>,
     instances: Vec<Option<InstanceStatus>>,
     volume_delete: Option<VolumeStatus>,
     volume_take_over: Option<VolumeStatus>,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Rules {
     /// Asks boxpool for every move.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut boxes = vec![None; PLACES * BOX_EVENTS * 2];
         for place in all_places() {
             for event in all_box_events() {
@@ -87,8 +80,7 @@ impl Rules {
     }
 
     /// `BoxRecord::after`.
-    #[must_use]
-    pub fn boxed(&self, record: BoxRecord, event: BoxEvent) -> Option<BoxRecord> {
+    pub(crate) fn boxed(&self, record: BoxRecord, event: BoxEvent) -> Option<BoxRecord> {
         let current = match event {
             BoxEvent::Started { epoch }
             | BoxEvent::GuestLost { epoch, .. }
@@ -102,8 +94,7 @@ impl Rules {
     }
 
     /// `InstanceStatus::after`.
-    #[must_use]
-    pub fn instance(&self, status: InstanceStatus, event: ClaimEvent) -> Option<InstanceStatus> {
+    pub(crate) fn instance(&self, status: InstanceStatus, event: ClaimEvent) -> Option<InstanceStatus> {
         let newer = match (status, event) {
             (InstanceStatus::Claimed { epoch: old, .. }, ClaimEvent::Claim { epoch, .. }) => epoch >= old,
             _ => true,
@@ -118,8 +109,7 @@ impl Rules {
     }
 
     /// `VolumeStatus::after`, on its owner's word, from either state.
-    #[must_use]
-    pub fn volume(&self, status: VolumeStatus) -> Option<VolumeStatus> {
+    pub(crate) fn volume(&self, status: VolumeStatus) -> Option<VolumeStatus> {
         match status {
             VolumeStatus::Bound => self.volume_delete,
             VolumeStatus::Deleting => self.volume_take_over,

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// Where a box is. `boxpool::record::Placement` without endpoint and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub(crate) enum Place {
     /// On no instance.
     Detached,
     /// Coming.
@@ -25,8 +25,7 @@ pub enum Place {
 
 impl Place {
     /// `Placement::instance`.
-    #[must_use]
-    pub fn instance(self) -> Option<u8> {
+    pub(crate) fn instance(self) -> Option<u8> {
         match self {
             Self::Detached => None,
             Self::Placing { instance, .. }
@@ -39,8 +38,7 @@ impl Place {
     }
 
     /// `Placement::worker`.
-    #[must_use]
-    pub fn worker(self) -> Option<u8> {
+    pub(crate) fn worker(self) -> Option<u8> {
         match self {
             Self::Detached | Self::Running { .. } | Self::Parked { .. } => None,
             Self::Placing { node, .. }
@@ -53,19 +51,19 @@ impl Place {
 
 /// A box's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct BoxRecord {
+pub(crate) struct BoxRecord {
     /// Where it is.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The fencing token.
-    pub epoch: u8,
+    pub(crate) epoch: u8,
     /// The nodes that hold sessions, as bits.
-    pub holders: u8,
+    pub(crate) holders: u8,
 }
 
 /// An instance's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum InstanceStatus {
+pub(crate) enum InstanceStatus {
     /// Nobody's.
     Free,
     /// Reserved.
@@ -79,7 +77,7 @@ pub enum InstanceStatus {
 /// The record of a box's volume, which has the box's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VolumeStatus {
+pub(crate) enum VolumeStatus {
     /// The box's, for good.
     Bound,
     /// Being deleted.
@@ -90,7 +88,7 @@ pub enum VolumeStatus {
 /// and "what it has now" need not be told apart: once there was memory, it must be saved or live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Memory {
+pub(crate) enum Memory {
     /// Never was, or lost in a way that was said aloud.
     None,
     /// On the volume.
@@ -102,7 +100,7 @@ pub enum Memory {
 /// The call that a task of a box is about to make. What comes after it depends on the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub(crate) enum Step {
     ClaimInstance,
     ClaimAgain,
     /// Another instance, or away from this one.
@@ -133,27 +131,27 @@ pub enum Step {
 
 /// What a node does for a box: at most one thing at a time, because a box has one actor on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Task {
+pub(crate) struct Task {
     /// The next call.
-    pub step: Step,
+    pub(crate) step: Step,
     /// The instance that it is about.
-    pub instance: u8,
+    pub(crate) instance: u8,
     /// The epoch that it works with.
-    pub epoch: u8,
+    pub(crate) epoch: u8,
     /// The instance is not to be used again.
-    pub doubted: bool,
+    pub(crate) doubted: bool,
     /// The memory could not be saved, and this task has seen it: it may end the guest.
-    pub unsaved: bool,
+    pub(crate) unsaved: bool,
     /// The box is being deleted.
-    pub deleting: bool,
+    pub(crate) deleting: bool,
     /// The instance's record has not changed since this task read or wrote it.
-    pub fresh: bool,
+    pub(crate) fresh: bool,
 }
 
 /// What the owner of a `Recycling` or `Deleting` instance does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RecycleStep {
+pub(crate) enum RecycleStep {
     Clear,
     SetFree,
     Retire,
@@ -163,18 +161,18 @@ pub enum RecycleStep {
 
 /// The one task that can still change an instance's record: any other has lost its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Recycler {
+pub(crate) struct Recycler {
     /// Whose.
-    pub node: u8,
+    pub(crate) node: u8,
     /// Its next call.
-    pub step: RecycleStep,
+    pub(crate) step: RecycleStep,
 }
 
 /// A call. It is also what stays behind when its answer is lost or its caller dies: such a call may take effect at any
 /// later time, any number of times, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Call {
+pub(crate) enum Call {
     /// Compare-and-swap of a record that stands for a later one; dropped as soon as the record changes.
     WriteBox {
         boxed: u8,
@@ -239,61 +237,61 @@ pub enum Call {
 }
 
 /// What was seen that must never be.
-pub mod bad {
+pub(crate) mod bad {
     /// A guest with unsaved memory was ended by somebody who had no reason to.
-    pub const KILLED: u8 = 1;
+    pub(crate) const KILLED: u8 = 1;
     /// A volume was taken from under a running guest.
-    pub const PULLED: u8 = 2;
+    pub(crate) const PULLED: u8 = 2;
     /// A guest was started where another box's guest had run and nobody had cleared.
-    pub const RESIDUE: u8 = 4;
+    pub(crate) const RESIDUE: u8 = 4;
     /// A runtime call changed something with an older epoch than the newest that was seen.
-    pub const OLD_EPOCH: u8 = 8;
+    pub(crate) const OLD_EPOCH: u8 = 8;
 }
 
 /// Everything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct State {
-    pub boxes: [Option<BoxRecord>; MAX_BOXES],
-    pub instances: [Option<InstanceStatus>; MAX_INSTANCES],
-    pub volumes: [Option<VolumeStatus>; MAX_BOXES],
-    pub tasks: [[Option<Task>; MAX_BOXES]; MAX_NODES],
-    pub recyclers: [Option<Recycler>; MAX_INSTANCES],
+pub(crate) struct State {
+    pub(crate) boxes: [Option<BoxRecord>; MAX_BOXES],
+    pub(crate) instances: [Option<InstanceStatus>; MAX_INSTANCES],
+    pub(crate) volumes: [Option<VolumeStatus>; MAX_BOXES],
+    pub(crate) tasks: [[Option<Task>; MAX_BOXES]; MAX_NODES],
+    pub(crate) recyclers: [Option<Recycler>; MAX_INSTANCES],
     /// Nodes that saw that the claim is over, since the instance's record last changed.
-    pub over: [u8; MAX_INSTANCES],
+    pub(crate) over: [u8; MAX_INSTANCES],
     /// Nodes that live.
-    pub alive: u8,
+    pub(crate) alive: u8,
     /// Calls whose answers nobody waits for.
-    pub late: Vec<Call>,
+    pub(crate) late: Vec<Call>,
     /// Machines that exist.
-    pub machines: u8,
+    pub(crate) machines: u8,
     /// Instance numbers used so far: a number is never used again.
-    pub made: u8,
+    pub(crate) made: u8,
     /// Instances that each volume is attached to.
-    pub links: [u8; MAX_BOXES],
+    pub(crate) links: [u8; MAX_BOXES],
     /// Instances that each box's guest runs on.
-    pub guests: [u8; MAX_BOXES],
+    pub(crate) guests: [u8; MAX_BOXES],
     /// The newest epoch that each volume has seen.
-    pub fences: [u8; MAX_BOXES],
+    pub(crate) fences: [u8; MAX_BOXES],
     /// The newest epoch that each instance's runtime has seen of each volume, where it keeps that itself.
-    pub host_fences: [[u8; MAX_BOXES]; MAX_INSTANCES],
-    pub memory: [Memory; MAX_BOXES],
+    pub(crate) host_fences: [[u8; MAX_BOXES]; MAX_INSTANCES],
+    pub(crate) memory: [Memory; MAX_BOXES],
     /// Volumes that exist.
-    pub disks: u8,
+    pub(crate) disks: u8,
     /// The last box whose guest ran there and was not cleared away.
-    pub residue: [Option<u8>; MAX_INSTANCES],
+    pub(crate) residue: [Option<u8>; MAX_INSTANCES],
     /// Instances that go, whatever still runs there, because their guest could not be stopped.
-    pub condemned: u8,
+    pub(crate) condemned: u8,
     /// Boxes whose owner asked for their end.
-    pub asked: u8,
-    pub crashes: u8,
-    pub losses: u8,
-    pub doubts: u8,
-    pub breakdowns: u8,
-    pub bad: u8,
+    pub(crate) asked: u8,
+    pub(crate) crashes: u8,
+    pub(crate) losses: u8,
+    pub(crate) doubts: u8,
+    pub(crate) breakdowns: u8,
+    pub(crate) bad: u8,
 }
 
 /// The bit of a number.
 #[must_use]
-pub fn bit(n: u8) -> u8 {
+pub(crate) fn bit(n: u8) -> u8 {
     1 << n
 }

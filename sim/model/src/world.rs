@@ -12,7 +12,6 @@ pub(crate) enum Answer {
     Done,
     /// The guest did not run.
     NotRunning,
-    Conflict,
     Busy,
     NotFound,
     Fenced,

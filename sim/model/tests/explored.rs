@@ -23,7 +23,7 @@ fn no_order_of_steps_losses_and_deaths_breaks_a_promise() {
         Scope { breakdowns: 1, epochs: 4, makes: 1, stale_index: true, deletes: false, ..one() },
         Scope { backend: Backend::Cloud, epochs: 4, ..one() },
         two(),
-        Scope { instances: 2, epochs: 2, ..two() },
+        Scope { instances: 2, losses: 0, ..two() },
         Scope { losses: 0, epochs: 4, stale_index: true, ..two() },
     ];
     let mut seen: Vec<(Mark, u64)> = Mark::ALL.iter().map(|mark| (*mark, 0)).collect();

@@ -285,7 +285,8 @@ impl Turn<'_> {
         let status = self.state.instances[usize::from(instance)];
         let instance_after = |event| {
             let status = self.rules.instance(status?, event)?;
-            Some(Call::WriteInstance { instance, status })
+            let condemns = matches!(task.step, Step::EndClaim | Step::Retire);
+            Some(Call::WriteInstance { instance, status, condemns })
         };
         match task.step {
             Step::ClaimInstance if !task.fresh => None,
@@ -302,15 +303,18 @@ impl Turn<'_> {
             Step::Stop => Some(Call::Stop { boxed, instance, epoch, knowing: task.unsaved }),
             Step::Detach => Some(Call::Detach { boxed, instance, epoch, force: false }),
             Step::LookAtClaim => None,
-            Step::Condemn | Step::Release if !self.may_release(status, epoch) => None,
-            Step::Release => instance_after(ClaimEvent::Release { boxed, node }),
-            // The edge that the core does not have yet: a claim that ends with its machine.
-            Step::Condemn => match status {
-                Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => {
-                    Some(Call::WriteInstance { instance, status: InstanceStatus::Deleting { node } })
-                }
-                _ => None,
-            },
+            // The edge that the core does not have: a claim that ends with its machine.
+            Step::EndClaim if !self.scope.has_flaw(Flaw::PullOutInTwoWrites) => {
+                let event = ClaimEvent::Release { boxed, epoch, node };
+                self.rules.instance(status?, event)?;
+                Some(Call::WriteInstance { instance, status: InstanceStatus::Deleting { node }, condemns: true })
+            }
+            Step::EndClaim | Step::Release => {
+                let epoch = if self.scope.has(Planted::ReleaseIgnoresEpoch) { u8::MAX } else { epoch };
+                instance_after(ClaimEvent::Release { boxed, epoch, node })
+            }
+            Step::Retire if !task.fresh => None,
+            Step::Retire => instance_after(ClaimEvent::Retire { node }),
             Step::DeleteMachine => Some(Call::DeleteMachine { instance, for_box: Some(boxed) }),
             Step::ForceDetach => Some(Call::Detach { boxed, instance, epoch, force: true }),
             Step::Detached => after(BoxEvent::Detached { epoch }),
@@ -322,11 +326,6 @@ impl Turn<'_> {
             Step::ForgetVolume => Some(Call::ForgetVolume { boxed }),
             Step::ForgetBox => Some(Call::ForgetBox { boxed }),
         }
-    }
-
-    fn may_release(&self, status: Option<InstanceStatus>, now: u8) -> bool {
-        let newer = matches!(status, Some(InstanceStatus::Claimed { epoch, .. }) if epoch > now);
-        !newer || self.scope.has_flaw(Flaw::ReleaseIgnoresEpoch)
     }
 
     /// The next call of a box's task.
@@ -347,7 +346,7 @@ impl Turn<'_> {
                 let call = match call {
                     None if by_force => {
                         let status = InstanceStatus::Claimed { boxed, epoch: task.epoch };
-                        Some(Call::WriteInstance { instance, status })
+                        Some(Call::WriteInstance { instance, status, condemns: false })
                     }
                     call => call,
                 };
@@ -439,22 +438,26 @@ impl Turn<'_> {
                 Answer::Done => Some(Step::Release),
                 Answer::Fenced => None,
                 // Its guest runs, and goes on running until the limit.
-                _ => Some(Step::LookAtClaim),
+                _ => Some(self.pull_out()),
             },
+            // In the core the look and the end of the claim are one loop; they are two only in a planted mistake.
             Step::LookAtClaim => match self.state.instances[here] {
-                Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => {
-                    let recorded = !self.scope.has_flaw(Flaw::PullOutUnrecorded);
-                    Some(if recorded { Step::Condemn } else { Step::DeleteMachine })
-                }
+                Some(InstanceStatus::Claimed { boxed: owner, .. }) if owner == boxed => Some(Step::DeleteMachine),
                 _ => None,
             },
-            Step::Condemn => match call {
-                Some(call) => {
-                    self.state.apply(call, self.scope, self.marks);
+            Step::EndClaim => {
+                self.state.apply(call?, self.scope, self.marks);
+                if self.scope.has_flaw(Flaw::PullOutInTwoWrites) {
+                    task.fresh = true;
+                    Some(Step::Retire)
+                } else {
                     Some(Step::DeleteMachine)
                 }
-                None => None,
-            },
+            }
+            Step::Retire => {
+                self.state.apply(call?, self.scope, self.marks);
+                Some(Step::DeleteMachine)
+            }
             Step::DeleteMachine => {
                 self.marks.see(Mark::PulledOut);
                 self.state.apply(call?, self.scope, self.marks);
@@ -498,6 +501,10 @@ impl Turn<'_> {
         };
         self.state.tasks[slot.0][slot.1] = next.map(|step| Task { step, ..task });
         Some(())
+    }
+
+    fn pull_out(&self) -> Step {
+        if self.scope.has(Planted::PullOutUnrecorded) { Step::LookAtClaim } else { Step::EndClaim }
     }
 
     fn suspending(&self, boxed: usize) -> bool {
@@ -579,7 +586,7 @@ impl Turn<'_> {
             }
             (Fate::LostGiveUp, Step::Stop) if as_success => Some(Step::Detach),
             (Fate::LostGiveUp, Step::Detach) if as_success => Some(Step::Release),
-            (Fate::LostGiveUp, Step::Stop | Step::Detach) => Some(Step::LookAtClaim),
+            (Fate::LostGiveUp, Step::Stop | Step::Detach) => Some(self.pull_out()),
             _ => None,
         };
         self.state.tasks[slot.0][slot.1] = next.map(|step| Task { step, ..task });
@@ -599,7 +606,9 @@ impl Turn<'_> {
 
     fn recycle_call(&self, node: u8, instance: u8, step: RecycleStep) -> Option<Call> {
         let status = self.state.instances[usize::from(instance)]?;
-        let after = |event| Some(Call::WriteInstance { instance, status: self.rules.instance(status, event)? });
+        let after = |event| {
+            Some(Call::WriteInstance { instance, status: self.rules.instance(status, event)?, condemns: false })
+        };
         match step {
             RecycleStep::Clear => None,
             RecycleStep::SetFree => after(ClaimEvent::Cleared),
@@ -620,9 +629,6 @@ impl Turn<'_> {
         }
         let next = match step {
             RecycleStep::Clear if self.state.occupied(instance) => Some(RecycleStep::Retire),
-            RecycleStep::Clear if !self.state.machine(instance) && !self.scope.has_flaw(Flaw::AbsentIsClean) => {
-                Some(RecycleStep::Retire)
-            }
             RecycleStep::Clear => {
                 self.state.residue[at] = None;
                 Some(RecycleStep::SetFree)
@@ -653,7 +659,7 @@ impl Turn<'_> {
     fn take_instance(&mut self, node: u8, instance: u8) -> Option<()> {
         let status = self.state.instances[usize::from(instance)]?;
         let status = self.rules.instance(status, ClaimEvent::TakeOver { node })?;
-        let call = Call::WriteInstance { instance, status };
+        let call = Call::WriteInstance { instance, status, condemns: false };
         if self.action.fate != Fate::Done {
             self.lose()?;
             self.state.late.push(call);
@@ -670,9 +676,9 @@ impl Turn<'_> {
 
     fn sweep(&mut self, node: u8, instance: u8) -> Option<()> {
         let status = self.state.instances[usize::from(instance)]?;
-        let InstanceStatus::Claimed { boxed, .. } = status else { return None };
-        let status = self.rules.instance(status, ClaimEvent::Release { boxed, node })?;
-        let call = Call::WriteInstance { instance, status };
+        let InstanceStatus::Claimed { boxed, epoch } = status else { return None };
+        let status = self.rules.instance(status, ClaimEvent::Release { boxed, epoch, node })?;
+        let call = Call::WriteInstance { instance, status, condemns: false };
         self.state.over[usize::from(instance)] &= !bit(node);
         if self.action.fate != Fate::Done {
             self.lose()?;
@@ -851,8 +857,12 @@ impl Protocol {
             }
             Some(InstanceStatus::Recycling { node: worker } | InstanceStatus::Deleting { node: worker }) => {
                 let dead = state.alive & bit(worker) == 0;
-                let idle = state.recyclers[at].is_none_or(|recycler| recycler.step == RecycleStep::Retire);
-                let ours = worker == node && idle;
+                // A node does one thing at a time to an instance, and pulls out under the same guard.
+                let pulls_out = state.tasks[usize::from(node)].iter().flatten().any(|task| {
+                    task.instance == instance
+                        && matches!(task.step, Step::Retire | Step::DeleteMachine | Step::ForceDetach)
+                });
+                let ours = worker == node && state.recyclers[at].is_none() && !pulls_out;
                 if dead || ours {
                     begin(actions, Action { what: What::TakeInstance, ..plain });
                 } else if worker != node && state.doubts > 0 {

@@ -33,7 +33,7 @@ pub(crate) enum BoxEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClaimEvent {
     Claim { boxed: u8, epoch: u8 },
-    Release { boxed: u8, node: u8 },
+    Release { boxed: u8, epoch: u8, node: u8 },
     Cleared,
     Retire { node: u8 },
     TakeOver { node: u8 },
@@ -96,7 +96,10 @@ impl Rules {
     /// `InstanceStatus::after`.
     pub(crate) fn instance(&self, status: InstanceStatus, event: ClaimEvent) -> Option<InstanceStatus> {
         let newer = match (status, event) {
-            (InstanceStatus::Claimed { epoch: old, .. }, ClaimEvent::Claim { epoch, .. }) => epoch >= old,
+            (
+                InstanceStatus::Claimed { epoch: old, .. },
+                ClaimEvent::Claim { epoch, .. } | ClaimEvent::Release { epoch, .. },
+            ) => epoch >= old,
             _ => true,
         };
         let after = self.instances[claim_slot(status, event, newer)]?;
@@ -166,7 +169,7 @@ fn claim_slot(status: InstanceStatus, event: ClaimEvent, newer: bool) -> usize {
     let status = kind * 4 + usize::from(id);
     let (kind, boxed, node) = match event {
         ClaimEvent::Claim { boxed, .. } => (0, boxed, 0),
-        ClaimEvent::Release { boxed, node } => (1, boxed, node),
+        ClaimEvent::Release { boxed, node, .. } => (1, boxed, node),
         ClaimEvent::Cleared => (2, 0, 0),
         ClaimEvent::Retire { node } => (3, 0, node),
         ClaimEvent::TakeOver { node } => (4, 0, node),
@@ -227,7 +230,7 @@ fn all_claim_events() -> Vec<ClaimEvent> {
     let mut all = vec![ClaimEvent::Cleared];
     for (boxed, node) in pairs() {
         all.push(ClaimEvent::Claim { boxed, epoch: 0 });
-        all.push(ClaimEvent::Release { boxed, node });
+        all.push(ClaimEvent::Release { boxed, epoch: 0, node });
         all.push(ClaimEvent::Retire { node });
         all.push(ClaimEvent::TakeOver { node });
     }
@@ -289,11 +292,12 @@ fn ask_instance(status: InstanceStatus, event: ClaimEvent, newer: bool) -> Optio
         InstanceStatus::Recycling { node: n } => CoreInstance::Recycling { node: node(n) },
         InstanceStatus::Deleting { node: n } => CoreInstance::Deleting { node: node(n) },
     };
+    let epoch = Epoch(if newer { NOW } else { NOW - 1 });
     let event = match event {
-        ClaimEvent::Claim { boxed, .. } => {
-            InstanceEvent::Claim { owner: owner(boxed), epoch: Epoch(if newer { NOW } else { NOW - 1 }) }
+        ClaimEvent::Claim { boxed, .. } => InstanceEvent::Claim { owner: owner(boxed), epoch },
+        ClaimEvent::Release { boxed, node: n, .. } => {
+            InstanceEvent::Release { owner: owner(boxed), epoch, node: node(n) }
         }
-        ClaimEvent::Release { boxed, node: n } => InstanceEvent::Release { owner: owner(boxed), node: node(n) },
         ClaimEvent::Cleared => InstanceEvent::Cleared,
         ClaimEvent::Retire { node: n } => InstanceEvent::Retire { node: node(n) },
         ClaimEvent::TakeOver { node: n } => InstanceEvent::TakeOver { node: node(n) },

@@ -28,13 +28,8 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Flaw {
-    /// `release_instance` ends any claim of its box, a newer one, too. Mended: only one that is not newer than its epoch.
-    ReleaseIgnoresEpoch,
-    /// `pull_out` looks whose the claim is and then deletes the machine, which no record says. Mended: the claim is ended
-    /// and the instance `Deleting` by compare-and-swap before the machine is deleted.
-    PullOutUnrecorded,
-    /// An instance whose machine is gone is found clean, and free again. Mended: it is found doubtful, and its record goes.
-    AbsentIsClean,
+    /// The end of the ladder ends the claim and says that the machine goes in two writes. Mended: in one.
+    PullOutInTwoWrites,
 }
 
 /// A mistake that the real protocol does not make. Each must be found: that is how the model shows that it can fail.
@@ -67,6 +62,11 @@ pub enum Planted {
     AttachNotExclusive,
     /// A box that leaves is stopped, not suspended.
     LeaveStops,
+    /// A release ends any claim of its box, a newer one, too. Once a flaw of the core.
+    ReleaseIgnoresEpoch,
+    /// The end of the ladder looks whose the claim is and then deletes the machine; no record says that it goes. Once a flaw
+    /// of the core.
+    PullOutUnrecorded,
 }
 
 /// The bounds of one exploration.

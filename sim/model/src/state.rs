@@ -118,7 +118,8 @@ pub(crate) enum Step {
     Stop,
     Detach,
     LookAtClaim,
-    Condemn,
+    EndClaim,
+    Retire,
     DeleteMachine,
     ForceDetach,
     Release,
@@ -178,9 +179,11 @@ pub(crate) enum Call {
         boxed: u8,
         record: BoxRecord,
     },
+    /// `condemns`: whatever still runs there goes with the machine.
     WriteInstance {
         instance: u8,
         status: InstanceStatus,
+        condemns: bool,
     },
     WriteVolume {
         boxed: u8,

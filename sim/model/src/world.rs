@@ -140,10 +140,11 @@ impl State {
                 self.write_box(boxed, Some(record));
                 Answer::Done
             }
-            Call::WriteInstance { instance, status } => {
-                let before = self.instances[usize::from(instance)];
-                if let (Some(InstanceStatus::Claimed { .. }), InstanceStatus::Deleting { .. }) = (before, status) {
-                    self.condemned |= bit(instance);
+            Call::WriteInstance { instance, status, condemns } => {
+                match status {
+                    InstanceStatus::Free => self.condemned &= !bit(instance),
+                    _ if condemns => self.condemned |= bit(instance),
+                    _ => {}
                 }
                 self.write_instance(instance, Some(status), scope);
                 Answer::Done

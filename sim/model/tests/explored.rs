@@ -19,7 +19,7 @@ fn no_order_of_steps_losses_and_deaths_breaks_a_promise() {
     let two = Scope::two_boxes;
     let scopes = [
         one(),
-        Scope { losses: 2, epochs: 4, ..one() },
+        Scope { losses: 2, epochs: 4, deletes: false, ..one() },
         Scope { breakdowns: 1, epochs: 4, makes: 1, stale_index: true, deletes: false, ..one() },
         Scope { backend: Backend::Cloud, epochs: 4, ..one() },
         two(),

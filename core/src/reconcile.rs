@@ -8,8 +8,8 @@ use crate::error::{ErrorKind, Result};
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
-    VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, VolumeEvent,
+    VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, instance_key, volume_key};
 use crate::shared::Shared;

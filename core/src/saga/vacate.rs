@@ -9,7 +9,7 @@ use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::provider::{Attach, Detached};
-use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, PlacementEvent};
+use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
 use tokio::time::Instant;
@@ -131,7 +131,11 @@ impl Actor {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::Busy
+                        ErrorKind::Throttled
+                            | ErrorKind::UnknownOutcome
+                            | ErrorKind::Unavailable
+                            | ErrorKind::TimedOut
+                            | ErrorKind::Busy
                     ) && Instant::now() < deadline =>
                 {
                     error.retry_after().unwrap_or(pause)
@@ -166,11 +170,8 @@ impl Actor {
     /// try has ended it, or it was never made, or it is a later one.
     async fn end_claim(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Option<Held<InstanceRecord>>> {
         let key = instance_key(instance);
-        let event = InstanceEvent::Release {
-            owner: record.owner.clone(),
-            epoch: record.epoch,
-            node: self.shared.node.clone(),
-        };
+        let event =
+            InstanceEvent::Release { owner: record.owner.clone(), epoch: record.epoch, node: self.shared.node.clone() };
         loop {
             let found = self.shared.records.get::<InstanceRecord>(&key).await?;
             let Some(found) = found.filter(|found| found.record.id == *instance) else { return Ok(None) };

@@ -10,8 +10,8 @@ pub(crate) mod repairs;
 pub(crate) mod settled;
 
 use boxpool::{BoxRef, Epoch, Key, VolumeId};
-pub(crate) use promises::{Ended, line_of};
 use promises::Promise;
+pub(crate) use promises::{Ended, line_of};
 use records::Books;
 use std::collections::BTreeMap;
 

@@ -1,0 +1,17 @@
+//! An exhaustive small-scope model of boxpool's protocol: every order of steps, losses, crashes and late effects there
+//! is, within bounds. The README of this crate says what is modelled and what is not.
+
+mod action;
+mod explore;
+mod marks;
+mod model;
+mod properties;
+mod rules;
+mod scope;
+mod state;
+mod world;
+
+pub use action::Line;
+pub use explore::{Finding, Outcome, Plan, explore};
+pub use marks::Mark;
+pub use scope::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};

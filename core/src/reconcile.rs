@@ -163,7 +163,7 @@ impl Shared {
             metrics::counter!("boxpool_takeovers_total").increment(1);
         }
         match held.record.status {
-            InstanceStatus::Recycling { .. } => self.try_recycle(held, false).await,
+            InstanceStatus::Recycling { .. } => self.try_recycle(held).await,
             _ => self.finish_provision(held).await,
         }
     }
@@ -183,7 +183,7 @@ impl Shared {
                 tracing::warn!(instance = %held.record.id, box_ = %claimed_by, %epoch, "a claim that no box stands for was released");
                 metrics::counter!("boxpool_claims_swept_total").increment(1);
                 // What may still be there is looked at; on doubt the machine goes. A volume is never touched.
-                self.recycle(held, false, guard);
+                self.recycle(held, guard);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),

@@ -113,7 +113,9 @@ pub enum Cleared {
 /// Runs boxes on instances.
 ///
 /// Each call with an epoch older than the newest that the volume has seen fails with `Fenced` and changes nothing, so
-/// that a node which wakes up late cannot act. An equal or newer epoch is accepted and remembered.
+/// that a node which wakes up late cannot act. An equal or newer epoch is accepted and remembered, also where the volume is
+/// not attached at that moment: a late attach and start of an older epoch must be refused after it. A backend that can write
+/// the epoch only to attached volumes must keep it on the instance as well.
 #[async_trait]
 pub trait GuestRuntime: Send + Sync + 'static {
     /// Runs the guest: resumes its saved memory, else boots it. A guest of the same volume that already runs there is

@@ -4,7 +4,7 @@
 //!  Provisioning ─Ready▶ Free ─Claim▶ Claimed ─Release▶ Recycling ─Cleared▶ Free
 //!       │                │ │            │                  │
 //!       │                │ └─Park▶ Stopped ─Wake▶ Starting ─Ready▶ Free
-//!       └────Retire──────┴──────────────┬──────Retire──────┘
+//!       └────Retire──────┴─Condemn──────┬──────Retire──────┘
 //!                                       ▼
 //!                                   Deleting          any ─Quarantine▶ Quarantined ─Retire▶ Deleting
 //! ```
@@ -78,6 +78,16 @@ pub enum InstanceEvent {
         /// Who looks after it now.
         node: NodeId,
     },
+    /// As `Release`, and the machine goes: its cleanliness is in doubt, and the doubt must not be forgotten if the node dies
+    /// before it has acted on it.
+    Condemn {
+        /// The box whose claim ends.
+        owner: BoxRef,
+        /// The epoch in which it leaves.
+        epoch: Epoch,
+        /// Who deletes the machine.
+        node: NodeId,
+    },
     /// Looked, and nothing is left.
     Cleared,
     /// It goes into the reserve.
@@ -123,6 +133,11 @@ impl InstanceStatus {
                 if held == owner && claimed <= epoch =>
             {
                 Ok(S::Recycling { node })
+            }
+            (S::Claimed { owner: held, epoch: claimed }, E::Condemn { owner, epoch, node })
+                if held == owner && claimed <= epoch =>
+            {
+                Ok(S::Deleting { node })
             }
             (S::Recycling { .. }, E::Cleared) => Ok(S::Free),
             (S::Free, E::Park) => Ok(S::Stopped),
@@ -237,7 +252,8 @@ mod tests {
 
     fn events() -> impl Strategy<Value = InstanceEvent> {
         use InstanceEvent as E;
-        (0u8..9, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+        (0u8..10, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+            9 => E::Condemn { owner: owner(b), epoch: Epoch(e), node: node() },
             0 => E::Ready,
             1 => E::Claim { owner: owner(b), epoch: Epoch(e) },
             2 => E::Release { owner: owner(b), epoch: Epoch(e), node: node() },
@@ -255,7 +271,8 @@ mod tests {
         fn a_claimed_instance_leaves_only_by_its_own_boxs_release(status in statuses(), event in events()) {
             if let (InstanceStatus::Claimed { owner: held, epoch: old }, Ok(after)) = (&status, status.after(&event)) {
                 match (&event, after) {
-                    (InstanceEvent::Release { owner, epoch, .. }, InstanceStatus::Recycling { .. }) => {
+                    (InstanceEvent::Release { owner, epoch, .. }, InstanceStatus::Recycling { .. })
+                    | (InstanceEvent::Condemn { owner, epoch, .. }, InstanceStatus::Deleting { .. }) => {
                         prop_assert_eq!(owner, held);
                         prop_assert!(epoch >= old);
                     }

@@ -12,6 +12,7 @@ use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
+use std::time::Duration;
 use tokio::time::Instant;
 
 impl Actor {
@@ -67,8 +68,7 @@ impl Actor {
         let guest = Self::guest(record, instance);
         if !self.shared.instance_is_gone(instance).await {
             if save_memory {
-                let suspend = self.shared.runtime.suspend(&guest);
-                match limited(limits.suspend, "suspend box", &record.owner, suspend).await {
+                match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await {
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                     Err(error) => {
                         tracing::warn!(owner = %record.owner, error = %crate::Report(&error), "memory could not be saved")
@@ -76,7 +76,7 @@ impl Actor {
                     Ok(_) => {}
                 }
             }
-            match limited(limits.guest_call, "stop box", &record.owner, self.shared.runtime.stop(&guest)).await {
+            match self.insist(limits.guest_call, "stop box", || self.shared.runtime.stop(&guest)).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                 // It cannot be shown that the guest is gone, so its machine goes.
@@ -95,18 +95,57 @@ impl Actor {
         }
     }
 
+    /// Repeats a call to the runtime while it fails in a way that may pass, up to the limit: what comes after it is worse.
+    async fn insist<T, F: Future<Output = Result<T>>>(
+        &self,
+        limit: Duration,
+        operation: &'static str,
+        call: impl Fn() -> F,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        let mut pause = FIRST_POLL;
+        loop {
+            self.shared.check_in_touch(operation)?;
+            let left = deadline.duration_since(Instant::now());
+            let error = match limited(left, operation, &self.key.1, call()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let passes = match error.kind() {
+                ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::UnknownOutcome | ErrorKind::Busy => true,
+                ErrorKind::NotFound
+                | ErrorKind::AlreadyExists
+                | ErrorKind::Conflict
+                | ErrorKind::NoCapacity
+                | ErrorKind::Fenced
+                | ErrorKind::Unauthorized
+                | ErrorKind::Invalid
+                | ErrorKind::TimedOut
+                | ErrorKind::Corrupt
+                | ErrorKind::Permanent => false,
+            };
+            let wait = error.retry_after().unwrap_or(pause);
+            if !passes || Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_POLL);
+        }
+    }
+
     /// The end of the ladder: the machine goes, then the volume is detached by force.
     async fn pull_out(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
         // Only a machine that is reserved for this very box, in this epoch or before, may be taken down. Ending the claim by
         // compare-and-swap gives the right to do so to one node alone.
         let _guard = self.shared.busy.enter(instance.as_str());
-        let Some(held) = self.end_claim(record, instance).await? else {
+        let event = self.condemn(record);
+        let Some(held) = self.end_claim(record, instance, &event).await? else {
             let detail = format!(
                 "it cannot be detached from {instance}, which is not this box's to delete; will be tried again"
             );
             return Err(Error::new(ErrorKind::Busy, "detach volume", record.volume.volume()).with_detail(detail));
         };
-        self.shared.retire(held).await?;
+        self.shared.finish_retire(held).await?;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
         self.poll_detach(&attach, true).await
     }
@@ -151,7 +190,7 @@ impl Actor {
         }
     }
 
-    /// Ends the box's claim; the instance is looked at before it serves again.
+    /// Ends the box's claim; the instance is looked at before it serves again, or deleted if it is in doubt.
     pub(crate) async fn release_instance(
         &self,
         record: &BoxRecord,
@@ -159,25 +198,39 @@ impl Actor {
         doubted: bool,
     ) -> Result<()> {
         let guard = self.shared.busy.enter(instance.as_str());
-        if let (Some(held), Some(guard)) = (self.end_claim(record, instance).await?, guard) {
-            self.shared.recycle(held, doubted, guard);
+        let (owner, epoch, node) = (record.owner.clone(), record.epoch, self.shared.node.clone());
+        let event = if doubted { self.condemn(record) } else { InstanceEvent::Release { owner, epoch, node } };
+        if let (Some(held), Some(guard)) = (self.end_claim(record, instance, &event).await?, guard) {
+            self.shared.recycle(held, guard);
         }
         // Without a guard a task of this node is at it already, and the next pass sees to what that one leaves.
         Ok(())
     }
 
-    /// `Claimed` by this box, in its present epoch or before, → `Recycling`. `None` when there is no such claim: an earlier
-    /// try has ended it, or it was never made, or it is a later one.
-    async fn end_claim(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Option<Held<InstanceRecord>>> {
+    fn condemn(&self, record: &BoxRecord) -> InstanceEvent {
+        InstanceEvent::Condemn { owner: record.owner.clone(), epoch: record.epoch, node: self.shared.node.clone() }
+    }
+
+    /// `Claimed` by this box, in its present epoch or before, → `Recycling` or `Deleting`. `None` when there is no such claim:
+    /// an earlier try has ended it, or it was never made, or it is a later one.
+    async fn end_claim(
+        &self,
+        record: &BoxRecord,
+        instance: &InstanceId,
+        event: &InstanceEvent,
+    ) -> Result<Option<Held<InstanceRecord>>> {
         let key = instance_key(instance);
-        let event =
-            InstanceEvent::Release { owner: record.owner.clone(), epoch: record.epoch, node: self.shared.node.clone() };
         loop {
             let found = self.shared.records.get::<InstanceRecord>(&key).await?;
             let Some(found) = found.filter(|found| found.record.id == *instance) else { return Ok(None) };
-            let Ok(released) = found.record.after(&event) else { return Ok(None) };
-            match self.shared.records.update(&key, &found.version, released).await {
-                Ok(held) => return Ok(Some(held)),
+            let Ok(after) = found.record.after(event) else { return Ok(None) };
+            match self.shared.records.update(&key, &found.version, after).await {
+                Ok(held) => {
+                    if let InstanceEvent::Condemn { .. } = event {
+                        self.shared.doubt(instance, Some(record), "a box could not be brought up or taken off there");
+                    }
+                    return Ok(Some(held));
+                }
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }

@@ -125,36 +125,46 @@ impl Shared {
     }
 
     /// An instance in `Recycling`, by us: looked at, then free again or deleted. Runs beside the caller.
-    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool, guard: BusyGuard) {
+    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, guard: BusyGuard) {
         let shared = Arc::clone(self);
         self.spawn(async move {
             let _guard = guard;
-            if let Err(error) = shared.try_recycle(held, doubted).await {
+            if let Err(error) = shared.try_recycle(held).await {
                 tracing::warn!(error = %crate::Report(&error), "an instance could not be recycled; the next pass tries again");
             }
         });
     }
 
-    pub(crate) async fn try_recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool) -> Result<()> {
+    pub(crate) async fn try_recycle(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
         self.check_in_touch("recycle instance")?;
         let id = held.record.id.clone();
-        let cleared = if doubted {
-            Cleared::Doubtful("a box could not be brought up or taken off there".into())
-        } else {
-            match self.config.recycle {
-                Recycle::Destroy => return self.retire(held).await,
-                Recycle::ReuseWhenClean => self.look_whether_clean(&id).await?,
-            }
+        if let InstanceStatus::Deleting { .. } = held.record.status {
+            return self.finish_retire(held).await;
+        }
+        let cleared = match self.config.recycle {
+            Recycle::Destroy => return self.retire(held).await,
+            Recycle::ReuseWhenClean => self.look_whether_clean(&id).await?,
         };
         match cleared {
             Cleared::Clean => self.set_free(held, InstanceEvent::Cleared).await,
             Cleared::Doubtful(why) => {
-                tracing::warn!(instance = %id, %why, "an instance is deleted because it may not be clean");
-                metrics::counter!("boxpool_instances_doubted_total").increment(1);
-                self.log(EventRecord { instance: Some(id), detail: why, ..self.event(EventKind::InstanceDoubted) });
+                self.doubt(&id, None, &why);
                 self.retire(held).await
             }
         }
+    }
+
+    /// Says that an instance is deleted because it may not be clean.
+    pub(crate) fn doubt(self: &Arc<Self>, id: &InstanceId, left_by: Option<&BoxRecord>, why: &str) {
+        tracing::warn!(instance = %id, %why, "an instance is deleted because it may not be clean");
+        metrics::counter!("boxpool_instances_doubted_total").increment(1);
+        self.log(EventRecord {
+            owner: left_by.map(|record| record.owner.clone()),
+            instance: Some(id.clone()),
+            epoch: left_by.map(|record| record.epoch),
+            detail: why.to_owned(),
+            ..self.event(EventKind::InstanceDoubted)
+        });
     }
 
     /// Looks, and again while it cannot be seen. A machine that cannot be looked at for long is not known to be clean.
@@ -211,6 +221,12 @@ impl Shared {
             Error::new(ErrorKind::Conflict, "retire instance", &held.record.id).with_source(illegal)
         })?;
         let held = self.records.update(&key, &held.version, record).await?;
+        self.finish_retire(held).await
+    }
+
+    /// `Deleting`, by us: the machine goes, and then its record.
+    pub(crate) async fn finish_retire(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
+        let key = instance_key(&held.record.id);
         self.state().free_instances.remove(&held.record.id);
         self.delete_machine(&held.record.id).await?;
         self.records.delete(&key, &held.version).await?;

@@ -176,7 +176,7 @@ impl Books {
         match (was, is) {
             (Some(S::Claimed { owner, epoch }), Some(S::Claimed { owner: next, epoch: later }))
                 if owner == next && later >= epoch => {}
-            (Some(S::Claimed { .. }), Some(S::Recycling { .. })) => {}
+            (Some(S::Claimed { .. }), Some(S::Recycling { .. } | S::Deleting { .. })) => {}
             (Some(S::Claimed { owner, .. }), other) => {
                 wrong.push(format!("I2: the instance on {} was claimed by {owner} and is now {other:?}", key.row));
             }

@@ -1,0 +1,4 @@
+//! A distribution's cloud image as the userland of a guest.
+
+mod modules;
+mod partition;

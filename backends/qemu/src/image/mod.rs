@@ -12,6 +12,7 @@
 
 mod apt;
 mod boot;
+mod cloud;
 mod debian;
 mod disk;
 mod elf;
@@ -33,7 +34,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-pub use error::ImageError;
+pub use cloud::CloudImage;
+pub use error::{Flaw, ImageError};
 pub use progress::{Phase, PhaseState, Progress};
 pub use recipe::{Kind, Recipe};
 

@@ -160,7 +160,9 @@ pub enum Flaw {
         found: String,
     },
     /// No kernel whose modules are there as well.
-    #[error("has no kernel (a /boot/vmlinuz-RELEASE with /lib/modules/RELEASE): name an edition with one, not one for containers")]
+    #[error(
+        "has no kernel (a /boot/vmlinuz-RELEASE with /lib/modules/RELEASE): name an edition with one, not one for containers"
+    )]
     NoKernel,
     /// Its kernel cannot do what boxes need.
     #[error("its kernel {release} has no {driver}, needed for {purpose}: name an image with another kernel")]

@@ -27,10 +27,24 @@ pub(super) enum Node {
 /// One change. Directories on the way are made; what has the path already is replaced, unless it is a directory.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    Write { path: String, mode: u32, owner: u32, content: Vec<u8> },
-    Link { path: String, to: String },
-    Dir { path: String, owner: u32 },
-    Remove { path: String },
+    /// `owner` is user and group.
+    Write {
+        path: String,
+        mode: u32,
+        owner: (u32, u32),
+        content: Vec<u8>,
+    },
+    Link {
+        path: String,
+        to: String,
+    },
+    Dir {
+        path: String,
+        owner: (u32, u32),
+    },
+    Remove {
+        path: String,
+    },
 }
 
 impl Change {
@@ -51,7 +65,10 @@ impl Ext4 {
 
     /// What each of these absolute paths names; those that name nothing are left out. The last part is not followed if it
     /// is a link.
-    pub(super) async fn look(&self, paths: impl IntoIterator<Item = String>) -> Result<BTreeMap<String, Node>, ImageError> {
+    pub(super) async fn look(
+        &self,
+        paths: impl IntoIterator<Item = String>,
+    ) -> Result<BTreeMap<String, Node>, ImageError> {
         let paths: Vec<String> = paths.into_iter().collect();
         let mut script = String::new();
         for path in &paths {
@@ -128,7 +145,10 @@ impl Ext4 {
             match (change, exists) {
                 (Change::Remove { .. }, None) | (Change::Dir { .. }, Some(_)) => continue,
                 (_, Some(Node::Dir)) => {
-                    return Err(ImageError::unexpected(path, "is a directory in this image, where a file was expected"));
+                    return Err(ImageError::unexpected(
+                        path,
+                        "is a directory in this image, where a file was expected",
+                    ));
                 }
                 (Change::Remove { .. }, Some(_)) => {
                     let _ = writeln!(script, "rm {}", quoted(path)?);
@@ -152,8 +172,8 @@ impl Ext4 {
                     std::fs::write(&source, content).on("write", &source)?;
                     // `write` takes a name and no path.
                     let _ = writeln!(script, "cd {folder}\nwrite {} {name}", quoted(&source.to_string_lossy())?);
-                    let _ = writeln!(script, "sif {name} mode 0100{mode:03o}");
-                    let _ = writeln!(script, "sif {name} uid {owner}\nsif {name} gid {owner}\ncd /");
+                    let _ = writeln!(script, "sif {name} mode 0{:o}", 0o100_000 | mode);
+                    let _ = writeln!(script, "sif {name} uid {}\nsif {name} gid {}\ncd /", owner.0, owner.1);
                     found.insert(path.to_owned(), Node::File);
                 }
                 Change::Link { to, .. } => {
@@ -162,7 +182,8 @@ impl Ext4 {
                 }
                 Change::Dir { owner, .. } => {
                     let quoted = quoted(path)?;
-                    let _ = writeln!(script, "mkdir {quoted}\nsif {quoted} uid {owner}\nsif {quoted} gid {owner}");
+                    let _ =
+                        writeln!(script, "mkdir {quoted}\nsif {quoted} uid {}\nsif {quoted} gid {}", owner.0, owner.1);
                     found.insert(path.to_owned(), Node::Dir);
                 }
                 Change::Remove { .. } => {}
@@ -227,7 +248,10 @@ impl Ext4 {
 /// `Err` with what debugfs complained about, if it did.
 fn refuse_complaints(said: &str) -> Result<(), ImageError> {
     let is_fine = |line: &str| {
-        line.is_empty() || line.starts_with("debugfs: ") || line.starts_with("debugfs 1.") || line.starts_with("Allocated inode: ")
+        line.is_empty()
+            || line.starts_with("debugfs: ")
+            || line.starts_with("debugfs 1.")
+            || line.starts_with("Allocated inode: ")
     };
     match said.lines().find(|line| !is_fine(line)) {
         None => Ok(()),
@@ -282,13 +306,18 @@ mod tests {
     async fn what_is_changed_is_there_and_the_file_system_is_sound() {
         let dir = tempfile::tempdir().unwrap();
         let fs = made(dir.path()).await;
-        let write = |path: &str, mode, owner| Change::Write { path: path.into(), mode, owner, content: b"new".to_vec() };
+        let write = |path: &str, mode, owner| Change::Write {
+            path: path.into(),
+            mode,
+            owner: (owner, owner),
+            content: b"new".to_vec(),
+        };
         fs.change(&[
             write("/etc/hosts", 0o600, 0),
             write("/etc/resolv.conf", 0o644, 0),
             write("/etc/deep/one-more", 0o644, 0),
             write("/config/through-a-link", 0o4755, 0),
-            Change::Dir { path: "/home/box".into(), owner: 1000 },
+            Change::Dir { path: "/home/box".into(), owner: (1000, 1000) },
             write("/home/box/.profile", 0o644, 1000),
             Change::Link { path: "/etc/systemd/system/x.service".into(), to: "/dev/null".into() },
             Change::Remove { path: "/etc/deep/1-with-a-long-name-to-fill-the-block".into() },
@@ -321,7 +350,7 @@ mod tests {
         let fs = made(dir.path()).await;
         let error = fs.change(&[Change::Link { path: "/etc".into(), to: "x".into() }]).await.unwrap_err();
         assert!(error.to_string().contains("/etc: is a directory"), "{error}");
-        let error = fs.change(&[Change::Dir { path: "/etc/hosts/below".into(), owner: 0 }]).await.unwrap_err();
+        let error = fs.change(&[Change::Dir { path: "/etc/hosts/below".into(), owner: (0, 0) }]).await.unwrap_err();
         assert!(matches!(error, ImageError::Unexpected { .. }), "{error}");
 
         std::fs::write(&fs.file, vec![0; 1 << 20]).unwrap();

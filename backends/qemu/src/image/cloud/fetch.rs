@@ -164,8 +164,9 @@ async fn published_sum(url: &str) -> Result<String, ImageError> {
         .run()
         .await
         .map_err(|error| blame_line(&sums, error))?;
-    find_sum(&String::from_utf8_lossy(&text), name)
-        .ok_or_else(|| ImageError::unexpected(sums, format!("has no sum for {name}; give the image's own as image_sha256")))
+    find_sum(&String::from_utf8_lossy(&text), name).ok_or_else(|| {
+        ImageError::unexpected(sums, format!("has no sum for {name}; give the image's own as image_sha256"))
+    })
 }
 
 fn find_sum(sums: &str, name: &str) -> Option<String> {
@@ -203,7 +204,10 @@ async fn lock(file: &File, path: &Path) -> Result<(), ImageError> {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(ImageError::TimedOut { doing: "an earlier download of the same image", limit: ORPHAN_LIMIT });
+                return Err(ImageError::TimedOut {
+                    doing: "an earlier download of the same image",
+                    limit: ORPHAN_LIMIT,
+                });
             }
             Err(error) => return Err(std::io::Error::from(error)).on("lock", path),
         }
@@ -309,13 +313,16 @@ mod tests {
             return format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes();
         }
         let header = |name: &str| request.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let content = if request.contains("SHA256SUMS") { state.sums.clone().into_bytes() } else { state.content.clone() };
+        let content =
+            if request.contains("SHA256SUMS") { state.sums.clone().into_bytes() } else { state.content.clone() };
         let from = header("Range: bytes=").and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
         let from = from.filter(|_| header("If-Range:").is_none_or(|etag| etag == state.etag));
         let (total, etag) = (content.len(), &state.etag);
         let mut head = match from {
             Some(from) if from >= total => "HTTP/1.1 416 Range Not Satisfiable\r\n".to_owned(),
-            Some(from) => format!("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}\r\n", total - 1),
+            Some(from) => {
+                format!("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}\r\n", total - 1)
+            }
             None => "HTTP/1.1 200 OK\r\n".to_owned(),
         };
         let body = &content[from.unwrap_or(0).min(total)..];
@@ -348,7 +355,11 @@ mod tests {
             let (server, dir) = (serve(&noise(100_000)).await, tempfile::tempdir().unwrap());
             let file = dir.path().join("image.download");
             std::fs::write(&file, &noise(100_000)[..60_000]).unwrap();
-            std::fs::write(file.with_extension("headers"), "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 100000\r\n").unwrap();
+            std::fs::write(
+                file.with_extension("headers"),
+                "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 100000\r\n",
+            )
+            .unwrap();
             server.state.lock().unwrap().etag = etag.to_owned();
             if fetched_anew {
                 server.state.lock().unwrap().content = vec![7; 80_000];
@@ -364,7 +375,8 @@ mod tests {
         let (server, dir) = (serve(&noise(1000)).await, tempfile::tempdir().unwrap());
         let file = dir.path().join("image.download");
         std::fs::write(&file, noise(1000)).unwrap();
-        std::fs::write(file.with_extension("headers"), "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 1000\r\n").unwrap();
+        std::fs::write(file.with_extension("headers"), "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 1000\r\n")
+            .unwrap();
         fetch(&server.url, &Check::None, &file).await.unwrap();
         assert_eq!(server.state.lock().unwrap().requests.len(), 0);
     }

@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn what_is_no_image_is_refused() {
-        for (place, sum) in [("x.img", None), ("ftp://x/y", None), ("https://x/ y", None), (UBUNTU, Some("12")), ("/", None)] {
+        for (place, sum) in
+            [("x.img", None), ("ftp://x/y", None), ("https://x/ y", None), (UBUNTU, Some("12")), ("/", None)]
+        {
             let error = CloudImage::new(place, sum).unwrap_err();
             assert!(matches!(error, ImageError::InvalidRecipe { .. }), "{place}: {error}");
         }

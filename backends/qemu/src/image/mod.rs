@@ -208,9 +208,8 @@ impl<'a> Work<'a> {
         files::sweep(dir)?;
         let work = Work { recipe, dir, parts, progress };
         let (path, needed) = (dir.to_owned(), space_needed(recipe));
-        let space = rustix::fs::statvfs(dir).map_err(std::io::Error::from).on("inspect", dir)?;
         // What an earlier call finished has been paid for.
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let free = files::free(dir)?;
         if free.saturating_add(files::size(&work.parts)) < needed {
             return Err(ImageError::DiskFull { path, free, needed });
         }
@@ -273,7 +272,7 @@ impl<'a> Work<'a> {
                     self.phase(Phase::Packages, &tar, async |partial| {
                         let scratch = self.parts.join("packages.work");
                         self.scratch(&scratch).await?;
-                        cloud::tools(&apt().await?, &scratch, partial).await
+                        cloud::make_tools(&apt().await?, &scratch, partial).await
                     }),
                     self.unpack(image, &unpacked),
                 )?;

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::super::error::{Flaw, ImageError, IoContext};
 use super::super::tool::Tool;
@@ -15,8 +18,12 @@ const HEAD_BYTES: u64 = 1 << 20;
 pub(super) struct Disk {
     path: PathBuf,
     is_qcow2: bool,
+    /// In bytes, of a qcow2.
+    cluster: u64,
     /// As a guest would see it.
-    pub(super) size: u64,
+    size: u64,
+    /// Bytes of it that are not holes.
+    pub(super) content: u64,
 }
 
 impl Disk {
@@ -26,13 +33,14 @@ impl Disk {
         let mut head = Vec::new();
         File::open(path).on("open", path)?.take(HEAD_BYTES).read_to_end(&mut head).on("read", path)?;
         // Told by its content and never guessed by QEMU: a raw disk may begin with anything its maker likes.
-        let (is_qcow2, size) = match read_qcow2(&head).map_err(unusable)? {
-            Some(size) => (true, size),
-            None => (false, path.metadata().on("inspect", path)?.len()),
+        let (is_qcow2, size, cluster) = match read_qcow2(&head).map_err(unusable)? {
+            Some((size, cluster)) => (true, size, cluster),
+            None => (false, path.metadata().on("inspect", path)?.len(), 0),
         };
-        let disk = Disk { path: path.to_owned(), is_qcow2, size };
+        let content = path.metadata().on("inspect", path)?.blocks().saturating_mul(512);
+        let mut disk = Disk { path: path.to_owned(), is_qcow2, cluster, size, content };
         if is_qcow2 {
-            disk.check(name).await?;
+            disk.content = disk.check(name).await?;
         } else if partition::read(&head).is_empty() && !partition::is_ext(&head) {
             return Err(unusable(Flaw::NotAnImage { found: describe(&head).to_owned() }));
         }
@@ -40,21 +48,27 @@ impl Disk {
     }
 
     /// A cut-off image reads as zeros where it ends; this finds that.
-    async fn check(&self, name: &str) -> Result<(), ImageError> {
+    async fn check(&self, name: &str) -> Result<u64, ImageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Checked {
+            allocated_clusters: Option<u64>,
+        }
         let checked = Tool::new("sh", "dash", "checking the image")
             // 3: space is wasted, which harms nobody.
-            .args(["-c", "qemu-img check -q -f qcow2 \"$1\" || [ $? -eq 3 ]", "sh"])
+            .args(["-c", "qemu-img check -f qcow2 --output=json \"$1\" || [ $? -eq 3 ]", "sh"])
             .arg(&self.path)
             .limit(Duration::from_secs(600))
             .run()
             .await;
-        checked.map(|_| ()).map_err(|error| match error {
-            ImageError::Tool { last_lines, .. } => {
-                let problem = format!("is damaged or not whole, fetch it again: {last_lines}");
-                ImageError::unexpected(name, problem)
-            }
+        let text = checked.map_err(|error| match error {
+            // What it says is one long object.
+            ImageError::Tool { .. } => ImageError::unexpected(name, "is damaged or not whole: fetch it again"),
             other => other,
-        })
+        })?;
+        let checked: Checked = serde_json::from_slice(&text)
+            .map_err(|error| ImageError::unexpected("qemu-img check", error.to_string()))?;
+        Ok(checked.allocated_clusters.unwrap_or(0).saturating_mul(self.cluster).min(self.size))
     }
 
     /// What could hold a file system: the partitions, or the whole disk if it has no table.
@@ -102,8 +116,8 @@ impl Disk {
     }
 }
 
-/// The size of the disk in a qcow2 that begins with `head`; `None` if it is none.
-fn read_qcow2(head: &[u8]) -> Result<Option<u64>, Flaw> {
+/// The size of the disk and of a cluster in a qcow2 that begins with `head`; `None` if it is none.
+fn read_qcow2(head: &[u8]) -> Result<Option<(u64, u64)>, Flaw> {
     const DATA_FILE: u64 = 1 << 2;
     if !head.starts_with(b"QFI\xfb") {
         return Ok(None);
@@ -122,7 +136,8 @@ fn read_qcow2(head: &[u8]) -> Result<Option<u64>, Flaw> {
     if version >= 3 && number(72, 8)? & DATA_FILE != 0 {
         return Err(Flaw::NotWhole { file: "its data file".to_owned() });
     }
-    Ok(Some(size))
+    let cluster = 1_u64.checked_shl(number(20, 4)? as u32).ok_or_else(cut)?;
+    Ok(Some((size, cluster)))
 }
 
 /// What a file that is no disk seems to be.

@@ -20,8 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use source::CloudImage;
-pub(super) use source::UBUNTU;
-pub(super) use tools::{PACKAGES, make as tools};
+pub(super) use tools::{PACKAGES, make as make_tools};
 
 use super::boot;
 use super::error::{Flaw, ImageError, IoContext};

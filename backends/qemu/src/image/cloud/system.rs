@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::error::{Flaw, ImageError, IoContext};
+use super::super::files;
 use super::super::tool::Tool;
 use super::disk::Disk;
 use super::ext4::{Ext4, Node};
@@ -27,6 +28,11 @@ pub(super) async fn unpack(image: &Path, name: &str, scratch: &Path, out: &Path)
     let unusable = |flaw| ImageError::Unusable { image: name.to_owned(), flaw };
     std::fs::create_dir_all(out).on("create", out)?;
     let disk = Disk::open(image, name).await?;
+    // The root file system, a copy of it that is made a box, and the disk that this becomes.
+    let (free, needed) = (files::free(scratch)?, disk.content.saturating_mul(3).saturating_add(128 << 20));
+    if free < needed {
+        return Err(ImageError::DiskFull { path: scratch.to_owned(), free, needed });
+    }
     let (candidates, others) = file_systems(&disk, scratch).await?;
 
     let (mut root, mut boot) = (None, None);

@@ -25,7 +25,7 @@ pub(super) const BUSYBOX: &str = "busybox";
 pub(super) const AGENT: &str = "qemu-ga";
 
 /// Puts busybox, the agent and its libraries into the new directory `out`.
-pub(super) async fn make(apt: &Apt, scratch: &Path, out: &Path) -> Result<(), ImageError> {
+pub(in super::super) async fn make(apt: &Apt, scratch: &Path, out: &Path) -> Result<(), ImageError> {
     let debs = apt.download(PACKAGES, &scratch.join("debs")).await?;
     let unpacked = scratch.join("unpacked");
     for dir in [&unpacked, out] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::error::{ImageError, IoContext};
 
 /// Ubuntu 24.04's own image, small edition.
-pub const UBUNTU: &str =
+const UBUNTU: &str =
     "https://cloud-images.ubuntu.com/minimal/releases/noble/release/ubuntu-24.04-minimal-cloudimg-amd64.img";
 
 /// Publishes sums beside its images.

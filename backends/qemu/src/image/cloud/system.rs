@@ -219,6 +219,92 @@ mod tests {
         assert!(numbers("6.1.0-99999999999999999999999") > numbers("6.1.0-1"));
     }
 
+    /// A root directory that could become a box, but for what a test takes away.
+    fn root(dir: &Path) -> PathBuf {
+        let tree = dir.join("tree");
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(64, 0);
+        elf[18] = 62;
+        let modules = "lib/modules/6.8.0-9-generic";
+        for (path, content) in [
+            ("etc/passwd", &b"root:x:0:0::/root:/bin/bash\n"[..]),
+            ("bin/bash", &elf),
+            ("lib/systemd/systemd", b""),
+            ("lib/systemd/system/ssh.service", b""),
+            ("usr/sbin/sshd", b""),
+            ("boot/vmlinuz-6.8.0-9-generic", b"kernel"),
+            ("boot/vmlinuz-6.9.0-1-generic", b"without modules"),
+            (&format!("{modules}/modules.dep"), b"kernel/ext4.ko.xz: kernel/jbd2.ko\nkernel/jbd2.ko:\n"),
+            (
+                &format!("{modules}/modules.builtin"),
+                b"a/virtio_pci.ko\na/virtio_blk.ko\na/virtio_net.ko\na/virtio_console.ko\na/vmgenid.ko\n",
+            ),
+            (&format!("{modules}/kernel/jbd2.ko"), b"jbd2"),
+            (&format!("{modules}/kernel/ext4.ko.xz"), &pack(b"ext4")),
+        ] {
+            let path = tree.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        tree
+    }
+
+    fn pack(content: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut xz = std::process::Command::new("xz");
+        xz.args(["-c", "--check=crc32"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut xz = xz.spawn().unwrap();
+        xz.stdin.take().unwrap().write_all(content).unwrap();
+        xz.wait_with_output().unwrap().stdout
+    }
+
+    async fn unpacked(dir: &Path) -> Result<PathBuf, ImageError> {
+        let (image, scratch, out) = (dir.join("image"), dir.join("scratch"), dir.join("out"));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let tool = Tool::new("mke2fs", "e2fsprogs", "testing").args(["-q", "-F", "-t", "ext4", "-d"]);
+        tool.arg(dir.join("tree")).arg(&image).arg("16m").run().await.unwrap();
+        unpack(&image, "image", &scratch, &out).await.map(|()| out)
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_partitions_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        root(dir.path());
+        let out = unpacked(dir.path()).await.unwrap();
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!((read(RELEASE).as_str(), read(KERNEL).as_str()), ("6.8.0-9-generic", "kernel"));
+        assert_eq!((read(ORDER).as_str(), read("ext4.ko").as_str()), ("jbd2\next4", "ext4"));
+        assert!(out.join(ROOT).exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_box_cannot_do_without_is_missed_by_its_name() {
+        let cases: [(&str, Option<&[u8]>, &str); 7] = [
+            ("etc/passwd", None, "has no ext4 root file system"),
+            ("boot/vmlinuz-6.8.0-9-generic", None, "has no kernel"),
+            ("lib/modules/6.8.0-9-generic/modules.dep", None, "has no kernel"),
+            (
+                "lib/modules/6.8.0-9-generic/modules.builtin",
+                Some(b"a/virtio_pci.ko\n"),
+                "6.8.0-9-generic has no virtio_blk",
+            ),
+            ("usr/sbin/sshd", None, "package openssh-server"),
+            ("lib/systemd/systemd", None, "has no systemd"),
+            ("bin/bash", Some(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0"), "is made for arm64"),
+        ];
+        for (path, content, reason) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let path = root(dir.path()).join(path);
+            match content {
+                Some(content) => std::fs::write(&path, content).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let error = unpacked(dir.path()).await.unwrap_err();
+            assert!(matches!(error, ImageError::Unusable { .. }), "{error}");
+            assert!(error.to_string().contains(reason), "{reason}: {error}");
+        }
+    }
+
     #[test]
     fn programs_tell_their_processor() {
         assert_eq!(machine(&std::fs::read("/proc/self/exe").unwrap()), Some("x86_64"));

@@ -13,7 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kind = match args.next().as_deref() {
         None | Some("tiny") => Kind::Tiny,
         Some("debian") => Kind::Debian,
-        Some("ubuntu") => Kind::Cloud(CloudImage::ubuntu()),
+        Some("ubuntu") => Kind::Cloud(CloudImage::ubuntu(None)?),
         Some(image) => Kind::Cloud(CloudImage::new(image, None)?),
     };
     let qemu = LocalQemu::open(QemuOptions::new(&folder)).await?;

@@ -224,3 +224,10 @@ impl ImageError {
         ImageError::Unexpected { what: what.into(), problem: problem.into() }
     }
 }
+
+impl From<ImageError> for boxpool::Error {
+    fn from(error: ImageError) -> Self {
+        let detail = error.to_string();
+        boxpool::Error::new(error.kind(), "build image", "recipe").with_detail(detail).with_source(error)
+    }
+}

@@ -1,6 +1,7 @@
 //! Reads and changes an ext4 file system in a file with `debugfs`: no mount, no privileges, and owners, modes and attributes
 //! of everything else stay as they are.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -161,9 +162,9 @@ impl Ext4 {
                 (_, None) => {}
             }
             for parent in parents(path) {
-                if !found.contains_key(&parent) {
-                    let _ = writeln!(script, "mkdir {}", quoted(&parent)?);
-                    found.insert(parent, Node::Dir);
+                if let Entry::Vacant(absent) = found.entry(parent) {
+                    let _ = writeln!(script, "mkdir {}", quoted(absent.key())?);
+                    absent.insert(Node::Dir);
                 }
             }
             match change {

@@ -78,7 +78,8 @@ async fn attempts(url: &str, is_checked: bool, file: &File, download: &Path) -> 
         }
         if have > 0 && note.validator.is_none() && !is_checked {
             // Nothing says that the rest would belong to it.
-            (file.set_len(0).on("cut", download)?, have = 0);
+            file.set_len(0).on("cut", download)?;
+            have = 0;
         }
         let error = match attempt(url, &note, have, file, download).await {
             Ok(()) => return Ok(()),

@@ -78,6 +78,8 @@ pub struct PoolConfig {
     pub heartbeat_every: Duration,
     /// A node whose heartbeat did not change for so long, as seen here, is dead. At least four times the above.
     pub dead_after: Duration,
+    /// How often the pools are counted, beside whenever something is taken or somebody waits.
+    pub maintain_every: Duration,
     /// How often half-done work is looked for.
     pub reconcile_every: Duration,
     /// How often every box and volume record and the cloud's own lists are looked through.
@@ -107,6 +109,7 @@ impl PoolConfig {
             max_waiting: 1_000,
             heartbeat_every: seconds(2),
             dead_after: seconds(10),
+            maintain_every: seconds(2),
             reconcile_every: seconds(3),
             census_every: seconds(60),
             orphan_grace: seconds(600),
@@ -130,8 +133,10 @@ impl PoolConfig {
                 self.dead_after, self.heartbeat_every
             ));
         }
-        if self.heartbeat_every.is_zero() || self.reconcile_every.is_zero() || self.census_every.is_zero() {
-            return Err("heartbeat_every, reconcile_every and census_every must be longer than zero".into());
+        let periods = [self.heartbeat_every, self.maintain_every, self.reconcile_every, self.census_every];
+        if periods.iter().any(Duration::is_zero) {
+            let names = "heartbeat_every, maintain_every, reconcile_every and census_every";
+            return Err(format!("{names} must be longer than zero"));
         }
         if self.max_waiting == 0 {
             return Err("max_waiting must be at least 1".into());

@@ -1,6 +1,7 @@
 //! Persistent boxes on disposable machines.
 
 mod actor;
+mod busy;
 mod clock;
 mod config;
 mod error;

@@ -9,12 +9,12 @@ use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
-    VolumeRecord, VolumeStatus,
+    VolumeEvent, VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, instance_key, volume_key};
 use crate::shared::Shared;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// What one node remembers between passes: only when it first saw something, never what to do.
@@ -26,36 +26,21 @@ struct Memory {
     orphans: BTreeMap<String, Instant>,
 }
 
-/// Instances and volumes that a task of this node is finishing.
+/// What a look at all boxes has seen.
 #[derive(Default)]
-struct Busy(Mutex<BTreeSet<String>>);
-
-impl Busy {
-    fn enter(self: &Arc<Self>, id: &str) -> Option<BusyGuard> {
-        let fresh = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-        fresh.then(|| BusyGuard { busy: Arc::clone(self), id: id.to_owned() })
-    }
-}
-
-struct BusyGuard {
-    busy: Arc<Busy>,
-    id: String,
-}
-
-impl Drop for BusyGuard {
-    fn drop(&mut self) {
-        self.busy.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
+struct BoxCensus {
+    /// Which volume each box has or wants.
+    volumes: BTreeMap<BoxRef, VolumeId>,
+    in_a_step: BTreeSet<(crate::UserId, crate::BoxName)>,
 }
 
 impl Shared {
     pub(crate) async fn reconcile(self: Arc<Self>) {
         let mut memory = Memory::default();
-        let busy = Arc::new(Busy::default());
         let mut last_census: Option<Instant> = None;
         loop {
             let census_due = last_census.is_none_or(|last| last.elapsed() >= self.config.census_every);
-            let outcome = self.pass(&mut memory, &busy, census_due).await;
+            let outcome = self.pass(&mut memory, census_due).await;
             match outcome {
                 Ok(()) if census_due => last_census = Some(Instant::now()),
                 Ok(()) => {}
@@ -67,19 +52,27 @@ impl Shared {
         }
     }
 
-    async fn pass(self: &Arc<Self>, memory: &mut Memory, busy: &Arc<Busy>, census: bool) -> Result<()> {
+    async fn pass(self: &Arc<Self>, memory: &mut Memory, census: bool) -> Result<()> {
         self.check_in_touch("reconcile")?;
         let seen = self.read_instances().await?;
         for (held, owner) in &seen {
-            self.look_at_instance(held, owner.as_ref(), busy).await?;
+            self.look_at_instance(held, owner.as_ref()).await?;
         }
         if census {
-            memory.suspects = self.census_boxes().await?;
+            // Volumes before boxes: a box names its volume before the volume is bound to it, and never names it again once it
+            // has named another. So a bound volume that its box does not name then is not, and will not be, its box's.
             let volumes = self.read_volumes().await?;
+            let boxes = self.census_boxes().await?;
             for held in &volumes {
-                self.look_at_volume(held, busy).await?;
+                match &held.record.status {
+                    VolumeStatus::Bound { owner } if boxes.volumes.get(owner) != Some(&held.record.id) => {
+                        self.look_at_widowed(held, owner).await?;
+                    }
+                    _ => self.look_at_volume(held).await?,
+                }
             }
-            self.look_for_orphans(memory).await?;
+            memory.suspects = boxes.in_a_step;
+            self.look_for_orphans(memory, &seen).await?;
         }
         let mut suspects = std::mem::take(&mut memory.suspects);
         let mut at_rest = Vec::new();
@@ -119,7 +112,6 @@ impl Shared {
         self: &Arc<Self>,
         held: &Held<InstanceRecord>,
         owner: Option<&Held<BoxRecord>>,
-        busy: &Arc<Busy>,
     ) -> Result<()> {
         let id = held.record.id.clone();
         match &held.record.status {
@@ -132,7 +124,7 @@ impl Shared {
                 });
                 match owner {
                     Some(found) if serves => self.look_at_box(&found.record),
-                    _ => self.sweep_claim(held, claimed_by, *epoch, busy).await?,
+                    _ => self.sweep_claim(held, claimed_by, *epoch).await?,
                 }
                 Ok(())
             }
@@ -143,11 +135,8 @@ impl Shared {
                 if *node != self.node && !self.is_dead(node) {
                     return Ok(());
                 }
-                // Our own may just be under way; the version tells: a task that is still at it makes ours conflict.
-                if *node == self.node && self.records_age(held) < self.config.limits.instance_ready {
-                    return Ok(());
-                }
-                let Some(guard) = busy.enter(id.as_str()) else { return Ok(()) };
+                // Our own may be under way.
+                let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
                 let shared = Arc::clone(self);
                 let held = held.clone();
                 self.spawn(async move {
@@ -159,10 +148,6 @@ impl Shared {
                 Ok(())
             }
         }
-    }
-
-    fn records_age(&self, held: &Held<InstanceRecord>) -> std::time::Duration {
-        self.now().since(held.record.created_at)
     }
 
     /// Goes on with what a dead node began.
@@ -186,9 +171,8 @@ impl Shared {
         held: &Held<InstanceRecord>,
         claimed_by: &BoxRef,
         epoch: Epoch,
-        busy: &Arc<Busy>,
     ) -> Result<()> {
-        let Some(_guard) = busy.enter(held.record.id.as_str()) else { return Ok(()) };
+        let Some(guard) = self.busy.enter(held.record.id.as_str()) else { return Ok(()) };
         let event = InstanceEvent::Release { owner: claimed_by.clone(), node: self.node.clone() };
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
         match self.records.update(&instance_key(&held.record.id), &held.version, record).await {
@@ -196,7 +180,7 @@ impl Shared {
                 tracing::warn!(instance = %held.record.id, box_ = %claimed_by, %epoch, "a claim that no box stands for was released");
                 metrics::counter!("boxpool_claims_swept_total").increment(1);
                 // What may still be there is looked at; on doubt the machine goes. A volume is never touched.
-                self.recycle(held, false);
+                self.recycle(held, false, guard);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
@@ -204,29 +188,57 @@ impl Shared {
         }
     }
 
-    async fn census_boxes(self: &Arc<Self>) -> Result<BTreeSet<(crate::UserId, crate::BoxName)>> {
-        let mut suspects = BTreeSet::new();
+    async fn census_boxes(self: &Arc<Self>) -> Result<BoxCensus> {
+        let mut census = BoxCensus::default();
         let mut cursor = None;
         loop {
             let page = self.records.scan::<BoxRecord>(None, cursor.as_ref()).await?;
             for (_, held) in page.items {
                 self.look_at_box(&held.record);
                 if held.record.placement.worker().is_some() {
-                    suspects.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
+                    census.in_a_step.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
                 }
+                census.volumes.insert(held.record.owner, held.record.volume.volume().clone());
             }
             match page.next {
                 Some(next) => cursor = Some(next),
-                None => return Ok(suspects),
+                None => return Ok(census),
             }
         }
     }
 
-    async fn look_at_volume(self: &Arc<Self>, held: &Held<VolumeRecord>, busy: &Arc<Busy>) -> Result<()> {
+    /// A volume that is bound to a box which is not there or has another: the box was deleted, or two nodes were making it at
+    /// once. Such a volume was never attached; one that was is never touched.
+    async fn look_at_widowed(self: &Arc<Self>, held: &Held<VolumeRecord>, owner: &BoxRef) -> Result<()> {
+        let found = self.records.get::<BoxRecord>(&box_key(&owner.owner, &owner.name)).await?;
+        let id = &held.record.id;
+        if found.is_some_and(|found| found.record.owner == *owner && found.record.volume.volume() == id) {
+            return Ok(());
+        }
+        let used = self.volumes.get(id).await?.is_some_and(|view| view.used);
+        if used {
+            tracing::error!(volume = %id, %owner, "a volume may hold data of a box that does not name it; it is kept for a person to look at");
+            return Ok(());
+        }
+        let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
+        let event = VolumeEvent::DeletedByOwner { owner: owner.clone(), node: self.node.clone() };
+        let (shared, held) = (Arc::clone(self), held.clone());
+        self.spawn(async move {
+            let _guard = guard;
+            let outcome = match shared.volume_step(&held, &event).await {
+                Ok(held) => shared.finish_volume_delete(held).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::info!(error = %crate::Report(&error), "a volume that no box names was not deleted; the next census tries again");
+            }
+        });
+        Ok(())
+    }
+
+    async fn look_at_volume(self: &Arc<Self>, held: &Held<VolumeRecord>) -> Result<()> {
         let Some(node) = held.record.status.worker() else { return Ok(()) };
-        let young = self.now().since(held.record.created_at) < self.config.limits.volume_ready;
-        let ours = *node == self.node;
-        if ours && young || !ours && !self.is_dead(node) {
+        if *node != self.node && !self.is_dead(node) {
             return Ok(());
         }
         if let VolumeStatus::Creating { wanted_by: Some(owner), .. } = &held.record.status {
@@ -239,7 +251,7 @@ impl Shared {
                 return Ok(());
             }
         }
-        let Some(guard) = busy.enter(held.record.id.as_str()) else { return Ok(()) };
+        let Some(guard) = self.busy.enter(held.record.id.as_str()) else { return Ok(()) };
         let (shared, held) = (Arc::clone(self), held.clone());
         self.spawn(async move {
             let _guard = guard;
@@ -251,7 +263,6 @@ impl Shared {
     }
 
     async fn finish_volume_step(self: &Arc<Self>, held: Held<VolumeRecord>) -> Result<()> {
-        use crate::record::VolumeEvent;
         match &held.record.status {
             VolumeStatus::Creating { wanted_by: Some(_), .. } => self.discard(held).await,
             VolumeStatus::Creating { wanted_by: None, .. } => {
@@ -268,12 +279,20 @@ impl Shared {
 
     /// Cloud resources without a record. A record is written before its resource is made and deleted after it is gone, so
     /// one that stays without a record for the grace time is nobody's.
-    async fn look_for_orphans(self: &Arc<Self>, memory: &mut Memory) -> Result<()> {
+    async fn look_for_orphans(
+        self: &Arc<Self>,
+        memory: &mut Memory,
+        instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
+    ) -> Result<()> {
         let mut seen = BTreeMap::new();
+        let mut running = BTreeSet::new();
         let mut cursor = None;
         loop {
             let page = self.instances.list(cursor.as_ref()).await?;
             for view in page.items {
+                if view.state == InstanceState::Running {
+                    running.insert(view.id.clone());
+                }
                 if !matches!(view.state, InstanceState::Deleting) && !self.has_instance_record(&view.id).await? {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
                     seen.insert(view.id.as_str().to_owned(), since);
@@ -287,6 +306,7 @@ impl Shared {
                 None => break,
             }
         }
+        self.look_for_dead_machines(instances, &running).await?;
         let mut cursor = None;
         loop {
             let page = self.volumes.list(cursor.as_ref()).await?;
@@ -305,6 +325,40 @@ impl Shared {
             }
         }
         memory.orphans = seen;
+        Ok(())
+    }
+
+    /// Free instances whose machine is gone, stopped or broken: nobody would notice until a box came to them. The listing is a
+    /// hint; only what `get` says counts.
+    async fn look_for_dead_machines(
+        self: &Arc<Self>,
+        instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
+        running: &BTreeSet<InstanceId>,
+    ) -> Result<()> {
+        for (held, _) in instances {
+            let id = &held.record.id;
+            if held.record.status != InstanceStatus::Free || running.contains(id) {
+                continue;
+            }
+            let gone = match self.instances.get(id).await? {
+                None => true,
+                Some(view) => {
+                    matches!(view.state, InstanceState::Stopped | InstanceState::Deleting | InstanceState::Failed(_))
+                }
+            };
+            if gone && let Some(guard) = self.busy.enter(id.as_str()) {
+                tracing::warn!(instance = %id, "a free instance does not run any more and is retired");
+                metrics::counter!("boxpool_instances_lost_total").increment(1);
+                let (shared, held) = (Arc::clone(self), held.clone());
+                self.spawn(async move {
+                    let _guard = guard;
+                    // Claimed in the meantime: the compare-and-swap says so, and its box finds out.
+                    if let Err(error) = shared.retire(held).await {
+                        tracing::info!(error = %crate::Report(&error), "an instance was not retired");
+                    }
+                });
+            }
+        }
         Ok(())
     }
 

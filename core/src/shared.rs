@@ -1,6 +1,7 @@
 //! What all parts of one node's pool share.
 
 use crate::actor::{Handle, Message};
+use crate::busy::Busy;
 use crate::clock::{Clock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) policy: Arc<dyn ParkingPolicy>,
     pub(crate) random: Random,
     pub(crate) waiters: Arc<Waiters>,
+    pub(crate) busy: Arc<Busy>,
     /// Wakes the maintainers: something was taken, or somebody waits.
     pub(crate) refill_instances: Notify,
     pub(crate) refill_volumes: Notify,
@@ -98,6 +100,7 @@ impl Shared {
         };
         Self {
             waiters: Arc::new(Waiters::new(config.max_waiting)),
+            busy: Arc::default(),
             refill_instances: Notify::new(),
             refill_volumes: Notify::new(),
             draining: AtomicBool::new(false),

@@ -21,3 +21,15 @@
 pub mod backend;
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;
+mod case;
+mod cloud;
+mod engine;
+mod oracle;
+mod run;
+mod timeline;
+
+pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};
+pub use cloud::{Gateway, Misuse, SimCloud, SimCloudBuilder, Violations, golden};
+pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
+pub use run::{Outcome, run, run_traced};
+pub use timeline::Timeline;

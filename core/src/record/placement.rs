@@ -285,6 +285,10 @@ pub struct BoxRecord {
     pub owner: BoxRef,
     /// Its volume.
     pub volume: VolumeBinding,
+    /// Volumes that it wanted and did not get. It never wants them again, so that one which is found bound to it after all
+    /// is known to have never been used. Empty once it has a volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<VolumeId>,
     /// Where it is.
     pub placement: Placement,
     /// The fencing token: rises with every intent.
@@ -314,6 +318,7 @@ impl BoxRecord {
         Self {
             owner,
             volume: VolumeBinding::Wanted(volume),
+            refused: Vec::new(),
             placement: Placement::Detached,
             epoch: Epoch(0),
             device: None,

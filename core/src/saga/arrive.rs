@@ -59,7 +59,7 @@ impl Actor {
         let mut held = self.load().await?;
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {
             self.tell(Progress::PreparingVolume);
-            held = self.bind(held).await?;
+            held = self.bind(held, None).await?;
         }
         match held.record.placement.clone() {
             Placement::Running { .. } => {
@@ -135,15 +135,16 @@ impl Actor {
         let event = PlacementEvent::GuestLost { epoch: held.record.epoch, node: node.clone() };
         let mut record = self.after(&held, &event)?;
         record.holders.insert(node);
-        self.ended.send_replace(Some(held.record.epoch));
+        let lost = held.record.epoch;
+        let held = self.write(&held, record).await?;
+        self.ended.send_replace(Some(lost));
+        metrics::counter!("boxpool_guests_lost_total").increment(1);
         self.shared.log(EventRecord {
             owner: Some(held.record.owner.clone()),
             instance: held.record.placement.instance().cloned(),
-            epoch: Some(held.record.epoch),
+            epoch: Some(lost),
             ..self.shared.event(EventKind::GuestLost)
         });
-        metrics::counter!("boxpool_guests_lost_total").increment(1);
-        let held = self.write(&held, record).await?;
         if unresponsive && let Some(instance) = held.record.placement.instance() {
             let guest = Self::guest(&held.record, instance);
             let limit = self.shared.config.limits.guest_call;

@@ -3,10 +3,10 @@
 use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxId, BoxRef, NodeId, VolumeId};
+use crate::id::{BoxId, BoxRef, VolumeId};
 use crate::provider::{VolumeSpec, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
 use crate::shared::{Shared, limited};
@@ -19,9 +19,12 @@ impl Actor {
         let (user, name) = self.key.clone();
         let owner = BoxRef { owner: user, name, id: self.shared.new_box_id()? };
         let candidate = self.shared.take_volume();
-        let volume = match &candidate {
-            Some(held) => held.record.id.clone(),
-            None => self.shared.new_volume_id()?,
+        let (volume, fresh) = match &candidate {
+            Some(held) => (held.record.id.clone(), None),
+            None => {
+                let fresh = self.shared.new_volume_id()?;
+                (fresh.clone(), Some(fresh))
+            }
         };
         let record = BoxRecord::new(owner, volume, self.shared.now());
         let key = box_key(&self.key.0, &self.key.1);
@@ -37,7 +40,7 @@ impl Actor {
             }
         };
         self.held = Some(held.clone());
-        match self.bind(held).await {
+        match self.bind(held, fresh).await {
             Ok(bound) => {
                 metrics::counter!("boxpool_boxes_created_total").increment(1);
                 self.shared.log(EventRecord {
@@ -71,62 +74,132 @@ impl Actor {
         }
     }
 
-    /// Makes sure that the box has its volume.
-    pub(crate) async fn bind(&mut self, mut held: Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+    /// Makes sure that the box has its volume. `fresh` is a volume's name that was made up for this very box just now: only
+    /// under such a name is a volume made. A name without a record may be that of a deleted volume, and what was once asked of
+    /// that one (a late delete, say) would befall the new one.
+    pub(crate) async fn bind(
+        &mut self,
+        mut held: Held<BoxRecord>,
+        mut fresh: Option<VolumeId>,
+    ) -> Result<Held<BoxRecord>> {
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        // Whoever made the name up needs one call to the store to write the volume's record.
+        let mut give_up_on_name = Instant::now() + self.shared.config.limits.store_call;
         while let VolumeBinding::Wanted(volume) = held.record.volume.clone() {
+            if matches!(held.record.placement, Placement::Deleting { .. }) {
+                let detail = "the box is being deleted";
+                return Err(Error::new(ErrorKind::NotFound, "create box", &self.key.1).with_detail(detail));
+            }
             if Instant::now() >= deadline {
                 let detail = "its disk was not ready in time; try again";
                 return Err(Error::new(ErrorKind::TimedOut, "create box", &self.key.1).with_detail(detail));
             }
-            let found = self.shared.records.get::<VolumeRecord>(&volume_key(&volume)).await?;
-            let found = match found {
-                Some(found) => found,
-                None => match self.shared.intend_volume(&volume, Some(held.record.owner.clone())).await {
-                    Ok(found) => found,
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-                    Err(error) => return Err(error),
-                },
+            let (next, wants_another) = match self.try_bind(&held, &volume, fresh.as_ref()).await {
+                Ok(Bound::Written(next)) => (next, false),
+                Ok(Bound::Look) => (self.look_again(&held).await?, false),
+                Ok(Bound::Wait) => {
+                    tokio::time::sleep(crate::actor::WATCH_OTHER_EVERY).await;
+                    let next = self.look_again(&held).await?;
+                    let lost = fresh.as_ref() != Some(&volume) && Instant::now() >= give_up_on_name;
+                    let same = next.version == held.version;
+                    (next, lost && same)
+                }
+                Ok(Bound::Refused) => (held, true),
+                Err(error) if error.kind() == ErrorKind::Conflict => (self.look_again(&held).await?, false),
+                Err(error) => return Err(error),
             };
-            let ours = |owner: &BoxRef| *owner == held.record.owner;
-            match &found.record.status {
-                VolumeStatus::Bound { owner } if ours(owner) => {
-                    let mut record = held.record.clone();
-                    record.volume = VolumeBinding::Bound(volume);
-                    held = self.write(&held, record).await?;
-                }
-                VolumeStatus::Free => match self.shared.bind_volume(&found, &held.record.owner).await {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == ErrorKind::Conflict => {}
-                    Err(error) => return Err(error),
-                },
-                VolumeStatus::Creating { node, wanted_by: Some(owner) } if ours(owner) => {
-                    let node: NodeId = node.clone();
-                    if node != self.shared.node && !self.shared.is_dead(&node) {
-                        tokio::time::sleep(crate::actor::WATCH_OTHER_EVERY).await;
-                        continue;
-                    }
-                    self.shared.await_volume(&found.record).await?;
-                    match self.shared.bind_volume(&found, &held.record.owner).await {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == ErrorKind::Conflict => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                // Somebody else's: want another one.
-                _ => {
-                    let next = match self.shared.take_volume() {
-                        Some(candidate) => candidate.record.id,
-                        None => self.shared.new_volume_id()?,
-                    };
-                    let mut record = held.record.clone();
-                    record.volume = VolumeBinding::Wanted(next);
-                    held = self.write(&held, record).await?;
-                }
+            held = next;
+            if wants_another {
+                held = match self.want_another(&held, &mut fresh).await {
+                    Err(error) if error.kind() == ErrorKind::Conflict => self.look_again(&held).await?,
+                    answer => answer?,
+                };
+                give_up_on_name = Instant::now() + self.shared.config.limits.store_call;
             }
         }
         Ok(held)
     }
+
+    /// The record as the store has it now; `NotFound` when it is another incarnation's.
+    async fn look_again(&mut self, held: &Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+        self.held = None;
+        let next = self.load().await?;
+        if next.record.owner == held.record.owner {
+            return Ok(next);
+        }
+        let detail = "it was deleted meanwhile";
+        Err(Error::new(ErrorKind::NotFound, "create box", &self.key.1).with_detail(detail))
+    }
+
+    /// One step towards the volume that the box wants.
+    async fn try_bind(
+        &mut self,
+        held: &Held<BoxRecord>,
+        volume: &VolumeId,
+        fresh: Option<&VolumeId>,
+    ) -> Result<Bound> {
+        let Some(found) = self.shared.records.get::<VolumeRecord>(&volume_key(volume)).await? else {
+            if fresh != Some(volume) {
+                return Ok(Bound::Wait);
+            }
+            return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
+                Ok(_) => Ok(Bound::Look),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Bound::Look),
+                Err(error) => Err(error),
+            };
+        };
+        let ours = |owner: &BoxRef| *owner == held.record.owner;
+        match &found.record.status {
+            VolumeStatus::Bound { owner } if ours(owner) => {
+                let mut record = held.record.clone();
+                record.volume = VolumeBinding::Bound(volume.clone());
+                record.refused.clear();
+                Ok(Bound::Written(self.write(held, record).await?))
+            }
+            VolumeStatus::Free => {
+                self.shared.bind_volume(&found, &held.record.owner).await?;
+                Ok(Bound::Look)
+            }
+            VolumeStatus::Creating { node, wanted_by: Some(owner) } if ours(owner) => {
+                if *node != self.shared.node && !self.shared.is_dead(node) {
+                    return Ok(Bound::Wait);
+                }
+                self.shared.await_volume(&found.record).await?;
+                self.shared.bind_volume(&found, &held.record.owner).await?;
+                Ok(Bound::Look)
+            }
+            // Somebody else's.
+            _ => Ok(Bound::Refused),
+        }
+    }
+
+    async fn want_another(
+        &mut self,
+        held: &Held<BoxRecord>,
+        fresh: &mut Option<VolumeId>,
+    ) -> Result<Held<BoxRecord>> {
+        let mut record = held.record.clone();
+        record.refused.push(record.volume.volume().clone());
+        let candidate = self.shared.take_volume().map(|candidate| candidate.record.id);
+        let next = match candidate.filter(|candidate| !record.refused.contains(candidate)) {
+            Some(candidate) => candidate,
+            None => fresh.insert(self.shared.new_volume_id()?).clone(),
+        };
+        record.volume = VolumeBinding::Wanted(next);
+        self.write(held, record).await
+    }
+}
+
+/// What one step towards a volume came to.
+enum Bound {
+    /// The box's record says `Bound` now.
+    Written(Held<BoxRecord>),
+    /// Something moved: look at the records again.
+    Look,
+    /// Another node is at it.
+    Wait,
+    /// It will never be this box's.
+    Refused,
 }
 
 impl Shared {

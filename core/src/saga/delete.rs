@@ -83,6 +83,12 @@ impl Actor {
         let key = volume_key(record.volume.volume());
         let node = self.shared.node.clone();
         loop {
+            // Another task of this node may be at it: then wait until it is done, or has given up.
+            let Some(_guard) = self.shared.busy.enter(record.volume.volume().as_str()) else {
+                tokio::time::sleep(WATCH_OTHER_EVERY).await;
+                self.shared.check_in_touch("delete volume")?;
+                continue;
+            };
             let Some(found) = self.shared.records.get::<VolumeRecord>(&key).await? else { return Ok(()) };
             let event = match &found.record.status {
                 VolumeStatus::Bound { owner } if *owner == record.owner => {

@@ -84,7 +84,7 @@ impl Actor {
                 self.linger_until = Some(Instant::now() + RETRY_SUSPEND_AFTER);
                 return Ok(());
             }
-            Err(error) if self.instance_is_gone(&instance).await => {
+            Err(error) if self.shared.instance_is_gone(&instance).await => {
                 self.log_suspend_failed(&held, format!("the instance is gone: {}", crate::Report(&error)));
                 return self.withdraw(held, true).await;
             }

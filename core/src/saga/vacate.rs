@@ -8,7 +8,7 @@ use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
-use crate::provider::{Attach, Detached, InstanceState};
+use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
@@ -65,7 +65,7 @@ impl Actor {
     pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<()> {
         let limits = &self.shared.config.limits;
         let guest = Self::guest(record, instance);
-        if !self.instance_is_gone(instance).await {
+        if !self.shared.instance_is_gone(instance).await {
             if save_memory {
                 let suspend = self.shared.runtime.suspend(&guest);
                 match limited(limits.suspend, "suspend box", &record.owner, suspend).await {
@@ -158,6 +158,7 @@ impl Actor {
         doubted: bool,
     ) -> Result<()> {
         let key = instance_key(instance);
+        let mut guard = self.shared.busy.enter(instance.as_str());
         loop {
             let Some(found) = self.shared.records.get::<InstanceRecord>(&key).await? else { return Ok(()) };
             if found.record.id != *instance {
@@ -168,22 +169,13 @@ impl Actor {
             let Ok(released) = found.record.after(&event) else { return Ok(()) };
             match self.shared.records.update(&key, &found.version, released).await {
                 Ok(held) => {
-                    self.shared.recycle(held, doubted);
+                    // Without a guard the next pass recycles it.
+                    guard.take().into_iter().for_each(|guard| self.shared.recycle(held.clone(), doubted, guard));
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Whether the provider says that the machine surely does not exist or runs nothing.
-    pub(crate) async fn instance_is_gone(&self, instance: &InstanceId) -> bool {
-        let limit = self.shared.config.limits.guest_call;
-        match limited(limit, "find instance", instance, self.shared.instances.get(instance)).await {
-            Ok(None) => true,
-            Ok(Some(view)) => matches!(view.state, InstanceState::Stopped),
-            Err(_) => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The instance pool: index, census, making, recycling, deleting.
 
 use crate::actor::Message;
+use crate::busy::BusyGuard;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId};
@@ -124,9 +125,10 @@ impl Shared {
     }
 
     /// An instance in `Recycling`, by us: looked at, then free again or deleted. Runs beside the caller.
-    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool) {
+    pub(crate) fn recycle(self: &Arc<Self>, held: Held<InstanceRecord>, doubted: bool, guard: BusyGuard) {
         let shared = Arc::clone(self);
         self.spawn(async move {
+            let _guard = guard;
             if let Err(error) = shared.try_recycle(held, doubted).await {
                 tracing::warn!(error = %crate::Report(&error), "an instance could not be recycled; the next pass tries again");
             }
@@ -141,10 +143,7 @@ impl Shared {
         } else {
             match self.config.recycle {
                 Recycle::Destroy => return self.retire(held).await,
-                Recycle::ReuseWhenClean => {
-                    let limit = self.config.limits.guest_call;
-                    limited(limit, "clear instance", &id, self.runtime.clear(&id)).await?
-                }
+                Recycle::ReuseWhenClean => self.look_whether_clean(&id).await?,
             }
         };
         match cleared {
@@ -155,6 +154,38 @@ impl Shared {
                 self.log(EventRecord { instance: Some(id), detail: why, ..self.event(EventKind::InstanceDoubted) });
                 self.retire(held).await
             }
+        }
+    }
+
+    /// Looks, and again while it cannot be seen. A machine that cannot be looked at for long is not known to be clean.
+    async fn look_whether_clean(&self, id: &InstanceId) -> Result<Cleared> {
+        let limit = self.config.limits.guest_call;
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            self.check_in_touch("recycle instance")?;
+            let error = match limited(limit, "clear instance", id, self.runtime.clear(id)).await {
+                Ok(cleared) => return Ok(cleared),
+                Err(error) => error,
+            };
+            if self.instance_is_gone(id).await {
+                return Ok(Cleared::Doubtful("its machine does not run any more".into()));
+            }
+            if Instant::now() + pause >= deadline {
+                return Ok(Cleared::Doubtful(format!("it could not be looked at: {}", crate::Report(&error))));
+            }
+            tokio::time::sleep(error.retry_after().unwrap_or(pause).min(limit)).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Whether the provider says that the machine surely does not exist or runs nothing.
+    pub(crate) async fn instance_is_gone(&self, instance: &InstanceId) -> bool {
+        let limit = self.config.limits.guest_call;
+        match limited(limit, "find instance", instance, self.instances.get(instance)).await {
+            Ok(None) => true,
+            Ok(Some(view)) => matches!(view.state, InstanceState::Stopped | InstanceState::Failed(_)),
+            Err(_) => false,
         }
     }
 
@@ -227,7 +258,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = self.refill_instances.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(self.config.maintain_every) => {}
             }
         }
     }
@@ -273,8 +304,10 @@ impl Shared {
 
     fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
         for held in from.take(n as usize).cloned() {
+            let Some(guard) = self.busy.enter(held.record.id.as_str()) else { continue };
             let shared = Arc::clone(self);
             self.spawn(async move {
+                let _guard = guard;
                 // Claimed in the meantime: the compare-and-swap says so and it stays.
                 if let Err(error) = shared.retire(held).await {
                     tracing::info!(error = %crate::Report(&error), "an instance was not retired");
@@ -296,6 +329,7 @@ impl Shared {
         for seat in open {
             self.check_in_touch("create instance")?;
             let id = named("create instance", InstanceId::new(format!("{seat}-{}", self.random.suffix())))?;
+            let Some(guard) = self.busy.enter(id.as_str()) else { continue };
             let record = InstanceRecord {
                 id: id.clone(),
                 status: InstanceStatus::Provisioning { node: self.node.clone() },
@@ -310,6 +344,7 @@ impl Shared {
             };
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
             self.spawn(async move {
+                let _guard = guard;
                 let outcome = shared.finish_provision(held).await;
                 let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {

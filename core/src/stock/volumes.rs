@@ -48,7 +48,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = self.refill_volumes.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                () = tokio::time::sleep(self.config.maintain_every) => {}
             }
         }
     }
@@ -89,8 +89,10 @@ impl Shared {
 
     fn discard_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<VolumeRecord>>, n: u32) {
         for held in from.take(n as usize).cloned() {
+            let Some(guard) = self.busy.enter(held.record.id.as_str()) else { continue };
             let shared = Arc::clone(self);
             self.spawn(async move {
+                let _guard = guard;
                 // Bound in the meantime: the compare-and-swap says so and it stays.
                 if let Err(error) = shared.discard(held).await {
                     tracing::info!(error = %crate::Report(&error), "a volume was not retired");
@@ -101,9 +103,12 @@ impl Shared {
 
     async fn make_volume(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
         self.check_in_touch("create volume")?;
-        let held = self.intend_volume(&self.new_volume_id()?, None).await?;
+        let id = self.new_volume_id()?;
+        let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
+        let held = self.intend_volume(&id, None).await?;
         let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
         self.spawn(async move {
+            let _guard = guard;
             let outcome = shared.finish_volume(held).await;
             let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {

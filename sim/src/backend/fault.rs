@@ -1,14 +1,27 @@
 //! What goes wrong, and when: a script of faults keyed by operation and n-th call, and how long each operation takes.
 //!
-//! A script names calls by their number, never by time or chance, so that the same test meets the same fault.
+//! A script names calls by their number, never by time or chance, so that the same test meets the same fault. This is
+//! for tests of one call; whole histories are told by [`Fate`](crate::Fate) and [`Faults`](crate::Faults).
 
 use boxpool::ErrorKind;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// An operation of a provider or runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An operation of a store, a provider or a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Operation {
+    /// `StateStore::get`.
+    StoreGet,
+    /// `StateStore::insert`.
+    StoreInsert,
+    /// `StateStore::update`.
+    StoreUpdate,
+    /// `StateStore::delete`.
+    StoreDelete,
+    /// `StateStore::scan`.
+    StoreScan,
     /// `InstanceProvider::ensure`.
     InstanceEnsure,
     /// `InstanceProvider::get`.
@@ -56,10 +69,77 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Every operation.
+    pub const ALL: [Operation; 27] = [
+        Self::StoreGet,
+        Self::StoreInsert,
+        Self::StoreUpdate,
+        Self::StoreDelete,
+        Self::StoreScan,
+        Self::InstanceEnsure,
+        Self::InstanceGet,
+        Self::InstanceList,
+        Self::InstanceStart,
+        Self::InstanceStop,
+        Self::InstanceDelete,
+        Self::VolumeEnsure,
+        Self::VolumeGet,
+        Self::VolumeList,
+        Self::Attach,
+        Self::Detach,
+        Self::ForceDetach,
+        Self::Snapshot,
+        Self::SnapshotList,
+        Self::SnapshotDelete,
+        Self::VolumeDelete,
+        Self::VolumeResize,
+        Self::GuestStart,
+        Self::GuestSuspend,
+        Self::GuestStop,
+        Self::GuestStatus,
+        Self::Clear,
+    ];
+
+    /// Whether it is asked of the state store.
+    #[must_use]
+    pub fn is_store(self) -> bool {
+        matches!(
+            self,
+            Self::StoreGet | Self::StoreInsert | Self::StoreUpdate | Self::StoreDelete | Self::StoreScan
+        )
+    }
+
+    /// Whether it only looks.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::StoreGet
+                | Self::StoreScan
+                | Self::InstanceGet
+                | Self::InstanceList
+                | Self::VolumeGet
+                | Self::VolumeList
+                | Self::SnapshotList
+                | Self::GuestStatus
+        )
+    }
+
+    /// Whether it lists and may therefore lag behind.
+    #[must_use]
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::InstanceList | Self::VolumeList | Self::SnapshotList)
+    }
+
     /// The operation as a verb phrase, as it stands in errors.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::StoreGet => "read record",
+            Self::StoreInsert => "insert record",
+            Self::StoreUpdate => "update record",
+            Self::StoreDelete => "delete record",
+            Self::StoreScan => "scan table",
             Self::InstanceEnsure => "ensure instance",
             Self::InstanceGet => "get instance",
             Self::InstanceList => "list instances",
@@ -113,18 +193,18 @@ pub(super) struct Script {
 
 /// What the script holds for one call.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fate {
+pub(super) struct Prospect {
     pub(super) latency: Duration,
     pub(super) fault: Option<Fault>,
 }
 
 impl Script {
     /// Counts a call and looks up what is to happen to it.
-    pub(super) fn next(&mut self, operation: Operation) -> Fate {
+    pub(super) fn next(&mut self, operation: Operation) -> Prospect {
         let count = self.calls.entry(operation).or_default();
         *count += 1;
         let fault = self.faults.remove(&(operation, *count)).or_else(|| self.always.get(&operation).copied());
-        Fate { latency: self.latency.get(&operation).copied().unwrap_or_default(), fault }
+        Prospect { latency: self.latency.get(&operation).copied().unwrap_or_default(), fault }
     }
 
     pub(super) fn calls(&self, operation: Operation) -> u64 {

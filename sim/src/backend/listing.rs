@@ -29,3 +29,9 @@ where
     let next = last.filter(|_| rest.peek().is_some()).map(|id| Cursor(id.to_string()));
     Page { items, next }
 }
+
+/// Leaves about a third of the items out; `luck` says which.
+pub(super) fn forget_some<T>(items: &mut Vec<T>, luck: u64) {
+    let mut draw = crate::engine::Hash::new(luck).draw();
+    items.retain(|_| !draw.chance(0.33));
+}

@@ -7,6 +7,7 @@ mod clock;
 mod fault;
 mod instances;
 mod listing;
+mod records;
 mod runtime;
 mod store;
 mod volumes;
@@ -18,4 +19,7 @@ pub use instances::SimInstances;
 pub use runtime::SimRuntime;
 pub use store::{CountingStore, Counts, FaultStore, StoreAccess, StoreCall, WriteFault};
 pub use volumes::SimVolumes;
+pub use records::SimStore;
 pub use world::{Call, DeletedVolume, Limits, SimWorld};
+
+pub(crate) use world::{GuestProcess, Look, Phase, Scene, State};

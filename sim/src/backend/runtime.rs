@@ -1,6 +1,7 @@
 use super::fault::Operation;
 use super::volumes::device_of;
 use super::world::{GuestProcess, LinkPhase, Memory, Phase, SavedMemory, Scene, SimWorld, State};
+use crate::engine::Caller;
 use async_trait::async_trait;
 use boxpool::{
     Cleared, Effect, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
@@ -13,13 +14,18 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct SimRuntime {
     world: Arc<SimWorld>,
+    caller: Option<Caller>,
 }
 
 impl SimRuntime {
     /// The guests of `world`.
     #[must_use]
     pub fn new(world: Arc<SimWorld>) -> Self {
-        Self { world }
+        Self { world, caller: None }
+    }
+
+    pub(crate) fn of(world: Arc<SimWorld>, caller: Caller) -> Self {
+        Self { world, caller: Some(caller) }
     }
 }
 
@@ -49,10 +55,11 @@ impl State {
         let operation = Operation::GuestStart;
         let refuse = |kind, why: String| Error::new(kind, operation.as_str(), &guest.volume).with_detail(why);
         self.fence(operation, guest)?;
-        if let Some(running) = self.guests.get(&place_of(guest)) {
+        if let Some(running) = self.guests.get_mut(&place_of(guest)) {
             if running.hung {
                 return Err(refuse(ErrorKind::TimedOut, "a guest is there and does not answer".into()));
             }
+            running.epoch = guest.epoch;
             return Ok(Started { endpoint: endpoint_of(guest), by: StartedBy::Adoption });
         }
         let Some(machine) = self.instances.get(&guest.instance).filter(|machine| machine.phase != Phase::Deleting)
@@ -79,7 +86,12 @@ impl State {
             None => (Memory::default(), StartedBy::Boot),
         };
         let held_by = volume.owner.replace(guest.owner.clone());
-        let process = GuestProcess { memory, owner: guest.owner.clone(), hung: false };
+        let lines = volume.content.lines.clone();
+        for wrong in self.oracle.guest_started(guest, by, memory.count, &lines) {
+            self.violate(wrong);
+        }
+        let process =
+            GuestProcess { memory, owner: guest.owner.clone(), hung: false, epoch: guest.epoch, since: self.now };
         self.guests.insert(place_of(guest), process);
         if let Some(other) = held_by.filter(|other| *other != guest.owner) {
             self.violate(format!("I3: volume {} of {other} was started for {}", guest.volume, guest.owner));
@@ -100,15 +112,29 @@ impl State {
         self.fence(operation, guest)?;
         let Some(process) = self.guests.get(&place_of(guest)) else { return Ok(Suspended::NotRunning) };
         if process.hung {
+            self.oracle.suspend_failed();
             return Err(Error::new(ErrorKind::TimedOut, operation.as_str(), &guest.volume)
                 .with_detail("the guest does not answer; stop it"));
         }
-        let memory = process.memory.clone();
-        if let Some(volume) = self.volumes.get_mut(&guest.volume) {
-            volume.content.saved = Some(SavedMemory { memory, fits_writes: volume.content.writes });
+        let Some(process) = self.end_guest(&place_of(guest)) else { return Ok(Suspended::NotRunning) };
+        for wrong in self.oracle.guest_suspended(guest, process.memory.count) {
+            self.violate(wrong);
         }
-        self.guests.remove(&place_of(guest));
+        if let Some(volume) = self.volumes.get_mut(&guest.volume) {
+            volume.content.saved =
+                Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
+        }
         Ok(Suspended::Saved)
+    }
+
+    fn stop(&mut self, guest: &Guest) -> Result<()> {
+        self.fence(Operation::GuestStop, guest)?;
+        if let Some(process) = self.end_guest(&place_of(guest)) {
+            for wrong in self.oracle.guest_stopped(guest, &process) {
+                self.violate(wrong);
+            }
+        }
+        Ok(())
     }
 
     fn status(&mut self, guest: &Guest) -> Result<GuestStatus> {
@@ -144,28 +170,33 @@ impl State {
 #[async_trait]
 impl GuestRuntime for SimRuntime {
     async fn start(&self, guest: &Guest) -> Result<Started> {
-        self.world.call(Operation::GuestStart, &guest.volume, |Scene { state, .. }| state.start(guest)).await
+        let wanted = guest.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.start(&wanted);
+        self.world.call(self.caller, Operation::GuestStart, &guest.volume, effect).await
     }
 
     async fn suspend(&self, guest: &Guest) -> Result<Suspended> {
-        self.world.call(Operation::GuestSuspend, &guest.volume, |Scene { state, .. }| state.suspend(guest)).await
+        let wanted = guest.clone();
+        self.world.state().oracle.suspend_asked(guest);
+        let effect = move |scene: &mut Scene<'_>| scene.state.suspend(&wanted);
+        self.world.call(self.caller, Operation::GuestSuspend, &guest.volume, effect).await
     }
 
     async fn stop(&self, guest: &Guest) -> Result<()> {
-        self.world
-            .call(Operation::GuestStop, &guest.volume, |Scene { state, .. }| {
-                state.fence(Operation::GuestStop, guest)?;
-                state.guests.remove(&place_of(guest));
-                Ok(())
-            })
-            .await
+        let wanted = guest.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.stop(&wanted);
+        self.world.call(self.caller, Operation::GuestStop, &guest.volume, effect).await
     }
 
     async fn status(&self, guest: &Guest) -> Result<GuestStatus> {
-        self.world.call(Operation::GuestStatus, &guest.volume, |Scene { state, .. }| state.status(guest)).await
+        let wanted = guest.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.status(&wanted);
+        self.world.call(self.caller, Operation::GuestStatus, &guest.volume, effect).await
     }
 
     async fn clear(&self, instance: &InstanceId) -> Result<Cleared> {
-        self.world.call(Operation::Clear, instance, |Scene { state, .. }| state.clear(instance)).await
+        let wanted = instance.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.clear(&wanted);
+        self.world.call(self.caller, Operation::Clear, instance, effect).await
     }
 }

@@ -1,6 +1,7 @@
 use super::fault::Operation;
-use super::listing::page;
-use super::world::{Content, Link, LinkPhase, Phase, Scene, SimWorld, Snapshot, State, Volume};
+use super::listing::{forget_some, page};
+use super::world::{Content, Link, LinkPhase, Look, Phase, Scene, SimWorld, Snapshot, State, Volume};
+use crate::engine::Caller;
 use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Cursor, Detached, Device, Epoch, Error, ErrorKind, Page, Result, SnapshotId, SnapshotView,
@@ -12,13 +13,18 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct SimVolumes {
     world: Arc<SimWorld>,
+    caller: Option<Caller>,
 }
 
 impl SimVolumes {
     /// The volumes of `world`.
     #[must_use]
     pub fn new(world: Arc<SimWorld>) -> Self {
-        Self { world }
+        Self { world, caller: None }
+    }
+
+    pub(crate) fn of(world: Arc<SimWorld>, caller: Caller) -> Self {
+        Self { world, caller: Some(caller) }
     }
 }
 
@@ -29,9 +35,12 @@ pub(super) fn device_of(volume: &VolumeId) -> Device {
 
 impl Volume {
     /// Brings what is under way one look nearer to its end. `false` when the volume is gone.
-    fn look(&mut self) -> bool {
+    fn look(&mut self, now: u64) -> bool {
         if self.looks_left > 0 {
             self.looks_left -= 1;
+            return true;
+        }
+        if now < self.due {
             return true;
         }
         match self.phase {
@@ -43,10 +52,13 @@ impl Volume {
     }
 
     /// The same for its way to or from an instance.
-    fn look_at_link(&mut self) {
+    fn look_at_link(&mut self, now: u64) {
         let Some(link) = &mut self.link else { return };
         if link.looks_left > 0 {
             link.looks_left -= 1;
+            return;
+        }
+        if now < link.due {
             return;
         }
         match link.phase {
@@ -82,17 +94,78 @@ impl Volume {
 
 impl State {
     fn look_at_volume(&mut self, id: &VolumeId) -> Option<&mut Volume> {
-        if !self.volumes.get_mut(id)?.look() {
+        let now = self.now;
+        if !self.volumes.get_mut(id)?.look(now) {
             self.remove_volume(id);
         }
         self.volumes.get_mut(id)
     }
 
-    fn attach(&mut self, attach: &Attach, pending: u32) -> Result<Attached> {
+    fn ensure_volume(scene: &mut Scene<'_>, spec: &VolumeSpec) -> Result<VolumeView> {
+        let operation = Operation::VolumeEnsure;
+        let (at_once, pending, due, now) = (scene.at_once(), scene.pending, scene.due, scene.now);
+        let state = &mut *scene.state;
+        if let Some(volume) = state.look_at_volume(&spec.id) {
+            return Ok(volume.view(&spec.id));
+        }
+        let refuse = |kind, why: String| Err(Error::new(kind, operation.as_str(), &spec.id).with_detail(why));
+        let (content, bytes) = match &spec.source {
+            VolumeSource::Empty { bytes } => (Content::default(), *bytes),
+            VolumeSource::Snapshot(id) => match state.snapshots.get(id) {
+                Some(snapshot) if snapshot.is_ready(state.now) => (snapshot.content.clone(), snapshot.bytes),
+                Some(_) => return refuse(ErrorKind::Busy, format!("snapshot {id} is not ready yet")),
+                None => return refuse(ErrorKind::NotFound, format!("there is no snapshot {id}")),
+            },
+            other => return refuse(ErrorKind::Invalid, format!("{other:?} is not known here")),
+        };
+        if let Some(most) = state.limits.volumes_max.filter(|most| state.volumes.len() >= *most) {
+            return refuse(ErrorKind::NoCapacity, format!("all {most} volumes are in use"));
+        }
+        let volume = Volume {
+            phase: if at_once { Phase::Running } else { Phase::Coming },
+            looks_left: pending,
+            due,
+            bytes,
+            content,
+            link: None,
+            used: false,
+            epoch: Epoch(0),
+            owner: None,
+            created_at: now,
+        };
+        let view = volume.view(&spec.id);
+        state.volumes.insert(spec.id.clone(), volume);
+        Ok(view)
+    }
+
+    fn list_volumes(scene: &mut Scene<'_>, cursor: Option<&Cursor>) -> Page<VolumeView> {
+        let state = &mut *scene.state;
+        let limit = state.limits.page_size;
+        match scene.look {
+            Look::Now => {
+                let page = page(&state.volumes, cursor, limit, |id, volume| volume.view(id));
+                if cursor.is_none() && page.next.is_none() {
+                    state.listed_volumes.clone_from(&page.items);
+                }
+                page
+            }
+            Look::Stale => Page { items: state.listed_volumes.clone(), next: None },
+            Look::Incomplete(luck) => {
+                let mut page = page(&state.volumes, cursor, limit, |id, volume| volume.view(id));
+                forget_some(&mut page.items, luck);
+                page
+            }
+        }
+    }
+
+    fn attach(scene: &mut Scene<'_>, attach: &Attach) -> Result<Attached> {
         let operation = Operation::Attach;
         let refuse = |kind, why: String| Err(Error::new(kind, operation.as_str(), &attach.volume).with_detail(why));
-        let remembers = self.limits.attach_remembers_epochs;
-        match self.instances.get(&attach.instance).map(|machine| machine.phase) {
+        let (at_once, pending, due) = (scene.at_once(), scene.pending, scene.due);
+        let state = &mut *scene.state;
+        let now = state.now;
+        let remembers = state.limits.attach_remembers_epochs;
+        match state.instances.get(&attach.instance).map(|machine| machine.phase) {
             None | Some(Phase::Deleting) => {
                 return refuse(ErrorKind::NotFound, format!("there is no instance {}", attach.instance));
             }
@@ -101,8 +174,8 @@ impl State {
             }
             Some(Phase::Running | Phase::Stopping | Phase::Stopped) => {}
         }
-        let holds = self.volume_on(&attach.instance).cloned();
-        let Some(volume) = self.look_at_volume(&attach.volume).filter(|volume| volume.phase != Phase::Deleting) else {
+        let holds = state.volume_on(&attach.instance).cloned();
+        let Some(volume) = state.look_at_volume(&attach.volume).filter(|volume| volume.phase != Phase::Deleting) else {
             return refuse(ErrorKind::NotFound, "there is no such volume".into());
         };
         if volume.phase == Phase::Coming {
@@ -111,7 +184,7 @@ impl State {
         if remembers && attach.epoch < volume.epoch {
             volume.fence(operation, &attach.volume, attach.epoch)?;
         }
-        volume.look_at_link();
+        volume.look_at_link(now);
         match &volume.link {
             Some(link) if link.instance != attach.instance => {
                 let detail = format!("the volume is attached to {}", link.instance);
@@ -125,9 +198,8 @@ impl State {
                 if let Some(other) = holds.filter(|other| *other != attach.volume) {
                     return refuse(ErrorKind::Busy, format!("instance {} holds volume {other}", attach.instance));
                 }
-                let phase = if pending == 0 { LinkPhase::Attached } else { LinkPhase::Attaching };
-                let link = Link { instance: attach.instance.clone(), phase, looks_left: pending };
-                volume.link = Some(link);
+                let phase = if at_once { LinkPhase::Attached } else { LinkPhase::Attaching };
+                volume.link = Some(Link { instance: attach.instance.clone(), phase, looks_left: pending, due });
             }
         }
         volume.used = true;
@@ -138,11 +210,15 @@ impl State {
         Ok(if done { Attached::Yes(device_of(&attach.volume)) } else { Attached::Pending })
     }
 
-    /// `at_once` takes the volume without the instance's help, whatever is under way.
-    fn detach(&mut self, operation: Operation, attach: &Attach, pending: u32, at_once: bool) -> Result<Detached> {
-        let remembers = self.limits.attach_remembers_epochs;
-        let guest_runs = self.guests.contains_key(&(attach.volume.clone(), attach.instance.clone()));
-        let Some(volume) = self.look_at_volume(&attach.volume) else { return Ok(Detached::Yes) };
+    /// `by_force` takes the volume without the instance's help, whatever is under way.
+    fn detach(scene: &mut Scene<'_>, operation: Operation, attach: &Attach, by_force: bool) -> Result<Detached> {
+        let (at_once, pending, due) = (scene.at_once(), scene.pending, scene.due);
+        let by_force = by_force && pending == 0;
+        let state = &mut *scene.state;
+        let now = state.now;
+        let remembers = state.limits.attach_remembers_epochs;
+        let guest_runs = state.guests.contains_key(&(attach.volume.clone(), attach.instance.clone()));
+        let Some(volume) = state.look_at_volume(&attach.volume) else { return Ok(Detached::Yes) };
         if remembers && attach.epoch < volume.epoch {
             volume.fence(operation, &attach.volume, attach.epoch)?;
         }
@@ -153,20 +229,75 @@ impl State {
         if remembers {
             volume.fence(operation, &attach.volume, attach.epoch)?;
         }
-        volume.look_at_link();
+        volume.look_at_link(now);
         match &mut volume.link {
             Some(link) if link.instance == attach.instance => {
-                if at_once || (link.phase != LinkPhase::Detaching && pending == 0) {
+                if by_force || (link.phase != LinkPhase::Detaching && at_once) {
                     volume.link = None;
                     return Ok(Detached::Yes);
                 }
                 if link.phase != LinkPhase::Detaching {
-                    (link.phase, link.looks_left) = (LinkPhase::Detaching, pending);
+                    (link.phase, link.looks_left, link.due) = (LinkPhase::Detaching, pending, due);
                 }
                 Ok(Detached::Pending)
             }
             _ => Ok(Detached::Yes),
         }
+    }
+
+    fn snapshot(scene: &mut Scene<'_>, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
+        let operation = Operation::Snapshot;
+        let (pending, due, created_at) = (scene.pending, scene.due, scene.now);
+        let state = &mut *scene.state;
+        let now = state.now;
+        if let Some(snapshot) = state.snapshots.get_mut(id) {
+            snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
+            return Ok(snapshot.view(id, now));
+        }
+        if state.guest_runs_on(volume) {
+            return Err(Error::new(ErrorKind::Busy, operation.as_str(), volume)
+                .with_detail("a guest runs on the volume; suspend or stop it first"));
+        }
+        let source = state.look_at_volume(volume).ok_or_else(|| absent(operation, volume))?;
+        let (content, bytes) = (source.content.clone(), source.bytes);
+        let snapshot = Snapshot { content, bytes, looks_left: pending, due, created_at };
+        let view = snapshot.view(id, now);
+        state.snapshots.insert(id.clone(), snapshot);
+        Ok(view)
+    }
+
+    fn delete_volume(scene: &mut Scene<'_>, id: &VolumeId) -> Result<()> {
+        let operation = Operation::VolumeDelete;
+        let (at_once, pending, due) = (scene.at_once(), scene.pending, scene.due);
+        let now = scene.state.now;
+        let Some(volume) = scene.state.look_at_volume(id) else { return Ok(()) };
+        volume.look_at_link(now);
+        if let Some(link) = &volume.link {
+            return Err(Error::new(ErrorKind::Busy, operation.as_str(), id)
+                .with_detail(format!("the volume is attached to {}; detach it first", link.instance)));
+        }
+        if volume.phase == Phase::Deleting {
+            return Ok(());
+        }
+        (volume.phase, volume.looks_left, volume.due) = (Phase::Deleting, pending, due);
+        if at_once {
+            scene.state.remove_volume(id);
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, id: &VolumeId, bytes: u64) -> Result<()> {
+        let operation = Operation::VolumeResize;
+        let guest_runs = self.guest_runs_on(id);
+        let volume = self.look_at_volume(id).ok_or_else(|| absent(operation, id))?;
+        if bytes > volume.bytes {
+            if guest_runs {
+                return Err(Error::new(ErrorKind::Busy, operation.as_str(), id)
+                    .with_detail("a guest runs on the volume; suspend or stop it first"));
+            }
+            volume.bytes = bytes;
+        }
+        Ok(())
     }
 }
 
@@ -177,169 +308,97 @@ fn absent(operation: Operation, id: &VolumeId) -> Error {
 #[async_trait]
 impl VolumeProvider for SimVolumes {
     async fn ensure(&self, spec: &VolumeSpec) -> Result<VolumeView> {
-        let operation = Operation::VolumeEnsure;
-        self.world
-            .call(operation, &spec.id, |Scene { state, now, pending }| {
-                if let Some(volume) = state.look_at_volume(&spec.id) {
-                    return Ok(volume.view(&spec.id));
-                }
-                let refuse = |kind, why: String| Err(Error::new(kind, operation.as_str(), &spec.id).with_detail(why));
-                let (content, bytes) = match &spec.source {
-                    VolumeSource::Empty { bytes } => (Content::default(), *bytes),
-                    VolumeSource::Snapshot(id) => match state.snapshots.get(id) {
-                        Some(snapshot) if snapshot.looks_left == 0 => (snapshot.content.clone(), snapshot.bytes),
-                        Some(_) => return refuse(ErrorKind::Busy, format!("snapshot {id} is not ready yet")),
-                        None => return refuse(ErrorKind::NotFound, format!("there is no snapshot {id}")),
-                    },
-                    other => return refuse(ErrorKind::Invalid, format!("{other:?} is not known here")),
-                };
-                if let Some(most) = state.limits.volumes_max.filter(|most| state.volumes.len() >= *most) {
-                    return refuse(ErrorKind::NoCapacity, format!("all {most} volumes are in use"));
-                }
-                let volume = Volume {
-                    phase: if *pending == 0 { Phase::Running } else { Phase::Coming },
-                    looks_left: *pending,
-                    bytes,
-                    content,
-                    link: None,
-                    used: false,
-                    epoch: Epoch(0),
-                    owner: None,
-                    created_at: *now,
-                };
-                let view = volume.view(&spec.id);
-                state.volumes.insert(spec.id.clone(), volume);
-                Ok(view)
-            })
-            .await
+        let wanted = spec.clone();
+        let effect = move |scene: &mut Scene<'_>| State::ensure_volume(scene, &wanted);
+        self.world.call(self.caller, Operation::VolumeEnsure, &spec.id, effect).await
     }
 
     async fn get(&self, id: &VolumeId) -> Result<Option<VolumeView>> {
-        self.world
-            .call(Operation::VolumeGet, id, |scene| {
-                Ok(scene.state.look_at_volume(id).map(|volume| {
-                    volume.look_at_link();
-                    volume.view(id)
-                }))
-            })
-            .await
+        let wanted = id.clone();
+        let effect = move |scene: &mut Scene<'_>| {
+            let now = scene.state.now;
+            Ok(scene.state.look_at_volume(&wanted).map(|volume| {
+                volume.look_at_link(now);
+                volume.view(&wanted)
+            }))
+        };
+        self.world.call(self.caller, Operation::VolumeGet, id, effect).await
     }
 
     async fn list(&self, cursor: Option<&Cursor>) -> Result<Page<VolumeView>> {
-        self.world
-            .call(Operation::VolumeList, &"all", |Scene { state, .. }| {
-                Ok(page(&state.volumes, cursor, state.limits.page_size, |id, volume| volume.view(id)))
-            })
-            .await
+        let cursor = cursor.cloned();
+        let effect = move |scene: &mut Scene<'_>| Ok(State::list_volumes(scene, cursor.as_ref()));
+        self.world.call(self.caller, Operation::VolumeList, &"all", effect).await
     }
 
     async fn attach(&self, attach: &Attach) -> Result<Attached> {
-        self.world.call(Operation::Attach, &attach.volume, |scene| scene.state.attach(attach, scene.pending)).await
+        let wanted = attach.clone();
+        let effect = move |scene: &mut Scene<'_>| State::attach(scene, &wanted);
+        self.world.call(self.caller, Operation::Attach, &attach.volume, effect).await
     }
 
     async fn detach(&self, attach: &Attach) -> Result<Detached> {
         let operation = Operation::Detach;
-        self.world
-            .call(operation, &attach.volume, |scene| scene.state.detach(operation, attach, scene.pending, false))
-            .await
+        let wanted = attach.clone();
+        let effect = move |scene: &mut Scene<'_>| State::detach(scene, operation, &wanted, false);
+        self.world.call(self.caller, operation, &attach.volume, effect).await
     }
 
     async fn force_detach(&self, attach: &Attach) -> Result<Detached> {
         let operation = Operation::ForceDetach;
-        self.world
-            .call(operation, &attach.volume, |scene| {
-                let pending = scene.pending;
-                scene.state.detach(operation, attach, pending, pending == 0)
-            })
-            .await
+        let wanted = attach.clone();
+        let effect = move |scene: &mut Scene<'_>| State::detach(scene, operation, &wanted, true);
+        self.world.call(self.caller, operation, &attach.volume, effect).await
     }
 
     async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
-        let operation = Operation::Snapshot;
-        self.world
-            .call(operation, volume, |Scene { state, now, pending }| {
-                if let Some(snapshot) = state.snapshots.get_mut(id) {
-                    snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
-                    return Ok(snapshot.view(id));
-                }
-                if state.guest_runs_on(volume) {
-                    return Err(Error::new(ErrorKind::Busy, operation.as_str(), volume)
-                        .with_detail("a guest runs on the volume; suspend or stop it first"));
-                }
-                let source = state.look_at_volume(volume).ok_or_else(|| absent(operation, volume))?;
-                let (content, bytes) = (source.content.clone(), source.bytes);
-                let snapshot = Snapshot { content, bytes, looks_left: *pending, created_at: *now };
-                let view = snapshot.view(id);
-                state.snapshots.insert(id.clone(), snapshot);
-                Ok(view)
-            })
-            .await
+        let (of, wanted) = (volume.clone(), id.clone());
+        let effect = move |scene: &mut Scene<'_>| State::snapshot(scene, &of, &wanted);
+        self.world.call(self.caller, Operation::Snapshot, volume, effect).await
     }
 
     async fn list_snapshots(&self, cursor: Option<&Cursor>) -> Result<Page<SnapshotView>> {
-        self.world
-            .call(Operation::SnapshotList, &"all", |Scene { state, .. }| {
-                for snapshot in state.snapshots.values_mut() {
-                    snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
-                }
-                Ok(page(&state.snapshots, cursor, state.limits.page_size, |id, snapshot| snapshot.view(id)))
-            })
-            .await
+        let cursor = cursor.cloned();
+        let effect = move |scene: &mut Scene<'_>| {
+            let state = &mut *scene.state;
+            for snapshot in state.snapshots.values_mut() {
+                snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
+            }
+            let (limit, now) = (state.limits.page_size, state.now);
+            Ok(page(&state.snapshots, cursor.as_ref(), limit, |id, snapshot| snapshot.view(id, now)))
+        };
+        self.world.call(self.caller, Operation::SnapshotList, &"all", effect).await
     }
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        self.world
-            .call(Operation::SnapshotDelete, id, |scene| {
-                scene.state.snapshots.remove(id);
-                Ok(())
-            })
-            .await
+        let wanted = id.clone();
+        let effect = move |scene: &mut Scene<'_>| {
+            scene.state.snapshots.remove(&wanted);
+            Ok(())
+        };
+        self.world.call(self.caller, Operation::SnapshotDelete, id, effect).await
     }
 
     async fn delete(&self, id: &VolumeId) -> Result<()> {
-        let operation = Operation::VolumeDelete;
-        self.world
-            .call(operation, id, |Scene { state, pending, .. }| {
-                let Some(volume) = state.look_at_volume(id) else { return Ok(()) };
-                volume.look_at_link();
-                if let Some(link) = &volume.link {
-                    return Err(Error::new(ErrorKind::Busy, operation.as_str(), id)
-                        .with_detail(format!("the volume is attached to {}; detach it first", link.instance)));
-                }
-                if volume.phase == Phase::Deleting {
-                    return Ok(());
-                }
-                (volume.phase, volume.looks_left) = (Phase::Deleting, *pending);
-                if *pending == 0 {
-                    state.remove_volume(id);
-                }
-                Ok(())
-            })
-            .await
+        let wanted = id.clone();
+        let effect = move |scene: &mut Scene<'_>| State::delete_volume(scene, &wanted);
+        self.world.call(self.caller, Operation::VolumeDelete, id, effect).await
     }
 
     async fn resize(&self, id: &VolumeId, bytes: u64) -> Result<()> {
-        let operation = Operation::VolumeResize;
-        self.world
-            .call(operation, id, |Scene { state, .. }| {
-                let guest_runs = state.guest_runs_on(id);
-                let volume = state.look_at_volume(id).ok_or_else(|| absent(operation, id))?;
-                if bytes > volume.bytes {
-                    if guest_runs {
-                        return Err(Error::new(ErrorKind::Busy, operation.as_str(), id)
-                            .with_detail("a guest runs on the volume; suspend or stop it first"));
-                    }
-                    volume.bytes = bytes;
-                }
-                Ok(())
-            })
-            .await
+        let wanted = id.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.resize(&wanted, bytes);
+        self.world.call(self.caller, Operation::VolumeResize, id, effect).await
     }
 }
 
 impl Snapshot {
-    fn view(&self, id: &SnapshotId) -> SnapshotView {
-        let mut view = SnapshotView::new(id.clone(), self.looks_left == 0);
+    fn is_ready(&self, now: u64) -> bool {
+        self.looks_left == 0 && now >= self.due
+    }
+
+    fn view(&self, id: &SnapshotId, now: u64) -> SnapshotView {
+        let mut view = SnapshotView::new(id.clone(), self.is_ready(now));
         view.created_at = Some(self.created_at);
         view
     }

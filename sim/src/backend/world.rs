@@ -4,8 +4,13 @@
 //! world looks whether anything is true that must never be. What it finds is kept in [`SimWorld::violations`].
 
 use super::clock::SimClock;
-use super::fault::{Fate, Fault, Operation, Script};
-use boxpool::{BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, Result, SnapshotId, Timestamp, VolumeId};
+use super::fault::{Fault, Operation, Prospect, Script};
+use crate::engine::{Caller, Effect, Engine, Kind};
+use crate::oracle::{Oracle, line_of};
+use boxpool::{
+    BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp, VolumeId,
+    VolumeView,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +23,8 @@ use std::time::Duration;
 pub struct SimWorld {
     state: Mutex<State>,
     clock: Box<dyn Clock>,
+    /// Absent in worlds for tests of single calls: there each call has its effect as soon as it is made.
+    engine: Option<Engine>,
 }
 
 impl fmt::Debug for SimWorld {
@@ -36,13 +43,21 @@ pub struct Call {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) instances: BTreeMap<InstanceId, Machine>,
-    pub(super) volumes: BTreeMap<VolumeId, Volume>,
-    pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
+pub(crate) struct State {
+    pub(crate) instances: BTreeMap<InstanceId, Machine>,
+    pub(crate) volumes: BTreeMap<VolumeId, Volume>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, Snapshot>,
     /// Keyed by both, so that a guest that runs in two places could be seen.
-    pub(super) guests: BTreeMap<(VolumeId, InstanceId), GuestProcess>,
-    pub(super) limits: Limits,
+    pub(crate) guests: BTreeMap<(VolumeId, InstanceId), GuestProcess>,
+    pub(crate) limits: Limits,
+    /// Milliseconds of virtual time, as of the last effect. 0 for ever in worlds without an engine.
+    pub(crate) now: u64,
+    /// The state store's content.
+    pub(crate) store: MemoryStore,
+    pub(crate) oracle: Oracle,
+    /// The last complete listings, for answers that lag behind.
+    pub(super) listed_instances: Vec<InstanceView>,
+    pub(super) listed_volumes: Vec<VolumeView>,
     script: Script,
     calls: Vec<Call>,
     violations: Vec<String>,
@@ -79,7 +94,7 @@ pub struct DeletedVolume {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     Coming,
     Running,
     Stopping,
@@ -88,11 +103,13 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug)]
-pub(super) struct Machine {
-    pub(super) phase: Phase,
-    /// So many more looks find it in transition.
+pub(crate) struct Machine {
+    pub(crate) phase: Phase,
+    /// So many more looks find it in transition,
     pub(super) looks_left: u32,
-    pub(super) failed: Option<String>,
+    /// and none before this time finds it done.
+    pub(super) due: u64,
+    pub(crate) failed: Option<String>,
     pub(super) generation: String,
     pub(super) created_at: Timestamp,
     /// The last box that ran here and was not cleared away since.
@@ -100,74 +117,102 @@ pub(super) struct Machine {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkPhase {
+pub(crate) enum LinkPhase {
     Attaching,
     Attached,
     Detaching,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Link {
-    pub(super) instance: InstanceId,
-    pub(super) phase: LinkPhase,
+pub(crate) struct Link {
+    pub(crate) instance: InstanceId,
+    pub(crate) phase: LinkPhase,
     pub(super) looks_left: u32,
+    pub(super) due: u64,
 }
 
 /// What lies on a volume: the disk, and memory that was saved with it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Content {
-    pub(super) lines: Vec<String>,
+pub(crate) struct Content {
+    pub(crate) lines: Vec<String>,
     /// Counts the writes: saved memory fits only the disk it was saved with.
-    pub(super) writes: u64,
-    pub(super) saved: Option<SavedMemory>,
+    pub(crate) writes: u64,
+    pub(crate) saved: Option<SavedMemory>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct SavedMemory {
-    pub(super) memory: Memory,
-    pub(super) fits_writes: u64,
+pub(crate) struct SavedMemory {
+    pub(crate) memory: Memory,
+    pub(crate) fits_writes: u64,
 }
 
 /// What a guest holds in memory: gone at a power cut, kept over suspend and resume.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory {
-    pub(super) count: u64,
+pub(crate) struct Memory {
+    pub(crate) count: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Volume {
-    pub(super) phase: Phase,
+pub(crate) struct Volume {
+    pub(crate) phase: Phase,
     pub(super) looks_left: u32,
+    pub(super) due: u64,
     pub(super) bytes: u64,
-    pub(super) content: Content,
-    pub(super) link: Option<Link>,
+    pub(crate) content: Content,
+    pub(crate) link: Option<Link>,
     pub(super) used: bool,
-    pub(super) epoch: Epoch,
-    pub(super) owner: Option<BoxRef>,
+    pub(crate) epoch: Epoch,
+    pub(crate) owner: Option<BoxRef>,
     pub(super) created_at: Timestamp,
 }
 
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     pub(super) content: Content,
     pub(super) bytes: u64,
     pub(super) looks_left: u32,
+    pub(super) due: u64,
     pub(super) created_at: Timestamp,
 }
 
 #[derive(Debug)]
-pub(super) struct GuestProcess {
-    pub(super) memory: Memory,
-    pub(super) owner: BoxRef,
-    pub(super) hung: bool,
+pub(crate) struct GuestProcess {
+    pub(crate) memory: Memory,
+    pub(crate) owner: BoxRef,
+    pub(crate) hung: bool,
+    /// With which epoch it was started or last adopted.
+    pub(crate) epoch: Epoch,
+    /// Since when it runs, in milliseconds of virtual time: it counts and writes while it runs.
+    pub(super) since: u64,
+}
+
+/// How a listing is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As things are.
+    Now,
+    /// As they were at the last listing.
+    Stale,
+    /// With things missing: which ones is drawn from this.
+    Incomplete(u64),
 }
 
 /// What an effect gets to see.
-pub(super) struct Scene<'a> {
-    pub(super) state: &'a mut State,
+pub(crate) struct Scene<'a> {
+    pub(crate) state: &'a mut State,
     pub(super) now: Timestamp,
-    /// What this call begins takes so many further looks.
+    /// What this call begins takes so many further looks,
     pub(super) pending: u32,
+    /// and is not done before this time.
+    pub(super) due: u64,
+    pub(super) look: Look,
+}
+
+impl Scene<'_> {
+    /// Whether what this call begins is done at once.
+    pub(super) fn at_once(&self) -> bool {
+        self.pending == 0 && self.due <= self.state.now
+    }
 }
 
 impl SimWorld {
@@ -180,7 +225,21 @@ impl SimWorld {
     /// An empty world that stamps what it makes with `clock`.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Arc<Self> {
+        Self::assemble(clock, None)
+    }
+
+    /// A world that runs in virtual time.
+    pub(crate) fn with_engine(clock: impl Clock, engine: Engine) -> Arc<Self> {
+        Self::assemble(clock, Some(engine))
+    }
+
+    fn assemble(clock: impl Clock, engine: Option<Engine>) -> Arc<Self> {
         let state = State {
+            now: 0,
+            store: MemoryStore::new(),
+            oracle: Oracle::default(),
+            listed_instances: Vec::new(),
+            listed_volumes: Vec::new(),
             instances: BTreeMap::new(),
             volumes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -191,7 +250,11 @@ impl SimWorld {
             violations: Vec::new(),
             deleted_volumes: Vec::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), clock: Box::new(clock) })
+        Arc::new(Self { state: Mutex::new(state), clock: Box::new(clock), engine })
+    }
+
+    pub(crate) fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
     }
 
     /// Changes the world's bounds.
@@ -308,9 +371,53 @@ impl SimWorld {
         Ok(guest.memory.count)
     }
 
+    /// Puts an empty snapshot there, ready to be copied from.
+    pub(crate) fn make_snapshot(&self, id: &SnapshotId) {
+        let created_at = self.clock.now();
+        let snapshot = Snapshot { content: Content::default(), bytes: 1 << 30, looks_left: 0, due: 0, created_at };
+        self.state().snapshots.insert(id.clone(), snapshot);
+    }
+
+    /// The guest of that box writes a line to its disk, which is durable when this returns.
+    pub(crate) fn write_as(&self, owner: &BoxRef, text: &str) -> Result<()> {
+        let mut state = self.state();
+        let volume = state.volume_of_guest(owner, "write in guest")?;
+        let line = line_of(owner, text);
+        if let Some(disk) = state.volumes.get_mut(&volume) {
+            disk.content.lines.push(line.clone());
+            disk.content.writes += 1;
+        }
+        state.oracle.wrote_line(owner, line);
+        Ok(())
+    }
+
+    /// A process in the guest's memory counts one further.
+    pub(crate) fn count_as(&self, owner: &BoxRef) -> Result<u64> {
+        let mut state = self.state();
+        let now = state.now;
+        let volume = state.volume_of_guest(owner, "count in guest")?;
+        state.oracle.saw_memory(owner);
+        let guest = state.guest_on(&volume, "count in guest")?;
+        guest.memory.count += 1;
+        Ok(guest.memory.count + now.saturating_sub(guest.since) / 1_000)
+    }
+
+    pub(crate) fn kill_guest_of(&self, owner: &BoxRef) {
+        let volume = self.state().volume_of_guest(owner, "kill guest");
+        if let Ok(volume) = volume {
+            self.kill_guest(&volume);
+        }
+    }
+
     /// Kills the guest on `volume` as a power cut would.
     pub fn kill_guest(&self, volume: &VolumeId) {
-        self.state().guests.retain(|(on, _), _| on != volume);
+        let mut state = self.state();
+        let there: Vec<_> = state.guests.keys().filter(|(on, _)| on == volume).cloned().collect();
+        for place in there {
+            if let Some(guest) = state.end_guest(&place) {
+                state.oracle.guest_lost(&place.0, &guest);
+            }
+        }
     }
 
     /// The guest on `volume` answers nothing any more, or does again.
@@ -345,21 +452,39 @@ impl SimWorld {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked under the lock has failed already; what others see is only its report.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one call: its latency, its fault, its effect in one step, and the look for violations after it.
-    pub(super) async fn call<T>(
+    /// Runs one call: in a world with an engine through its queue, else at once with the script's latency and fault.
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
+        caller: Option<Caller>,
         operation: Operation,
         resource: &(impl fmt::Display + Sync),
-        effect: impl FnOnce(&mut Scene<'_>) -> Result<T> + Send,
+        effect: impl Fn(&mut Scene<'_>) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let Fate { latency, fault } = {
+        self.call_as(caller, operation, resource.to_string(), None, effect).await
+    }
+
+    /// As [`SimWorld::call`]; `role` says what the call is for when the resource's name does not.
+    pub(crate) async fn call_as<T: Send + 'static>(
+        &self,
+        caller: Option<Caller>,
+        operation: Operation,
+        resource: String,
+        role: Option<String>,
+        effect: impl Fn(&mut Scene<'_>) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        if let (Some(engine), Some(caller)) = (&self.engine, caller) {
+            let effect: Effect<T> = Arc::new(effect);
+            return engine.call(caller, operation, resource, role, effect).await;
+        }
+        let resource = &resource;
+        let Prospect { latency, fault } = {
             let mut state = self.state();
-            state.calls.push(Call { operation, resource: resource.to_string() });
+            state.calls.push(Call { operation, resource: resource.clone() });
             state.script.next(operation)
         };
         pause(latency).await;
@@ -374,13 +499,7 @@ impl SimWorld {
             Some(Fault::Pending(looks)) => looks,
             Some(Fault::LoseAnswer | Fault::HangAfter(_)) | None => 0,
         };
-        let answer = {
-            let now = self.clock.now();
-            let mut state = self.state();
-            let answer = effect(&mut Scene { state: &mut state, now, pending });
-            state.look_for_violations(operation, &resource.to_string());
-            answer
-        };
+        let answer = self.act(operation, resource, 0, pending, Look::Now, &effect);
         match fault {
             Some(Fault::LoseAnswer) => Err(Error::new(ErrorKind::UnknownOutcome, operation.as_str(), resource)
                 .with_detail("the answer was lost (simulated)")),
@@ -389,6 +508,66 @@ impl SimWorld {
                 answer
             }
             _ => answer,
+        }
+    }
+
+    /// One effect, in one step, and the look for violations after it.
+    fn act<T>(
+        &self,
+        operation: Operation,
+        resource: &str,
+        work: u64,
+        pending: u32,
+        look: Look,
+        effect: &(impl Fn(&mut Scene<'_>) -> Result<T> + ?Sized),
+    ) -> Result<T> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.now = self.engine.as_ref().map_or(0, Engine::now);
+        let due = state.now + work;
+        let answer = effect(&mut Scene { state: &mut state, now, pending, due, look });
+        if !operation.is_read() {
+            state.look_for_violations(operation, resource);
+        }
+        answer
+    }
+
+    /// The effect of a call that came through the engine's queue.
+    pub(crate) fn perform<T>(
+        &self,
+        caller: Caller,
+        operation: Operation,
+        resource: &str,
+        work: u64,
+        look: Look,
+        effect: &(dyn Fn(&mut Scene<'_>) -> Result<T> + Send + Sync),
+    ) -> Result<T> {
+        let before = self.state().violations.len();
+        let answer = self.act(operation, resource, work, 0, look, effect);
+        if let Some(engine) = &self.engine {
+            let word = answer.as_ref().map_or_else(|error| error.kind().to_string(), |_| "ok".to_owned());
+            engine.note(Some(caller.gateway), Kind::Effect, &word, resource);
+            let state = self.state();
+            for violation in &state.violations[before..] {
+                engine.note(Some(caller.gateway), Kind::Violation, violation, "");
+            }
+        }
+        answer
+    }
+
+    /// Tells a caller what came of its call, if it can still hear it.
+    pub(crate) fn answer<T>(
+        &self,
+        caller: Caller,
+        operation: Operation,
+        answer: Result<T>,
+        reply: tokio::sync::oneshot::Sender<Result<T>>,
+    ) {
+        let Some(engine) = &self.engine else { return };
+        if engine.hears(caller, operation) {
+            let _ = reply.send(answer);
+        } else {
+            engine.note(Some(caller.gateway), Kind::Fault, "answer not heard", operation.as_str());
         }
     }
 }
@@ -406,7 +585,7 @@ fn no_guest(operation: &'static str, volume: &VolumeId) -> Error {
 
 impl State {
     /// Remembers that something was true which must never be.
-    pub(super) fn violate(&mut self, what: String) {
+    pub(crate) fn violate(&mut self, what: String) {
         if !self.violations.contains(&what) {
             self.violations.push(what);
         }
@@ -420,16 +599,40 @@ impl State {
             .ok_or_else(|| no_guest(operation, volume))
     }
 
+    fn volume_of_guest(&self, owner: &BoxRef, operation: &'static str) -> Result<VolumeId> {
+        let found = self.guests.iter().find(|(_, guest)| guest.owner == *owner && !guest.hung);
+        found.map(|((volume, _), _)| volume.clone()).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, operation, owner).with_detail("no guest of this box answers")
+        })
+    }
+
     pub(super) fn guest_runs_on(&self, volume: &VolumeId) -> bool {
         self.guests.keys().any(|(on, _)| on == volume)
     }
 
-    /// Ends whatever guest runs on the instance, as a power cut would.
-    pub(super) fn power_off(&mut self, instance: &InstanceId) {
-        self.guests.retain(|(_, on), _| on != instance);
+    /// Ends a guest and tells what it held in memory at that moment. Until then it counted on, and wrote to its disk, once a
+    /// second.
+    pub(super) fn end_guest(&mut self, place: &(VolumeId, InstanceId)) -> Option<GuestProcess> {
+        let mut guest = self.guests.remove(place)?;
+        let beats = self.now.saturating_sub(guest.since) / 1_000;
+        guest.memory.count += beats;
+        if let Some(volume) = self.volumes.get_mut(&place.0) {
+            volume.content.writes += beats;
+        }
+        Some(guest)
     }
 
-    pub(super) fn remove_instance(&mut self, instance: &InstanceId) {
+    /// Ends whatever guest runs on the instance, as a power cut would.
+    pub(crate) fn power_off(&mut self, instance: &InstanceId) {
+        let there: Vec<_> = self.guests.keys().filter(|(_, on)| on == instance).cloned().collect();
+        for place in there {
+            if let Some(guest) = self.end_guest(&place) {
+                self.oracle.guest_lost(&place.0, &guest);
+            }
+        }
+    }
+
+    pub(crate) fn remove_instance(&mut self, instance: &InstanceId) {
         self.power_off(instance);
         self.instances.remove(instance);
         for volume in self.volumes.values_mut() {

@@ -1,0 +1,142 @@
+use super::fault::Operation;
+use super::world::{Scene, SimWorld, State};
+use crate::engine::Caller;
+use async_trait::async_trait;
+use boxpool::record::{BOXES, EVENTS, INSTANCES, VOLUMES};
+use boxpool::{Cursor, Entry, Error, ErrorKind, Key, Page, Result, StateStore, Stored, Table, Version};
+use futures::FutureExt;
+use std::sync::Arc;
+
+/// A simulated state store: atomic for one record and never stale, as the trait promises, but slow, lossy and sometimes
+/// away.
+#[derive(Debug, Clone)]
+pub struct SimStore {
+    world: Arc<SimWorld>,
+    caller: Option<Caller>,
+}
+
+impl SimStore {
+    /// The records of `world`.
+    #[must_use]
+    pub fn new(world: Arc<SimWorld>) -> Self {
+        Self { world, caller: None }
+    }
+
+    pub(crate) fn of(world: Arc<SimWorld>, caller: Caller) -> Self {
+        Self { world, caller: Some(caller) }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        key: &Key,
+        effect: impl Fn(&mut Scene<'_>) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let resource = format!("{}/{}", key.table.as_str(), key.row);
+        // What the record is for, in words that do not change when something else is left out of a history.
+        let role = if key.table == BOXES {
+            Some(format!("{}/{}", key.partition, key.row))
+        } else if key.table == VOLUMES {
+            None
+        } else if key.table == INSTANCES {
+            Some(key.row.clone())
+        } else {
+            Some(key.table.as_str().to_owned())
+        };
+        self.world.call_as(self.caller, operation, resource, role, effect).await
+    }
+
+    /// For readers of the trace: what a write said.
+    fn remark(&self, key: &Key, value: &str) {
+        let (Some(engine), Some(caller)) = (self.world.engine(), self.caller) else { return };
+        engine.remark(Some(caller.gateway), || summary(key, value));
+    }
+}
+
+/// The part of a record that tells what is going on.
+fn summary(key: &Key, value: &str) -> String {
+    let record: serde_json::Value = serde_json::from_str(value).unwrap_or_default();
+    let part = |name: &str| record.get(name).map(ToString::to_string).unwrap_or_default();
+    let told = if key.table == BOXES {
+        format!("epoch {} {} {} held by {}", part("epoch"), part("placement"), part("volume"), part("holders"))
+    } else if key.table == EVENTS {
+        format!("{} {} {} {}", part("kind"), part("owner"), part("instance"), part("detail"))
+    } else {
+        part("status")
+    };
+    format!("asks to write {}/{}: {told}", key.table.as_str(), key.row)
+}
+
+/// The store underneath never waits.
+fn at_once<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    answer.now_or_never().unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Permanent, "call store", "records").with_detail("the store underneath waited"))
+    })
+}
+
+impl State {
+    fn wrote(&mut self, key: &Key, value: Option<&str>) {
+        for wrong in self.oracle.wrote(key, value, self.now) {
+            self.violate(wrong);
+        }
+    }
+}
+
+#[async_trait]
+impl StateStore for SimStore {
+    async fn get(&self, key: &Key) -> Result<Option<Stored>> {
+        let wanted = key.clone();
+        let effect = move |scene: &mut Scene<'_>| at_once(scene.state.store.clone().get(&wanted));
+        self.call(Operation::StoreGet, key, effect).await
+    }
+
+    async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
+        self.remark(key, value);
+        let (wanted, value) = (key.clone(), value.to_owned());
+        let effect = move |scene: &mut Scene<'_>| {
+            let version = at_once(scene.state.store.clone().insert(&wanted, &value))?;
+            scene.state.wrote(&wanted, Some(&value));
+            Ok(version)
+        };
+        self.call(Operation::StoreInsert, key, effect).await
+    }
+
+    async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
+        self.remark(key, value);
+        let (wanted, version, value) = (key.clone(), version.clone(), value.to_owned());
+        let effect = move |scene: &mut Scene<'_>| {
+            let version = at_once(scene.state.store.clone().update(&wanted, &version, &value))?;
+            scene.state.wrote(&wanted, Some(&value));
+            Ok(version)
+        };
+        self.call(Operation::StoreUpdate, key, effect).await
+    }
+
+    async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
+        let (wanted, version) = (key.clone(), version.clone());
+        let effect = move |scene: &mut Scene<'_>| {
+            at_once(scene.state.store.clone().delete(&wanted, &version))?;
+            scene.state.wrote(&wanted, None);
+            Ok(())
+        };
+        self.call(Operation::StoreDelete, key, effect).await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        partition: Option<&str>,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>> {
+        let (of, after) = (partition.map(str::to_owned), cursor.cloned());
+        let effect = move |scene: &mut Scene<'_>| {
+            // Small pages, so that things change between them.
+            let limit = limit.min(scene.state.limits.page_size);
+            at_once(scene.state.store.clone().scan(table, of.as_deref(), after.as_ref(), limit))
+        };
+        let key = Key::new(table, partition.unwrap_or("*"), "*");
+        let role = Some(table.as_str().to_owned());
+        self.world.call_as(self.caller, Operation::StoreScan, key.to_string(), role, effect).await
+    }
+}

@@ -1,0 +1,407 @@
+//! A history as data: what users do, what goes wrong, and how large the world is. A case says everything about a run.
+
+use crate::engine::{Draw, Faults, Hash, Pace, Strike};
+use boxpool::{Limits, PoolConfig, Recycle, VolumeSource, WarmTarget};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One history. All times are milliseconds of virtual time since the world's beginning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// Where the luck of latencies, fates and names comes from.
+    pub seed: u64,
+    /// How many gateways there are.
+    pub gateways: usize,
+    /// The pools and their habits.
+    pub pool: PoolShape,
+    /// How long calls take.
+    pub pace: Pace,
+    /// Up to so many milliseconds are added to each call.
+    pub jitter: u64,
+    /// How often calls fail.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub faults: Faults,
+    /// What becomes of particular calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub script: Vec<Strike>,
+    /// What users do.
+    pub ops: Vec<Op>,
+    /// What happens to the world.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+    /// How long a dead gateway stays away.
+    pub restart_after: u64,
+}
+
+fn is_default(faults: &Faults) -> bool {
+    *faults == Faults::default()
+}
+
+/// How large the pools are and how they behave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolShape {
+    /// As many instances are kept free.
+    pub min_free: u32,
+    /// More are retired.
+    pub max_free: u32,
+    /// Never more in all.
+    pub max_total: u32,
+    /// As many volumes are kept free; twice as many are too many.
+    pub volumes_free: u32,
+    /// How long a box lingers.
+    pub linger: u64,
+    /// How long it stays parked.
+    pub park_limit: u64,
+    /// Whether an instance is deleted after each box.
+    pub destroy: bool,
+    /// Whether the volume provider forgets epochs.
+    pub forgets_epochs: bool,
+}
+
+/// Something a user does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Op {
+    /// When.
+    pub at: u64,
+    /// Through which gateway; one that is dead then refuses.
+    pub gateway: usize,
+    /// Who, by number.
+    pub user: u8,
+    /// Which of the user's boxes, by number.
+    pub name: u8,
+    /// What.
+    pub what: What,
+}
+
+/// What a user does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Makes the box.
+    Create,
+    /// Makes the box if it is not there, connects, works in it, and leaves.
+    Visit {
+        /// How long they stay.
+        stay: u64,
+        /// How long they wait to be connected.
+        patience: u64,
+        /// Whether the session is dropped and not released.
+        #[serde(default)]
+        rude: bool,
+    },
+    /// Asks to be connected and goes away after so long, whether or not it has come up.
+    GiveUp {
+        /// How long they wait.
+        after: u64,
+    },
+    /// Deletes the box.
+    Delete,
+    /// Lists their boxes.
+    List,
+    /// The gateway is shut down in good order, and started again later.
+    Drain,
+}
+
+/// Something that happens to the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// When.
+    pub at: u64,
+    /// What.
+    pub what: Happening,
+}
+
+/// What happens to the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happening {
+    /// A gateway dies.
+    Crash {
+        /// Which.
+        gateway: usize,
+    },
+    /// A gateway stands still.
+    Pause {
+        /// Which.
+        gateway: usize,
+        /// For how long.
+        time: u64,
+    },
+    /// A gateway is cut off.
+    Partition {
+        /// Which.
+        gateway: usize,
+        /// From the store.
+        store: bool,
+        /// From the cloud.
+        cloud: bool,
+        /// For how long.
+        time: u64,
+    },
+    /// The store is away.
+    StoreOutage {
+        /// For how long.
+        time: u64,
+    },
+    /// The n-th machine, in order of names, dies.
+    KillInstance {
+        /// Which.
+        nth: usize,
+    },
+    /// The n-th machine is preempted.
+    Preempt {
+        /// Which.
+        nth: usize,
+    },
+    /// The n-th machine restarts.
+    Reboot {
+        /// Which.
+        nth: usize,
+    },
+    /// A box's guest dies.
+    KillGuest {
+        /// Whose.
+        user: u8,
+        /// Which box.
+        name: u8,
+    },
+    /// A box's guest hangs.
+    HangGuest {
+        /// Whose.
+        user: u8,
+        /// Which box.
+        name: u8,
+        /// For how long.
+        time: u64,
+    },
+    /// The cloud gives no more than so many machines.
+    Quota {
+        /// How many.
+        instances: usize,
+        /// For how long.
+        time: u64,
+    },
+    /// A gateway's wall clock is set.
+    Clock {
+        /// Which.
+        gateway: usize,
+        /// So far ahead of the truth.
+        ahead: i64,
+    },
+}
+
+impl Happening {
+    /// One word, for summaries.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Crash { .. } => "gateway crashed",
+            Self::Pause { .. } => "gateway paused",
+            Self::Partition { .. } => "gateway cut off",
+            Self::StoreOutage { .. } => "store away",
+            Self::KillInstance { .. } => "machine died",
+            Self::Preempt { .. } => "machine preempted",
+            Self::Reboot { .. } => "machine rebooted",
+            Self::KillGuest { .. } => "guest died",
+            Self::HangGuest { .. } => "guest hung",
+            Self::Quota { .. } => "quota cut",
+            Self::Clock { .. } => "clock set",
+        }
+    }
+}
+
+impl PoolShape {
+    /// The pool's settings.
+    #[must_use]
+    pub fn config(&self) -> PoolConfig {
+        let seconds = Duration::from_secs;
+        let mut config = PoolConfig::new(VolumeSource::Snapshot(crate::golden()), "g1");
+        config.instances = WarmTarget::new(self.min_free, self.max_free, self.max_total);
+        config.volumes = WarmTarget::new(self.volumes_free, self.volumes_free * 2, 1_000);
+        config.instances.cool_down = seconds(30);
+        config.volumes.cool_down = seconds(30);
+        config.linger = Duration::from_millis(self.linger);
+        config.park_limit = Duration::from_millis(self.park_limit);
+        config.connect_deadline = seconds(300);
+        config.heartbeat_every = seconds(5);
+        config.dead_after = seconds(20);
+        config.reconcile_every = seconds(10);
+        config.maintain_every = seconds(5);
+        config.census_every = seconds(30);
+        config.orphan_grace = seconds(120);
+        config.recycle = if self.destroy { Recycle::Destroy } else { Recycle::ReuseWhenClean };
+        config.limits = Limits { store_call: seconds(5), ..Limits::default() };
+        config
+    }
+}
+
+/// What kind of histories are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Everything, each kind of fault present in about half of the histories.
+    #[default]
+    Swarm,
+    /// No faults at all.
+    Calm,
+    /// Gateways die, stand still and are cut off; calls themselves do not fail.
+    Crashes,
+    /// Calls fail, are lost, late or doubled; gateways live.
+    Calls,
+    /// Machines and guests die and hang; gateways and calls are sound.
+    Machines,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Profile; 5] = [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines];
+}
+
+impl std::str::FromStr for Profile {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        serde_json::from_value(serde_json::Value::String(text.to_owned()))
+            .map_err(|_| format!("{text:?} is not a profile: use swarm, calm, crashes, calls or machines"))
+    }
+}
+
+impl Case {
+    /// The case that a seed stands for in a profile. The same for ever in one version.
+    #[must_use]
+    pub fn random(seed: u64, profile: Profile) -> Self {
+        let mut draw = Hash::new(seed).text("case").draw();
+        let gateways = *draw.pick(&[1, 2, 2, 2, 3, 3, 4]);
+        let users = draw.between(1, 4) as u8;
+        let names = if draw.chance(0.7) { 1 } else { 2 };
+        let tight = draw.chance(0.5);
+        let max_total = if tight { draw.between(1, 2) as u32 } else { draw.between(2, 6) as u32 };
+        let min_free = (draw.between(0, 2) as u32).min(max_total);
+        let pool = PoolShape {
+            min_free,
+            max_free: min_free + draw.between(0, 2) as u32,
+            max_total,
+            volumes_free: draw.between(0, 2) as u32,
+            linger: *draw.pick(&[0, 1_000, 10_000, 30_000]),
+            park_limit: *draw.pick(&[20_000, 120_000, 3_600_000]),
+            destroy: draw.chance(0.2),
+            forgets_epochs: draw.chance(0.4),
+        };
+        let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
+        let span = if pace == Pace::Host { 60_000 } else { 240_000 };
+        let ops = (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
+        let calls = matches!(profile, Profile::Swarm | Profile::Calls);
+        let faults = if calls { swarm(&mut draw) } else { Faults::none() };
+        let mut faults = if profile == Profile::Swarm && draw.chance(0.2) { Faults::none() } else { faults };
+        if profile == Profile::Calls {
+            faults.crash = 0.0;
+        }
+        let events = happenings(&mut draw, profile, span, gateways, users, names);
+        Case {
+            seed,
+            gateways,
+            pool,
+            pace,
+            jitter: *draw.pick(&[0, 0, 20, 2_000]),
+            faults,
+            script: Vec::new(),
+            ops,
+            events,
+            restart_after: *draw.pick(&[100, 3_000, 40_000]),
+        }
+    }
+
+    /// Whether anything is meant to go wrong.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.faults == Faults::none() && self.script.is_empty() && self.events.is_empty()
+    }
+}
+
+/// Each kind of fault in half of the histories: too many at once and nothing ever comes about.
+fn swarm(draw: &mut Draw) -> Faults {
+    let scale = *draw.pick(&[0.003, 0.01, 0.03]);
+    let mut rate = |weight: f64| if draw.chance(0.5) { scale * weight } else { 0.0 };
+    Faults {
+        transient: rate(1.0),
+        permanent: rate(0.2),
+        throttled: rate(0.5),
+        capacity: rate(0.3),
+        lost: rate(1.0),
+        late: rate(1.0),
+        stall: rate(1.0),
+        stuck: rate(0.5),
+        stale: rate(3.0),
+        crash: rate(0.3),
+    }
+}
+
+fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, users: u8, names: u8) -> Vec<Event> {
+    let (of_gateways, of_machines) = match profile {
+        Profile::Swarm => (draw.chance(0.5), draw.chance(0.5)),
+        Profile::Calm | Profile::Calls => (false, false),
+        Profile::Crashes => (true, false),
+        Profile::Machines => (false, true),
+    };
+    let mut events = Vec::new();
+    let long = |draw: &mut Draw| *draw.pick(&[3_000, 15_000, 30_000, 90_000]);
+    if of_gateways {
+        for _ in 0..draw.between(1, 3) {
+            let gateway = draw.between(0, gateways as u64 - 1) as usize;
+            let time = long(draw);
+            let what = match draw.between(0, 7) {
+                0..=2 => Happening::Crash { gateway },
+                3 | 4 => Happening::Pause { gateway, time },
+                5 => Happening::Partition { gateway, store: draw.chance(0.7), cloud: draw.chance(0.5), time },
+                6 => Happening::StoreOutage { time },
+                _ => Happening::Clock { gateway, ahead: *draw.pick(&[-86_400_000, -5_000, 7_000, 3_600_000]) },
+            };
+            events.push(Event { at: draw.between(0, span), what });
+        }
+    }
+    if of_machines {
+        for _ in 0..draw.between(1, 3) {
+            let nth = draw.between(0, 5) as usize;
+            let (user, name) = (draw.between(1, u64::from(users)) as u8, draw.between(1, u64::from(names)) as u8);
+            let time = long(draw);
+            let what = match draw.between(0, 6) {
+                0 | 1 => Happening::KillInstance { nth },
+                2 => Happening::Preempt { nth },
+                3 => Happening::Reboot { nth },
+                4 => Happening::KillGuest { user, name },
+                5 => Happening::HangGuest { user, name, time },
+                _ => Happening::Quota { instances: draw.between(0, 2) as usize, time },
+            };
+            events.push(Event { at: draw.between(0, span), what });
+        }
+    }
+    events.sort_by_key(|event| event.at);
+    events
+}
+
+impl Op {
+    fn random(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
+        let what = match draw.between(0, 19) {
+            0 => What::Create,
+            1 => What::Delete,
+            2 => What::List,
+            3 => What::GiveUp { after: *draw.pick(&[1, 500, 5_000, 20_000]) },
+            4 => What::Drain,
+            _ => What::Visit {
+                stay: *draw.pick(&[0, 1_000, 10_000, 60_000]),
+                patience: *draw.pick(&[20_000, 300_000, 300_000]),
+                rude: draw.chance(0.3),
+            },
+        };
+        Op {
+            at: draw.between(0, span),
+            gateway: draw.between(0, gateways as u64 - 1) as usize,
+            user: draw.between(1, u64::from(users)) as u8,
+            name: draw.between(1, u64::from(names)) as u8,
+            what,
+        }
+    }
+}

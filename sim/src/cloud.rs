@@ -1,0 +1,554 @@
+//! A whole simulated cloud: machines, volumes, guests and a state store, in virtual time, from one seed.
+
+use crate::backend::{SimClock, SimInstances, SimRuntime, SimStore, SimVolumes, SimWorld};
+use crate::engine::{Caller, Engine, Entry, Fate, Faults, Gated, Kind, Pace, Settings, Strike};
+use crate::oracle::settled;
+use crate::timeline::Timeline;
+use boxpool::{
+    BoxRef, Clock, GuestRuntime, InstanceId, InstanceProvider, NodeId, Pool, PoolBuilder, PoolConfig, SnapshotId,
+    StateStore, Timestamp, VolumeProvider,
+};
+use std::cell::Cell;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+
+/// How a simulator was used that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// There is no tokio runtime.
+    #[error("a simulated cloud is built inside a tokio runtime: use #[tokio::test(start_paused = true)]")]
+    NoRuntime,
+    /// The runtime has more than one thread, so the order of things would differ from run to run.
+    #[error(
+        "a simulated cloud needs a current_thread runtime: with several threads no seed gives the same run twice"
+    )]
+    ManyThreads,
+    /// The runtime's clock is the real one.
+    #[error(
+        "real time leaks into the simulated cloud: build the runtime with start_paused(true), and do not call tokio::time::resume()"
+    )]
+    RealTime,
+    /// Another world lives in this thread.
+    #[error("another simulated cloud lives in this runtime: drop it first, or run each in a runtime of its own")]
+    TwoWorlds,
+    /// The world was finished.
+    #[error("this simulated cloud is finished: nothing happens in it any more; build a new one")]
+    Finished,
+    /// The gateway is dead, or belongs to another world.
+    #[error("gateway {0} is not alive: restart it first")]
+    DeadGateway(usize),
+}
+
+/// What was true and must never be, with what is needed to see it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} (seed {seed})", .what.join("; "))]
+pub struct Violations {
+    /// Each broken invariant, in the order of their discovery.
+    pub what: Vec<String>,
+    /// The world's seed.
+    pub seed: u64,
+}
+
+thread_local! {
+    static WORLD_LIVES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets up a [`SimCloud`].
+#[derive(Debug, Clone)]
+pub struct SimCloudBuilder {
+    settings: Settings,
+    forgets_epochs: bool,
+    quota: Option<usize>,
+    page_size: usize,
+}
+
+impl SimCloudBuilder {
+    /// Where all luck comes from. The same seed gives the same run. Default: 0.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.seed = seed;
+        self
+    }
+
+    /// How long calls take. Default: [`Pace::Cloud`].
+    #[must_use]
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.settings.pace = pace;
+        self
+    }
+
+    /// How often calls fail, and how. Default: never.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.settings.faults = faults;
+        self
+    }
+
+    /// What becomes of particular calls, whatever the rates say.
+    #[must_use]
+    pub fn script(mut self, script: impl IntoIterator<Item = Strike>) -> Self {
+        self.settings.script = script.into_iter().collect();
+        self
+    }
+
+    /// Has the volume provider forget epochs, as Azure does: a late attach is not refused.
+    #[must_use]
+    pub fn forgets_epochs(mut self, forgets: bool) -> Self {
+        self.forgets_epochs = forgets;
+        self
+    }
+
+    /// At most so many machines exist; a request for more is refused with `NoCapacity`.
+    #[must_use]
+    pub fn quota(mut self, instances: usize) -> Self {
+        self.quota = Some(instances);
+        self
+    }
+
+    /// So many items in a page of a listing or scan, at most. Default: 20.
+    #[must_use]
+    pub fn page_size(mut self, items: usize) -> Self {
+        self.page_size = items.max(1);
+        self
+    }
+
+    /// Adds up to so many milliseconds to every call, so that nothing runs in lockstep. Default: 0.
+    #[must_use]
+    pub fn jitter(mut self, ms: u64) -> Self {
+        self.settings.jitter = ms;
+        self
+    }
+
+    /// Keeps every entry of the trace and not only its fingerprint. Needed for [`SimCloud::trace`] and
+    /// [`SimCloud::timeline`]; costs memory.
+    #[must_use]
+    pub fn keep_trace(mut self, keep: bool) -> Self {
+        self.settings.keep_trace = keep;
+        self
+    }
+
+    /// Begins the world, inside a tokio runtime with one thread and a paused clock.
+    ///
+    /// # Errors
+    /// [`Misuse`] says what about the runtime is wrong.
+    pub fn build(self) -> Result<SimCloud, Misuse> {
+        let handle = Handle::try_current().map_err(|_| Misuse::NoRuntime)?;
+        if handle.runtime_flavor() != RuntimeFlavor::CurrentThread {
+            return Err(Misuse::ManyThreads);
+        }
+        if real_time_leaks() {
+            return Err(Misuse::RealTime);
+        }
+        if WORLD_LIVES.replace(true) {
+            return Err(Misuse::TwoWorlds);
+        }
+        let seed = self.settings.seed;
+        let (engine, crashes) = Engine::new(self.settings);
+        let world = SimWorld::with_engine(SimClock::new(), engine);
+        world.limit(|limits| {
+            limits.attach_remembers_epochs = !self.forgets_epochs;
+            limits.instances_max = self.quota;
+            limits.page_size = self.page_size;
+        });
+        world.make_snapshot(&golden());
+        let driver = handle.spawn(Engine::drive(Arc::downgrade(&world))).abort_handle();
+        Ok(SimCloud { world, seed, driver, crashes: Mutex::new(crashes) })
+    }
+}
+
+/// The snapshot that every simulated cloud has from its beginning, to copy volumes from.
+#[must_use]
+pub fn golden() -> SnapshotId {
+    SnapshotId::new("golden").expect("a plain word is a valid id")
+}
+
+/// A paused clock stands still while real time passes.
+fn real_time_leaks() -> bool {
+    #[allow(clippy::disallowed_methods)] // to tell real time from virtual, real time must be read
+    let (real, shown) = (std::time::Instant::now(), Instant::now());
+    while real.elapsed() < Duration::from_micros(2) {
+        std::hint::spin_loop();
+    }
+    Instant::now() != shown
+}
+
+/// A simulated cloud. See the [guide](crate::guide).
+///
+/// Dropping it ends the world, and everything that ran in it.
+pub struct SimCloud {
+    world: Arc<SimWorld>,
+    seed: u64,
+    driver: AbortHandle,
+    crashes: Mutex<mpsc::UnboundedReceiver<Caller>>,
+}
+
+impl fmt::Debug for SimCloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimCloud").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SimCloud {
+    fn drop(&mut self) {
+        self.engine().finish();
+        self.driver.abort();
+        WORLD_LIVES.set(false);
+    }
+}
+
+impl SimCloud {
+    /// Begins to set up a cloud.
+    #[must_use]
+    pub fn builder() -> SimCloudBuilder {
+        SimCloudBuilder { settings: Settings::default(), forgets_epochs: false, quota: None, page_size: 20 }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.world.engine().expect("a cloud's world is always made with an engine")
+    }
+
+    pub(crate) fn world(&self) -> &Arc<SimWorld> {
+        &self.world
+    }
+
+    /// The seed it was built with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A new gateway: one process that embeds a pool, with its own way to the store and the cloud and its own clock.
+    ///
+    /// # Errors
+    /// [`Misuse::Finished`].
+    pub fn gateway(&self) -> Result<Gateway, Misuse> {
+        self.not_finished()?;
+        let caller = self.engine().join(None);
+        self.engine().note(Some(caller.gateway), Kind::Event, "started", "");
+        Ok(Gateway { world: Arc::clone(&self.world), caller })
+    }
+
+    /// Starts a gateway again that has died: the same machine, a new process.
+    ///
+    /// # Errors
+    /// [`Misuse::Finished`]; [`Misuse::DeadGateway`] when there never was such a gateway.
+    pub fn restart_gateway(&self, number: usize) -> Result<Gateway, Misuse> {
+        self.not_finished()?;
+        if number >= self.engine().gateways() {
+            return Err(Misuse::DeadGateway(number));
+        }
+        if let Some(running) = self.engine().living(number) {
+            self.engine().crash(running);
+        }
+        let caller = self.engine().join(Some(number));
+        self.engine().note(Some(number), Kind::Event, "started again", "");
+        Ok(Gateway { world: Arc::clone(&self.world), caller })
+    }
+
+    /// Like `kill -9`: nothing of the gateway runs any more, and nothing was tidied up. What it had asked for still happens.
+    pub fn crash_gateway(&self, number: usize) {
+        if let Some(running) = self.engine().living(number) {
+            self.engine().crash(running);
+        }
+    }
+
+    /// Freezes a gateway, as a stopped machine would be: nothing of it moves until it goes on, and then it does not know that
+    /// time has passed.
+    pub fn pause_gateway(&self, number: usize, paused: bool) {
+        self.engine().note(Some(number), Kind::Fault, if paused { "paused" } else { "goes on" }, "");
+        self.engine().pause(number, paused);
+    }
+
+    /// Cuts a gateway off from the store, the cloud, or both; `None` leaves a way as it is. Requests and answers are lost.
+    pub fn partition_gateway(&self, number: usize, store: Option<bool>, cloud: Option<bool>) {
+        self.engine().note(Some(number), Kind::Fault, "partition changed", "");
+        self.engine().cut(number, store, cloud);
+    }
+
+    /// Sets a gateway's wall clock ahead (or, negative, behind).
+    pub fn set_clock(&self, number: usize, ahead_ms: i64) {
+        self.engine().note(Some(number), Kind::Fault, "clock was set", "");
+        self.engine().set_clock(number, ahead_ms);
+    }
+
+    /// Nobody reaches the state store while `down`.
+    pub fn store_outage(&self, down: bool) {
+        self.engine().note(None, Kind::Fault, if down { "store is down" } else { "store is up" }, "");
+        self.engine().store_outage(down);
+    }
+
+    /// The machine is gone, with the guest on it.
+    pub fn kill_instance(&self, instance: &InstanceId) {
+        self.engine().note(None, Kind::Fault, "machine died", instance.as_str());
+        self.touch(|world| world.kill_instance(instance));
+    }
+
+    /// The machine is stopped by the cloud, as a preempted one is.
+    pub fn preempt_instance(&self, instance: &InstanceId) {
+        self.engine().note(None, Kind::Fault, "machine preempted", instance.as_str());
+        self.touch(|world| world.preempt_instance(instance));
+    }
+
+    /// The machine restarts: its guest dies, its volume stays attached.
+    pub fn reboot_instance(&self, instance: &InstanceId) {
+        self.engine().note(None, Kind::Fault, "machine rebooted", instance.as_str());
+        self.touch(|world| world.state().power_off(instance));
+    }
+
+    /// Every instance there is, whatever it does.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceId> {
+        self.world.state().instances.keys().cloned().collect()
+    }
+
+    /// At most so many machines from now on; `None` is without limit.
+    pub fn set_quota(&self, instances: Option<usize>) {
+        self.engine().note(None, Kind::Fault, "quota changed", "");
+        self.world.limit(|limits| limits.instances_max = instances);
+    }
+
+    /// Decides what becomes of a gateway's n-th call, counted from 1 over its whole life.
+    pub fn strike(&self, number: usize, call: u64, fate: Fate) {
+        self.engine().strike(number, call, fate);
+    }
+
+    /// From now on nothing goes wrong any more. What is under way takes its course; dead gateways stay dead.
+    pub fn heal(&self) {
+        self.engine().note(None, Kind::Event, "faults stop", "");
+        self.engine().heal();
+        self.world.limit(|limits| limits.instances_max = None);
+        let mut state = self.world.state();
+        state.guests.values_mut().for_each(|guest| guest.hung = false);
+    }
+
+    /// Lets so much virtual time pass.
+    ///
+    /// # Errors
+    /// [`Misuse::Finished`]; [`Misuse::RealTime`] when somebody resumed the real clock.
+    pub async fn advance(&self, time: Duration) -> Result<(), Misuse> {
+        self.not_finished()?;
+        if real_time_leaks() {
+            return Err(Misuse::RealTime);
+        }
+        tokio::time::sleep(time).await;
+        Ok(())
+    }
+
+    /// How much virtual time has passed.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.engine().now())
+    }
+
+    /// Ends the world. Nothing happens in it any more; what it remembers can still be read.
+    pub fn finish(&self) {
+        self.engine().finish();
+    }
+
+    fn not_finished(&self) -> Result<(), Misuse> {
+        if self.engine().is_finished() { Err(Misuse::Finished) } else { Ok(()) }
+    }
+
+    /// What was true at any time since the beginning and must never be.
+    ///
+    /// # Errors
+    /// [`Violations`] names each, with the seed.
+    pub fn check_invariants(&self) -> Result<(), Violations> {
+        let what = self.world.violations();
+        if what.is_empty() { Ok(()) } else { Err(Violations { what, seed: self.seed }) }
+    }
+
+    /// What must be true once faults have stopped and everything had its time: nothing leaked, nothing half done, and the
+    /// pools within their bounds.
+    ///
+    /// # Errors
+    /// [`Violations`] names each thing that is not at rest.
+    pub fn check_settled(&self, config: &PoolConfig, live: &[NodeId]) -> Result<(), Violations> {
+        let what = settled::complaints(&self.world.state(), config, live);
+        if what.is_empty() { Ok(()) } else { Err(Violations { what, seed: self.seed }) }
+    }
+
+    /// Remembers a violation that an embedder's own check has found, so that traces and timelines show it.
+    pub fn violate(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.engine().note(None, Kind::Violation, &what, "");
+        self.world.state().violate(what);
+    }
+
+    /// The guest of that box writes a line to its disk. `Ok` promises that it is there for ever.
+    ///
+    /// # Errors
+    /// `Unavailable` when no guest of that box answers.
+    pub fn write(&self, owner: &BoxRef, text: &str) -> boxpool::Result<()> {
+        self.touch(|world| world.write_as(owner, text))
+    }
+
+    /// A process in the memory of that box's guest counts one further and tells the number.
+    ///
+    /// # Errors
+    /// `Unavailable` when no guest of that box answers.
+    pub fn count(&self, owner: &BoxRef) -> boxpool::Result<u64> {
+        self.touch(|world| world.count_as(owner))
+    }
+
+    /// Kills the guest of that box as a power cut would. Nothing happens when none runs.
+    pub fn kill_guest(&self, owner: &BoxRef) {
+        self.engine().note(None, Kind::Fault, "guest died", owner.name.as_str());
+        self.touch(|world| world.kill_guest_of(owner));
+    }
+
+    /// The guest of that box answers nothing any more, or does again.
+    pub fn hang_guest(&self, owner: &BoxRef, hung: bool) {
+        self.engine().note(None, Kind::Fault, if hung { "guest hangs" } else { "guest answers" }, owner.name.as_str());
+        let mut state = self.world.state();
+        state.guests.values_mut().filter(|guest| guest.owner == *owner).for_each(|guest| guest.hung = hung);
+    }
+
+    fn touch<T>(&self, act: impl FnOnce(&SimWorld) -> T) -> T {
+        self.world.state().now = self.engine().now();
+        act(&self.world)
+    }
+
+    /// The next gateway that has crashed since the last call, as soon as there is one.
+    pub async fn crashed(&self) -> usize {
+        std::future::poll_fn(|context| {
+            let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+            match crashes.poll_recv(context) {
+                std::task::Poll::Ready(Some(caller)) => std::task::Poll::Ready(caller.gateway),
+                // The engine holds the other end as long as the world lives.
+                _ => std::task::Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Two runs with the same fingerprint went the same way.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.engine().fingerprint().0
+    }
+
+    /// Everything that happened, if the world was told to keep it.
+    #[must_use]
+    pub fn trace(&self) -> Vec<Entry> {
+        self.engine().entries()
+    }
+
+    /// A picture of everything that happened, if the world was told to keep it.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        Timeline::new(self.seed, self.engine().entries())
+    }
+
+    /// The faults that struck so far, so that a run can be repeated with them as a script.
+    #[must_use]
+    pub fn struck(&self) -> Vec<Strike> {
+        self.engine().struck()
+    }
+}
+
+/// One start of one gateway, as an embedder's process sees the world: five trait objects.
+#[derive(Clone)]
+pub struct Gateway {
+    world: Arc<SimWorld>,
+    caller: Caller,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gateway").field(&self.caller).finish()
+    }
+}
+
+impl Gateway {
+    /// Its number in the world, from 0. A restarted gateway keeps it.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.caller.gateway
+    }
+
+    /// Its way to the state store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn StateStore> {
+        Arc::new(SimStore::of(Arc::clone(&self.world), self.caller))
+    }
+
+    /// Its way to the machines.
+    #[must_use]
+    pub fn instances(&self) -> Arc<dyn InstanceProvider> {
+        Arc::new(SimInstances::of(Arc::clone(&self.world), self.caller))
+    }
+
+    /// Its way to the volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Arc<dyn VolumeProvider> {
+        Arc::new(SimVolumes::of(Arc::clone(&self.world), self.caller))
+    }
+
+    /// Its way to the guests.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<dyn GuestRuntime> {
+        Arc::new(SimRuntime::of(Arc::clone(&self.world), self.caller))
+    }
+
+    /// Its wall clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        let clock = SimClock::new();
+        let began = self.world.engine().map_or(0, Engine::now);
+        Arc::new(GatewayClock { world: Arc::clone(&self.world), gateway: self.caller.gateway, clock, began })
+    }
+
+    /// A pool on this gateway. Its seed follows from the world's seed and this gateway's number and start.
+    #[must_use]
+    pub fn pool(&self, seed: u64, config: PoolConfig) -> PoolBuilder {
+        let seed = crate::engine::Hash::new(seed)
+            .number(self.caller.gateway as u64)
+            .number(u64::from(self.caller.incarnation))
+            .draw()
+            .next();
+        Pool::builder(self.store(), self.instances(), self.volumes(), self.runtime(), config)
+            .clock(self.clock())
+            .seed(seed)
+    }
+
+    /// Runs a task on this gateway: it ends when the gateway dies and stands still while it is paused.
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let engine = self.world.engine();
+        let gate = engine.and_then(|engine| engine.gate(self.caller.gateway)).unwrap_or_default();
+        let running = tokio::spawn(Gated::new(gate, task));
+        if let Some(engine) = engine {
+            engine.adopt(self.caller, running.abort_handle());
+        }
+        running
+    }
+
+    /// Whether this start of the gateway lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.world.engine().and_then(|engine| engine.living(self.caller.gateway)) == Some(self.caller)
+    }
+}
+
+/// A gateway's own wall clock, which may be wrong.
+struct GatewayClock {
+    world: Arc<SimWorld>,
+    gateway: usize,
+    clock: SimClock,
+    /// When this clock was made, in the world's time: all begin at the world's beginning.
+    began: u64,
+}
+
+impl Clock for GatewayClock {
+    fn now(&self) -> Timestamp {
+        let true_time = self.clock.now().0.saturating_add(self.began);
+        let offset = self.world.engine().map_or(0, |engine| engine.clock_offset(self.gateway));
+        Timestamp(true_time.saturating_add_signed(offset))
+    }
+}

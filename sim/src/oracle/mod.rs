@@ -1,0 +1,38 @@
+//! What must always be true, looked at after every effect by somebody who knows nothing of the pool's own reasoning.
+//!
+//! Three kinds of judges sit here. *Safety*: the records ([`records`]) and what guests were promised ([`promises`]); what can
+//! be seen of machines and attachments alone is judged by the world itself. *Contract*: what an `Ok` said is true when it is
+//! said (in [`run`](crate::run)). *Repairs*: how much had to be put right, since self-healing hides bugs ([`repairs`]).
+
+mod promises;
+mod records;
+pub(crate) mod repairs;
+pub(crate) mod settled;
+
+use boxpool::{BoxRef, Epoch, Key, VolumeId};
+pub(crate) use promises::{Ended, line_of};
+use promises::Promise;
+use records::Books;
+use std::collections::BTreeMap;
+
+/// What the judges remember.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) books: Books,
+    promises: BTreeMap<BoxRef, Promise>,
+    /// The newest epoch with which anybody acted on a volume.
+    epochs: BTreeMap<VolumeId, Epoch>,
+    /// Situations that were reached, and how often.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
+}
+
+impl Oracle {
+    /// A record was written, or deleted.
+    pub(crate) fn wrote(&mut self, key: &Key, value: Option<&str>, now: u64) -> Vec<String> {
+        self.books.wrote(key, value, now, &mut self.marks)
+    }
+
+    pub(crate) fn mark(&mut self, mark: &'static str) {
+        *self.marks.entry(mark).or_default() += 1;
+    }
+}

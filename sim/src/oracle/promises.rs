@@ -1,0 +1,155 @@
+//! What guests and their users were promised: I4 (nothing durable is lost), I9 (no older epoch acts), and the part of I2
+//! that says that nobody sees another's data.
+
+use super::Oracle;
+use crate::backend::GuestProcess;
+use boxpool::record::Placement;
+use boxpool::{BoxRef, Epoch, Guest, StartedBy, VolumeId};
+
+/// What one box was promised.
+#[derive(Debug, Default)]
+pub(crate) struct Promise {
+    /// Lines that a guest was told are on its disk.
+    lines: Vec<String>,
+    /// What its memory held when it was saved, until it is used again.
+    saved: Option<u64>,
+    /// Whether a user has seen what its memory holds now.
+    seen: bool,
+    /// The newest epoch with which somebody asked to save its memory.
+    asked: Option<Epoch>,
+    /// How its guest ended last; `None` while it runs.
+    ended: Option<Ended>,
+    /// The newest epoch in which its guest died of something that was nobody's doing.
+    lost: Option<Epoch>,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Suspended,
+    Stopped,
+    /// Its machine or it itself died.
+    Lost,
+}
+
+/// Every line begins with whose it is.
+pub(crate) fn line_of(owner: &BoxRef, text: &str) -> String {
+    format!("{} {text}", owner.id)
+}
+
+impl Oracle {
+    fn promise(&mut self, owner: &BoxRef) -> &mut Promise {
+        if !self.promises.contains_key(owner) {
+            self.promises.insert(owner.clone(), Promise::default());
+        }
+        self.promises.entry(owner.clone()).or_default()
+    }
+
+    fn acted(&mut self, what: &str, guest: &Guest) -> Option<String> {
+        if !self.books.lived_in.contains(&guest.volume) {
+            self.books.lived_in.insert(guest.volume.clone());
+        }
+        let newest = self.epochs.entry(guest.volume.clone()).or_default();
+        if guest.epoch < *newest {
+            return Some(format!(
+                "I9: {what} with epoch {} on {} after epoch {newest} had acted",
+                guest.epoch, guest.volume
+            ));
+        }
+        *newest = guest.epoch;
+        None
+    }
+
+    pub(crate) fn wrote_line(&mut self, owner: &BoxRef, line: String) {
+        self.promise(owner).lines.push(line);
+    }
+
+    /// A user saw what the guest holds in memory.
+    pub(crate) fn saw_memory(&mut self, owner: &BoxRef) {
+        self.promise(owner).seen = true;
+    }
+
+    pub(crate) fn ended(&self, owner: &BoxRef) -> Option<Ended> {
+        self.promises.get(owner)?.ended
+    }
+
+    /// Whether the guest of that epoch died of something that was nobody's doing.
+    pub(crate) fn was_lost(&self, owner: &BoxRef, epoch: Epoch) -> bool {
+        self.promises.get(owner).is_some_and(|promise| promise.lost >= Some(epoch))
+    }
+
+    pub(crate) fn guest_started(&mut self, guest: &Guest, by: StartedBy, count: u64, lines: &[String]) -> Vec<String> {
+        let mut wrong = Vec::from_iter(self.acted("a start", guest));
+        let owner = &guest.owner;
+        let own = line_of(owner, "");
+        if let Some(foreign) = lines.iter().find(|line| !line.starts_with(&own)) {
+            wrong.push(format!("I2: {owner} came up with another's data: {foreign:?}"));
+        }
+        let promise = self.promise(owner);
+        if let Some(lost) = promise.lines.iter().find(|line| !lines.contains(line)) {
+            wrong.push(format!("I4: {owner} came up without {lost:?}, which was durable"));
+        }
+        match promise.saved.take() {
+            Some(saved) if by != StartedBy::Resume => {
+                wrong.push(format!("I4: {owner} booted although its memory was saved at {saved}"));
+            }
+            Some(saved) if saved != count => {
+                wrong.push(format!("I4: {owner} resumed with memory at {count} and not at {saved}, where it was saved"));
+            }
+            _ => {}
+        }
+        promise.seen = by == StartedBy::Resume && promise.seen;
+        promise.ended = None;
+        self.mark(match by {
+            StartedBy::Resume => "guest resumed",
+            StartedBy::Boot => "guest booted",
+            StartedBy::Adoption => "guest adopted",
+        });
+        wrong
+    }
+
+    pub(crate) fn suspend_asked(&mut self, guest: &Guest) {
+        let promise = self.promise(&guest.owner);
+        promise.asked = promise.asked.max(Some(guest.epoch));
+    }
+
+    pub(crate) fn suspend_failed(&mut self) {
+        self.mark("guest hung on suspend");
+    }
+
+    pub(crate) fn guest_suspended(&mut self, guest: &Guest, count: u64) -> Vec<String> {
+        let wrong = Vec::from_iter(self.acted("a suspend", guest));
+        let promise = self.promise(&guest.owner);
+        promise.saved = Some(count);
+        promise.ended = Some(Ended::Suspended);
+        self.mark("guest suspended");
+        wrong
+    }
+
+    /// A guest was ended without its memory being saved.
+    pub(crate) fn guest_stopped(&mut self, guest: &Guest, process: &GuestProcess) -> Vec<String> {
+        let mut wrong = Vec::from_iter(self.acted("a stop", guest));
+        let deleting = self
+            .books
+            .box_of(&guest.owner)
+            .is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
+        let promise = self.promise(&guest.owner);
+        let tried = promise.asked >= Some(process.epoch);
+        if promise.seen && !process.hung && !deleting && !tried {
+            wrong.push(format!("I4: {} was stopped in good health without a try to save its memory", guest.owner));
+        }
+        promise.seen = false;
+        promise.ended = Some(Ended::Stopped);
+        self.mark("guest stopped");
+        wrong
+    }
+
+    /// The guest's machine or it itself died.
+    pub(crate) fn guest_lost(&mut self, _volume: &VolumeId, process: &GuestProcess) {
+        let promise = self.promise(&process.owner);
+        promise.seen = false;
+        promise.ended = Some(Ended::Lost);
+        promise.lost = promise.lost.max(Some(process.epoch));
+        self.mark("guest lost");
+    }
+}

@@ -1,0 +1,218 @@
+//! The records, as their writes are seen by an auditor: I3 (a bound volume stays its box's), the edges that must not be,
+//! epochs that never go back, and I8's upper bound.
+
+use boxpool::record::{
+    BOXES, BoxRecord, INSTANCES, InstanceRecord, InstanceStatus, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding,
+    VolumeRecord, VolumeStatus,
+};
+use boxpool::{BoxRef, InstanceId, Key, NodeId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Every record, read.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) boxes: BTreeMap<Key, BoxRecord>,
+    pub(crate) instances: BTreeMap<Key, InstanceRecord>,
+    pub(crate) volumes: BTreeMap<VolumeId, VolumeRecord>,
+    pub(crate) nodes: BTreeSet<NodeId>,
+    /// Volumes on which a guest ran at some time.
+    pub(crate) lived_in: BTreeSet<VolumeId>,
+    /// Never more instances than this.
+    pub(crate) max_instances: Option<usize>,
+    /// How often boxes moved from one placement to another.
+    pub(crate) moves: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+type Marks = BTreeMap<&'static str, u64>;
+
+impl Books {
+    pub(crate) fn box_of(&self, owner: &BoxRef) -> Option<&BoxRecord> {
+        let key = Key::new(BOXES, owner.owner.as_str(), owner.name.as_str());
+        self.boxes.get(&key).filter(|record| record.owner == *owner)
+    }
+
+    pub(crate) fn instance(&self, id: &InstanceId) -> Option<&InstanceRecord> {
+        self.instances.values().find(|record| record.id == *id)
+    }
+
+    pub(super) fn wrote(&mut self, key: &Key, value: Option<&str>, _now: u64, marks: &mut Marks) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if key.table == BOXES {
+            self.wrote_box(key, read(key, value, &mut wrong), marks, &mut wrong);
+        } else if key.table == VOLUMES {
+            self.wrote_volume(key, read(key, value, &mut wrong), &mut wrong);
+        } else if key.table == INSTANCES {
+            self.wrote_instance(key, read(key, value, &mut wrong), marks, &mut wrong);
+        } else if key.table == NODES {
+            match read::<NodeRecord>(key, value, &mut wrong) {
+                Some(record) => drop(self.nodes.insert(record.id)),
+                None => self.nodes.retain(|node| node.as_str() != key.row),
+            }
+        }
+        wrong
+    }
+
+    fn wrote_box(&mut self, key: &Key, new: Option<BoxRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
+        let old = self.boxes.get(key);
+        match (old, &new) {
+            (Some(old), Some(new)) => {
+                if old.owner != new.owner {
+                    wrong.push(format!("I3: the record of {} was overwritten by another incarnation", old.owner));
+                }
+                if new.epoch < old.epoch {
+                    wrong.push(format!("I9: the epoch of {} went back from {} to {}", old.owner, old.epoch, new.epoch));
+                }
+                if matches!(old.volume, VolumeBinding::Bound(_)) && old.volume != new.volume {
+                    wrong.push(format!("I3: {} was bound to {:?} and is now {:?}", old.owner, old.volume, new.volume));
+                }
+                if old.placement != new.placement {
+                    *self.moves.entry((old.placement.word(), new.placement.word())).or_default() += 1;
+                    if new.epoch == old.epoch && begins_step(&new.placement) {
+                        wrong.push(format!("I9: {} began to be {} without a new epoch", new.owner, new.placement));
+                    }
+                    if old.placement.worker().is_some() && old.placement.worker() != new.placement.worker() && new.placement.worker().is_some() {
+                        *marks.entry("step taken over").or_default() += 1;
+                    }
+                }
+                if new.holders.len() > 1 {
+                    *marks.entry("box held by several gateways").or_default() += 1;
+                }
+            }
+            (Some(old), None) => {
+                if !matches!(old.placement, Placement::Deleting { .. }) {
+                    wrong.push(format!("I3: the record of {} was deleted while it was {}", old.owner, old.placement));
+                }
+                let bound = self.volumes.get(old.volume.volume()).is_some_and(
+                    |volume| matches!(&volume.status, VolumeStatus::Bound { owner } if *owner == old.owner),
+                );
+                // One that was never lived in was bound by a node that did not know yet; it is found and deleted.
+                if bound && self.lived_in.contains(old.volume.volume()) {
+                    wrong.push(format!("I5: {} is gone and its volume is bound to it for ever", old.owner));
+                }
+            }
+            (None, Some(new)) => {
+                *self.moves.entry(("absent", new.placement.word())).or_default() += 1;
+            }
+            (None, None) => {}
+        }
+        if let Some(new) = &new
+            && let VolumeBinding::Bound(volume) = &new.volume
+        {
+            if old.is_none_or(|old| old.volume != new.volume) {
+                let holds = self.volumes.get(volume).map(|volume| &volume.status);
+                if !matches!(holds, Some(VolumeStatus::Bound { owner }) if *owner == new.owner) {
+                    wrong.push(format!("I3: {} says that {volume} is bound to it, but that is {holds:?}", new.owner));
+                }
+                let also = self.boxes.values().find(|other| {
+                    other.owner != new.owner && matches!(&other.volume, VolumeBinding::Bound(its) if its == volume)
+                });
+                if let Some(also) = also {
+                    wrong.push(format!("I3: {volume} is bound to {} and to {}", also.owner, new.owner));
+                }
+            }
+            if let Placement::Running { instance, .. } | Placement::Parked { instance, .. } = &new.placement
+                && old.is_none_or(|old| old.placement != new.placement)
+            {
+                let also = self.boxes.values().find(|other| {
+                    other.owner != new.owner
+                        && matches!(&other.placement,
+                            Placement::Running { instance: its, .. } | Placement::Parked { instance: its, .. } if its == instance)
+                });
+                if let Some(also) = also {
+                    wrong.push(format!("I2: {instance} serves {} and {}", also.owner, new.owner));
+                }
+                let claim = self.instance(instance).map(|record| &record.status);
+                if !matches!(claim, Some(InstanceStatus::Claimed { owner, .. }) if *owner == new.owner) {
+                    wrong.push(format!("I2: {} is {} without a claim: the instance is {claim:?}", new.owner, new.placement));
+                }
+            }
+        }
+        match new {
+            Some(new) => drop(self.boxes.insert(key.clone(), new)),
+            None => drop(self.boxes.remove(key)),
+        }
+    }
+
+    fn wrote_volume(&mut self, key: &Key, new: Option<VolumeRecord>, wrong: &mut Vec<String>) {
+        let Ok(id) = VolumeId::new(key.row.clone()) else { return };
+        let old = self.volumes.get(&id);
+        if let Some(VolumeStatus::Bound { owner }) = old.map(|old| &old.status) {
+            match new.as_ref().map(|new| &new.status) {
+                Some(VolumeStatus::Bound { owner: also }) if also == owner => {}
+                Some(VolumeStatus::Deleting { .. }) => {
+                    let asked = match self.box_of(owner) {
+                        Some(record) if *record.volume.volume() == id => {
+                            matches!(record.placement, Placement::Deleting { .. })
+                        }
+                        // Its box was deleted while it was still being made, or was given another.
+                        _ => !self.lived_in.contains(&id),
+                    };
+                    if !asked {
+                        wrong.push(format!("I3: {id} of {owner} is being deleted without its owner's word"));
+                    }
+                }
+                other => wrong.push(format!("I3: {id} was bound to {owner} and is now {other:?}")),
+            }
+        }
+        match new {
+            Some(new) => drop(self.volumes.insert(id, new)),
+            None => drop(self.volumes.remove(&id)),
+        }
+    }
+
+    fn wrote_instance(&mut self, key: &Key, new: Option<InstanceRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
+        use InstanceStatus as S;
+        let old = self.instances.get(key);
+        let (was, is) = (old.map(|old| &old.status), new.as_ref().map(|new| &new.status));
+        if old.zip(new.as_ref()).is_some_and(|(old, new)| old.id != new.id) {
+            wrong.push(format!("I5: the record of an instance on seat {} was overwritten by another's", key.row));
+        }
+        match (was, is) {
+            (Some(S::Claimed { owner, epoch }), Some(S::Claimed { owner: next, epoch: later }))
+                if owner == next && later >= epoch => {}
+            (Some(S::Claimed { .. }), Some(S::Recycling { .. })) => {}
+            (Some(S::Claimed { owner, .. }), other) => {
+                wrong.push(format!("I2: the instance on {} was claimed by {owner} and is now {other:?}", key.row));
+            }
+            (Some(S::Provisioning { .. } | S::Starting { .. } | S::Recycling { .. } | S::Free), Some(S::Free)) => {}
+            (other, Some(S::Free)) => {
+                wrong.push(format!("I2: the instance on {} became free out of {other:?}", key.row));
+            }
+            (Some(S::Free), Some(S::Claimed { .. })) => {}
+            (other, Some(S::Claimed { owner, .. })) => {
+                wrong.push(format!("I2: the instance on {} was claimed by {owner} out of {other:?}", key.row));
+            }
+            (Some(S::Deleting { .. }), None) => *marks.entry("instance retired").or_default() += 1,
+            (other @ Some(_), None) => wrong.push(format!("I5: the record on {} was deleted out of {other:?}", key.row)),
+            _ => {}
+        }
+        match new {
+            Some(new) => drop(self.instances.insert(key.clone(), new)),
+            None => drop(self.instances.remove(key)),
+        }
+        if let Some(most) = self.max_instances.filter(|most| self.instances.len() > *most) {
+            wrong.push(format!("I8: there are {} instances and at most {most} may be", self.instances.len()));
+        }
+    }
+}
+
+/// Whether a placement is reached by an intent, which must raise the epoch.
+fn begins_step(placement: &Placement) -> bool {
+    match placement {
+        Placement::Placing { .. }
+        | Placement::Suspending { .. }
+        | Placement::Detaching { .. }
+        | Placement::Deleting { .. } => true,
+        Placement::Detached | Placement::Running { .. } | Placement::Parked { .. } => false,
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(key: &Key, value: Option<&str>, wrong: &mut Vec<String>) -> Option<T> {
+    match serde_json::from_str(value?) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            wrong.push(format!("I5: {key} cannot be read any more: {error}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Runs a case: the real pool on every gateway, users, faults, and then a time without faults in which everything must come
+//! right.
+
+use crate::backend::Phase;
+use crate::case::{Case, Event, Happening, Op, What};
+use crate::cloud::{Gateway, SimCloud};
+use crate::engine::{Entry, Kind, Strike};
+use crate::oracle::Ended;
+use crate::oracle::repairs::Counts;
+use boxpool::record::Placement;
+use boxpool::{BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, Session, UserId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long users' calls may take beyond their own deadline before it counts as a call that never ended.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Once faults have stopped, every box is connectable and everything is at rest within so long: a detach that hangs for its
+/// whole limit, a machine that takes its whole limit to go, two lease times and a few passes.
+const LIVENESS_BOUND: Duration = Duration::from_secs(30 * 60);
+/// How often it is looked whether everything is at rest.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// What was true and must never be; empty in a sound run.
+    pub violations: Vec<String>,
+    /// Two runs with the same fingerprint went the same way.
+    pub fingerprint: u64,
+    /// How many calls the gateways made.
+    pub calls: u64,
+    /// How often somebody was connected, worked, and left.
+    pub lives: u64,
+    /// How often somebody was refused.
+    pub refusals: u64,
+    /// How much virtual time passed.
+    pub elapsed: Duration,
+    /// The calls that were struck, and by what.
+    pub struck: Vec<Strike>,
+    /// What had to be put right, by name.
+    pub repairs: BTreeMap<String, u64>,
+    /// Situations that were reached, and how often.
+    pub marks: BTreeMap<String, u64>,
+    /// What happened, if it was to be kept.
+    pub trace: Vec<Entry>,
+}
+
+/// Runs a case in a runtime of its own.
+#[must_use]
+pub fn run(case: &Case) -> Outcome {
+    run_keeping(case, false)
+}
+
+/// As [`run`], and keeps the trace.
+#[must_use]
+pub fn run_traced(case: &Case) -> Outcome {
+    run_keeping(case, true)
+}
+
+fn run_keeping(case: &Case, keep: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime with nothing but a timer needs nothing from the system");
+    let counts = Counts::default();
+    metrics::with_local_recorder(&counts, || runtime.block_on(play(case.clone(), keep, counts.clone())))
+}
+
+async fn play(case: Case, keep: bool, counts: Counts) -> Outcome {
+    let cloud = SimCloud::builder()
+        .seed(case.seed)
+        .pace(case.pace)
+        .faults(case.faults.clone())
+        .script(case.script.clone())
+        .jitter(case.jitter)
+        .forgets_epochs(case.pool.forgets_epochs)
+        .keep_trace(keep)
+        .build()
+        .expect("the runtime was made for it");
+    let stage = Arc::new(Stage::new(cloud, case));
+    stage.begin();
+    stage.act().await;
+    stage.calm_down().await;
+    stage.outcome(&counts)
+}
+
+/// A running history.
+struct Stage {
+    cloud: SimCloud,
+    case: Case,
+    config: PoolConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The present start of each gateway, once its pool is built.
+    pools: BTreeMap<usize, (Gateway, Pool)>,
+    lives: u64,
+    refusals: u64,
+    /// No gateway is started again on its own any more.
+    over: bool,
+}
+
+impl Stage {
+    fn new(cloud: SimCloud, case: Case) -> Self {
+        let config = case.pool.config();
+        cloud.world().state().oracle.books.max_instances = Some(config.instances.max_total as usize);
+        Self { cloud, config, case, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self: &Arc<Self>) {
+        for _ in 0..self.case.gateways {
+            if let Ok(gateway) = self.cloud.gateway() {
+                self.start(gateway);
+            }
+        }
+        let stage = Arc::clone(self);
+        tokio::spawn(async move { stage.supervise().await });
+    }
+
+    /// Starts the pool of a gateway. A process that cannot start exits, and is started again.
+    fn start(self: &Arc<Self>, gateway: Gateway) {
+        let (stage, here) = (Arc::clone(self), gateway.clone());
+        gateway.spawn(async move {
+            match here.pool(stage.case.seed, stage.config.clone()).build().await {
+                Ok((pool, worker)) => {
+                    here.spawn(worker.run());
+                    stage.state().pools.insert(here.number(), (here.clone(), pool));
+                }
+                Err(_) => stage.cloud.crash_gateway(here.number()),
+            }
+        });
+    }
+
+    /// Starts gateways again that have died.
+    async fn supervise(self: Arc<Self>) {
+        loop {
+            let number = self.cloud.crashed().await;
+            self.state().pools.remove(&number);
+            let stage = Arc::clone(&self);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(stage.case.restart_after)).await;
+                stage.revive(number);
+            });
+        }
+    }
+
+    fn revive(self: &Arc<Self>, number: usize) {
+        if self.state().pools.contains_key(&number) {
+            return;
+        }
+        if let Ok(gateway) = self.cloud.restart_gateway(number) {
+            self.start(gateway);
+        }
+    }
+
+    fn pool(&self, number: usize) -> Option<(Gateway, Pool)> {
+        let found = self.state().pools.get(&number).cloned();
+        found.filter(|(gateway, _)| gateway.is_alive())
+    }
+
+    /// Users and misfortunes, until the last user has had their answer.
+    async fn act(self: &Arc<Self>) {
+        let mut running = Vec::new();
+        for event in self.case.events.clone() {
+            let stage = Arc::clone(self);
+            running.push(tokio::spawn(async move { stage.happen(event).await }));
+        }
+        for op in self.case.ops.clone() {
+            let stage = Arc::clone(self);
+            running.push(tokio::spawn(async move { stage.perform(op).await }));
+        }
+        for task in running {
+            // A task is never aborted here; one that panicked has found something worse than a violation.
+            if let Err(error) = task.await {
+                self.cloud.violate(format!("panic: {error}"));
+            }
+        }
+    }
+
+    async fn happen(self: &Arc<Self>, event: Event) {
+        let cloud = &self.cloud;
+        tokio::time::sleep(Duration::from_millis(event.at)).await;
+        cloud.world().state().oracle.mark(event.what.word());
+        let nth = |nth: usize| {
+            let all = cloud.instances();
+            (!all.is_empty()).then(|| all[nth % all.len()].clone())
+        };
+        match event.what {
+            Happening::Crash { gateway } => cloud.crash_gateway(gateway),
+            Happening::Pause { gateway, time } => {
+                cloud.pause_gateway(gateway, true);
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.pause_gateway(gateway, false);
+            }
+            Happening::Partition { gateway, store, cloud: of_cloud, time } => {
+                cloud.partition_gateway(gateway, Some(store), Some(of_cloud));
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.partition_gateway(gateway, Some(false), Some(false));
+            }
+            Happening::StoreOutage { time } => {
+                cloud.store_outage(true);
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.store_outage(false);
+            }
+            Happening::KillInstance { nth: n } => nth(n).iter().for_each(|id| cloud.kill_instance(id)),
+            Happening::Preempt { nth: n } => nth(n).iter().for_each(|id| cloud.preempt_instance(id)),
+            Happening::Reboot { nth: n } => nth(n).iter().for_each(|id| cloud.reboot_instance(id)),
+            Happening::KillGuest { user, name } => self.owner(user, name).iter().for_each(|o| cloud.kill_guest(o)),
+            Happening::HangGuest { user, name, time } => {
+                let Some(owner) = self.owner(user, name) else { return };
+                cloud.hang_guest(&owner, true);
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.hang_guest(&owner, false);
+            }
+            Happening::Quota { instances, time } => {
+                cloud.set_quota(Some(instances));
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.set_quota(None);
+            }
+            Happening::Clock { gateway, ahead } => cloud.set_clock(gateway, ahead),
+        }
+    }
+
+    /// The box of that user and name as it is recorded now.
+    fn owner(&self, user: u8, name: u8) -> Option<BoxRef> {
+        let (user, name) = names(user, name);
+        let world = self.cloud.world().state();
+        let found = world.oracle.books.boxes.values().find(|record| record.owner.owner == user && record.owner.name == name);
+        found.map(|record| record.owner.clone())
+    }
+
+    async fn perform(self: &Arc<Self>, op: Op) {
+        tokio::time::sleep(Duration::from_millis(op.at)).await;
+        let Some((gateway, pool)) = self.pool(op.gateway) else {
+            self.state().refusals += 1;
+            return;
+        };
+        let stage = Arc::clone(self);
+        let here = gateway.clone();
+        // An error means that the gateway died: its users are cut off and that is no answer to judge.
+        let _ = gateway.spawn(async move { stage.serve(&here, &pool, op).await }).await;
+    }
+
+    async fn serve(&self, gateway: &Gateway, pool: &Pool, op: Op) {
+        let (user, name) = names(op.user, op.name);
+        let number = gateway.number();
+        match op.what {
+            What::Create => {
+                let answer = self.timed(number, "create", LIMIT, pool.create_box(&user, &name)).await;
+                self.judge_create(answer.map(|view| view.volume));
+            }
+            What::Visit { stay, patience, rude } => {
+                let created = self.timed(number, "create", LIMIT, pool.create_box(&user, &name)).await;
+                let exists = created.as_ref().is_ok() || created.as_ref().is_err_and(is_there);
+                self.judge_create(created.map(|view| view.volume));
+                if exists {
+                    self.visit(number, pool, (user, name), stay, Duration::from_millis(patience), rude).await;
+                }
+            }
+            What::GiveUp { after } => {
+                let connect = pool.connect(ConnectRequest::new(user, name));
+                let _ = tokio::time::timeout(Duration::from_millis(after), connect).await;
+            }
+            What::Delete => {
+                let before = self.owner(op.user, op.name);
+                let answer = self.timed(number, "delete", LIMIT, pool.delete_box(&user, &name)).await;
+                if let (Ok(()), Some(owner)) = (&answer, before) {
+                    self.judge_delete(&owner);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::List => {
+                let answer = self.timed(number, "list", LIMIT, pool.list_boxes(&user)).await;
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Drain => {
+                self.cloud.world().engine().into_iter().for_each(|engine| engine.trouble(number));
+                pool.drain(Duration::from_secs(60)).await;
+                self.note(number, "drained", "");
+                // The process ends now; whatever it left, others finish.
+                self.cloud.crash_gateway(number);
+            }
+        }
+    }
+
+    async fn visit(
+        &self,
+        gateway: usize,
+        pool: &Pool,
+        (user, name): (UserId, BoxName),
+        stay: u64,
+        patience: Duration,
+        rude: bool,
+    ) -> bool {
+        let request = ConnectRequest::new(user, name.clone()).deadline(patience);
+        let session = match self.timed(gateway, "connect", patience, pool.connect(request)).await {
+            Ok(session) => session,
+            Err(error) => {
+                self.count_refusal(Some(&error));
+                return false;
+            }
+        };
+        let owner = session.owner().clone();
+        self.note(gateway, "connected", name.as_str());
+        self.judge_session(gateway, &session, "when connect said so");
+        // What a user does in their box: see what is in memory, leave something on the disk.
+        let worked = self.cloud.count(&owner).is_ok();
+        let text = format!("{gateway}.{}", self.cloud.elapsed().as_millis());
+        let _ = self.cloud.write(&owner, &text);
+        if stay > 0 {
+            tokio::time::sleep(Duration::from_millis(stay)).await;
+            self.judge_session(gateway, &session, "while a session was open");
+            let _ = self.cloud.count(&owner);
+        }
+        self.note(gateway, "left", name.as_str());
+        if rude {
+            drop(session);
+        } else {
+            session.release().await;
+        }
+        self.state().lives += u64::from(worked);
+        worked
+    }
+
+    /// Contract: as long as a session is open, its guest runs where it says, unless something excuses it.
+    fn judge_session(&self, gateway: usize, session: &Session, when: &str) {
+        let world = self.cloud.world();
+        // A gateway that others may have taken for dead has no say.
+        if world.engine().is_none_or(|engine| engine.is_troubled(gateway)) {
+            return;
+        }
+        let state = world.state();
+        let owner = session.owner();
+        let Some(record) = state.oracle.books.box_of(owner) else { return };
+        if matches!(record.placement, Placement::Deleting { .. }) {
+            return;
+        }
+        let place = (record.volume.volume().clone(), session.instance().clone());
+        let runs = state.guests.get(&place).is_some_and(|guest| guest.owner == *owner);
+        if runs {
+            return;
+        }
+        let ended = state.oracle.ended(owner);
+        let elsewhere = state.guests.iter().find(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone());
+        let excused = ended == Some(Ended::Lost) || state.oracle.was_lost(owner, session.epoch());
+        drop(state);
+        if !excused {
+            self.cloud.violate(format!(
+                "contract: {when}, {owner} did not run on {} (it ended {ended:?}, and runs on {elsewhere:?})",
+                session.instance()
+            ));
+        }
+    }
+
+    fn judge_create(&self, answer: Result<boxpool::VolumeId, Error>) {
+        match answer {
+            Ok(volume) => {
+                let state = self.cloud.world().state();
+                let there = state.volumes.get(&volume).is_some_and(|volume| volume.phase != Phase::Deleting);
+                let deleted = !state.oracle.books.boxes.values().any(|record| *record.volume.volume() == volume);
+                drop(state);
+                if !there && !deleted {
+                    self.cloud.violate(format!("contract: a box was made and its volume {volume} does not exist"));
+                }
+            }
+            Err(error) if is_there(&error) => {}
+            Err(error) => self.count_refusal(Some(&error)),
+        }
+    }
+
+    fn judge_delete(&self, owner: &BoxRef) {
+        let state = self.cloud.world().state();
+        let record = state.oracle.books.box_of(owner).is_some();
+        let guest = state.guests.values().any(|guest| guest.owner == *owner);
+        let volume = state
+            .volumes
+            .values()
+            .any(|volume| volume.owner.as_ref() == Some(owner) && volume.phase != Phase::Deleting);
+        drop(state);
+        if record || guest || volume {
+            self.cloud.violate(format!(
+                "contract: {owner} was deleted, and of it there is still: record {record}, guest {guest}, volume {volume}"
+            ));
+        }
+    }
+
+    /// I6: every call ends by its deadline, on a gateway that nothing held up.
+    async fn timed<T>(
+        &self,
+        gateway: usize,
+        what: &'static str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let answer = call.await;
+        let word = answer.as_ref().err().map_or_else(|| format!("{what}: ok"), |error| format!("{what}: {}", error.kind()));
+        self.note(gateway, &word, "");
+        let troubled = self.cloud.world().engine().is_none_or(|engine| engine.is_troubled(gateway));
+        if begun.elapsed() > limit + PATIENCE && !troubled {
+            self.cloud.violate(format!("I6: {what} took {:?}, and its limit was {limit:?}", begun.elapsed()));
+        }
+        answer
+    }
+
+    fn note(&self, gateway: usize, what: &str, resource: &str) {
+        if let Some(engine) = self.cloud.world().engine() {
+            engine.note(Some(gateway), Kind::User, what, resource);
+        }
+    }
+
+    fn count_refusal(&self, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.state().refusals += 1;
+            // A calm world refuses only what is really not there.
+            let fair = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NoCapacity | ErrorKind::TimedOut);
+            if self.case.is_calm() && !fair && error.effect() == Effect::Unknown {
+                self.cloud.violate(format!("contract: without any fault somebody was told {error}"));
+            }
+        }
+    }
+
+    /// Faults stop. Then every gateway comes back, every box must be connectable, and everything must come to rest.
+    async fn calm_down(self: &Arc<Self>) {
+        self.cloud.heal();
+        self.state().over = true;
+        let begun = Instant::now();
+        for number in 0..self.case.gateways {
+            self.cloud.set_clock(number, 0);
+            self.revive(number);
+        }
+        let boxes: Vec<BoxRef> =
+            self.cloud.world().state().oracle.books.boxes.values().map(|record| record.owner.clone()).collect();
+        let visits: Vec<_> = boxes
+            .iter()
+            .enumerate()
+            .map(|(index, owner)| {
+                let (stage, owner) = (Arc::clone(self), owner.clone());
+                tokio::spawn(async move { stage.must_come_up(index, owner, begun).await })
+            })
+            .collect();
+        for visit in visits {
+            if let Err(error) = visit.await {
+                self.cloud.violate(format!("panic: {error}"));
+            }
+        }
+        loop {
+            let complaints = self.complaints();
+            if complaints.is_empty() {
+                break;
+            }
+            if begun.elapsed() >= LIVENESS_BOUND {
+                for complaint in complaints {
+                    self.cloud.violate(format!("at rest: {complaint}"));
+                }
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let live: Vec<NodeId> = self.state().pools.values().map(|(_, pool)| pool.node().clone()).collect();
+        if live.len() < self.case.gateways {
+            return vec![format!("I7: {} of {} gateways are up", live.len(), self.case.gateways)];
+        }
+        self.cloud.check_settled(&self.config, &live).map_or_else(|violations| violations.what, |()| Vec::new())
+    }
+
+    async fn must_come_up(self: Arc<Self>, index: usize, owner: BoxRef, begun: Instant) {
+        let mut number = index;
+        let mut last = String::new();
+        while begun.elapsed() < LIVENESS_BOUND {
+            number += 1;
+            let gone = {
+                let state = self.cloud.world().state();
+                let record = state.oracle.books.box_of(&owner);
+                record.is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }))
+            };
+            if gone {
+                return;
+            }
+            let Some((gateway, pool)) = self.pool(number % self.case.gateways) else {
+                last = "its gateway is not up".into();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let request = ConnectRequest::new(owner.owner.clone(), owner.name.clone());
+            match pool.connect(request).await {
+                Ok(session) => {
+                    let works = self.cloud.count(&owner).is_ok() || *session.owner() != owner;
+                    self.judge_session(gateway.number(), &session, "after faults had stopped");
+                    session.release().await;
+                    if works {
+                        return;
+                    }
+                    last = "connected, and no guest answers".into();
+                }
+                Err(error) => last = boxpool::Report(&error).to_string(),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.cloud.violate(format!("I7: {owner} could not be connected to any more: {last}"));
+    }
+
+    fn outcome(&self, counts: &Counts) -> Outcome {
+        let engine = self.cloud.world().engine();
+        let repairs = counts.repairs();
+        if self.case.is_calm() && !repairs.is_empty() && self.case.ops.iter().all(|op| op.what != What::Drain) {
+            self.cloud.violate(format!("repairs: without any fault there was something to put right: {repairs:?}"));
+        }
+        let state = self.cloud.world().state();
+        let mut marks: BTreeMap<String, u64> =
+            state.oracle.marks.iter().map(|(mark, count)| ((*mark).to_owned(), *count)).collect();
+        for ((from, to), count) in &state.oracle.books.moves {
+            marks.insert(format!("{from} → {to}"), *count);
+        }
+        drop(state);
+        let struck = self.cloud.struck();
+        for strike in &struck {
+            *marks.entry(format!("{}: {}", strike.call.operation.as_str(), strike.fate.word())).or_default() += 1;
+        }
+        for (name, count) in &repairs {
+            marks.insert(name.clone(), *count);
+        }
+        let run = self.state();
+        Outcome {
+            violations: self.cloud.world().violations(),
+            fingerprint: self.cloud.fingerprint(),
+            calls: engine.map_or(0, |engine| engine.calls()),
+            lives: run.lives,
+            refusals: run.refusals,
+            elapsed: self.cloud.elapsed(),
+            struck,
+            repairs,
+            marks,
+            trace: self.cloud.trace(),
+        }
+    }
+}
+
+/// The longest that creating or deleting a box may take: its volume's limit, and the wait for another's step.
+const LIMIT: Duration = Duration::from_secs(700);
+
+fn is_there(error: &Error) -> bool {
+    error.kind() == ErrorKind::AlreadyExists
+}
+
+fn names(user: u8, name: u8) -> (UserId, BoxName) {
+    let user = UserId::new(format!("u{user}")).expect("a letter and a number make a valid id");
+    let name = BoxName::new(format!("b{name}")).expect("a letter and a number make a valid name");
+    (user, name)
+}

@@ -409,7 +409,7 @@ mod tests {
     }
 
     fn is_name(byte: u8) -> bool {
-        byte.is_ascii_lowercase() || byte == b'_'
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
     }
 
     #[test]

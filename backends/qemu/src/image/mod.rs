@@ -291,12 +291,10 @@ impl<'a> Work<'a> {
         let (file, start) = (self.image_file(image), Instant::now());
         if file.exists() {
             self.report(Phase::Image, PhaseState::Reused, &file, start);
-        } else {
+        } else if image.is_remote() {
             let download = cloud::download_name(&file);
             self.reporting(Phase::Image, &download, start, image.fetch(&download)).await?;
-            if image.is_remote() {
-                files::finish(&download, &file)?;
-            }
+            files::finish(&download, &file)?;
             self.report(Phase::Image, PhaseState::Finished, &file, start);
         }
         self.phase(Phase::Unpack, unpacked, async |partial| {

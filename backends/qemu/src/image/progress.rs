@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// A cloud image, fetched or found, and checked.
+    /// A cloud image, fetched and checked.
     Image,
     /// Root file system, kernel and modules of a cloud image.
     Unpack,

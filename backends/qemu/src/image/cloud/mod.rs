@@ -42,35 +42,40 @@ impl CloudImage {
         matches!(self.place, Place::Url(_))
     }
 
-    /// Fetches the image into `download`, or checks the file that it is.
+    /// Fetches the image into `download`, if it is elsewhere, and checks it.
     pub(super) async fn fetch(&self, download: &Path) -> Result<(), ImageError> {
-        match &self.place {
-            Place::Url(url) => fetch::fetch(url, &self.check, download).await,
-            Place::File { path, .. } => {
-                let Check::Sha256(wanted) = &self.check else { return Ok(()) };
-                let found = fetch::sha256(path.clone()).await?;
-                if found == *wanted {
-                    return Ok(());
-                }
-                let advice = "name the right file, or its own sum";
-                Err(ImageError::Checksum { what: self.name(), found, wanted: wanted.clone(), advice })
-            }
+        let Place::Url(url) = &self.place else { return Ok(()) };
+        if self.check == Check::None {
+            tracing::warn!(url, "the image is not checked; name its sha256 to be sure that it is the right one");
         }
+        fetch::fetch(url, &self.check, download).await
     }
 
-    /// Takes root file system, kernel and modules out of the image, which was fetched to `fetched`.
+    /// Takes root file system, kernel and modules out of the image, which was fetched to `fetched` or is a file that is
+    /// checked now.
     pub(super) async fn unpack(&self, fetched: &Path, scratch: &Path, out: &Path) -> Result<(), ImageError> {
-        match &self.place {
-            Place::Url(_) => system::unpack(fetched, &self.name(), scratch, out).await,
-            Place::File { path, stamp } => {
-                system::unpack(path, &self.name(), scratch, out).await?;
-                if self.check == Check::None && source::stamp(path)? != *stamp {
-                    let problem = "was changed while it was read, or since it was named: try again";
-                    return Err(ImageError::unexpected(self.name(), problem));
+        let Place::File { path, stamp } = &self.place else {
+            return system::unpack(fetched, &self.name(), scratch, out).await;
+        };
+        let changed = || {
+            let problem = "was changed while it was read, or since it was named: try again";
+            Err(ImageError::unexpected(self.name(), problem))
+        };
+        let before = source::stamp(path)?;
+        match &self.check {
+            Check::Sha256(wanted) => {
+                let found = fetch::sha256(path.clone()).await?;
+                if found != *wanted {
+                    let (what, wanted) = (self.name(), wanted.clone());
+                    let advice = "name the right file, or its own sum";
+                    return Err(ImageError::Checksum { what, found, wanted, advice });
                 }
-                Ok(())
             }
+            Check::None | Check::SumsBeside if before != *stamp => return changed(),
+            Check::None | Check::SumsBeside => {}
         }
+        system::unpack(path, &self.name(), scratch, out).await?;
+        if source::stamp(path)? == before { Ok(()) } else { changed() }
     }
 }
 

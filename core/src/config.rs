@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Limits {
     /// One call to the state store.
     pub store_call: Duration,
+    /// One call to a provider. Such calls only begin work, or look; what they begin has limits of its own.
+    pub provider_call: Duration,
     /// Attaching a volume, polls included. Azure: 10–15 s as a rule, over 120 s in 0.8 % of cases.
     pub attach: Duration,
     /// Detaching a volume, polls included, before the ladder goes on to stopping the instance.
@@ -17,6 +19,8 @@ pub struct Limits {
     pub start: Duration,
     /// Saving a guest's memory.
     pub suspend: Duration,
+    /// A guest that does not answer is asked again for so long before it is ended and started anew: its memory is lost then.
+    pub unresponsive: Duration,
     /// Ending a guest, asking for its status, clearing an instance.
     pub guest_call: Duration,
     /// Making an instance until it is ready, and deleting one.
@@ -30,10 +34,12 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             store_call: seconds(10),
+            provider_call: seconds(60),
             attach: seconds(180),
             detach: seconds(180),
             start: seconds(120),
             suspend: seconds(120),
+            unresponsive: seconds(15),
             guest_call: seconds(30),
             instance_ready: seconds(600),
             volume_ready: seconds(300),

@@ -71,15 +71,14 @@ impl Shared {
     async fn see_others(&self) -> Result<()> {
         let from = Instant::now();
         let nodes = self.records.scan_all::<NodeRecord>(None).await?;
-        let now = Instant::now();
         let versions = nodes.iter().map(|(_, held)| (held.record.id.clone(), held.version.clone()));
         let (forgotten, live) = {
             let mut state = self.state();
             state.liveness.observe(from, versions);
-            let live = state.liveness.live(now);
+            let live = state.liveness.live();
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);
-            (state.liveness.long_dead(now, FORGET_AFTER), live)
+            (state.liveness.long_dead(FORGET_AFTER), live)
         };
         metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
         for (key, held) in nodes {

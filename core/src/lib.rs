@@ -8,6 +8,7 @@ mod error;
 mod heartbeat;
 mod id;
 mod index;
+mod limited;
 mod liveness;
 mod memory;
 mod parking;

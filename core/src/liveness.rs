@@ -1,5 +1,6 @@
-//! Who is alive, judged by the observer's own clock: a heartbeat version that has not changed for `dead_after`, as seen
-//! from here, belongs to a dead node. No two machines' clocks are ever compared.
+//! Who is alive, judged by the observer's own clock: a heartbeat version that did not change between two readings which lie
+//! `dead_after` apart belongs to a dead node. Time in which nothing was read does not count: a node that was cut off itself
+//! must not take the others for dead. No two machines' clocks are ever compared.
 
 use crate::id::NodeId;
 use crate::store::Version;
@@ -46,22 +47,27 @@ impl Liveness {
     /// but only a reading that began after its name was met can show that it is gone and not new.
     pub(crate) fn is_dead(&mut self, now: Instant, node: &NodeId) -> bool {
         if let Some((_, since)) = self.seen.get(node) {
-            return now.duration_since(*since) >= self.dead_after;
+            return self.watched(*since) >= self.dead_after;
         }
         let met = *self.strangers.entry(node.clone()).or_insert(now);
         self.read_from.is_some_and(|from| from > met)
     }
 
+    /// For how long a version was seen to stand still.
+    fn watched(&self, since: Instant) -> Duration {
+        self.read_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(since))
+    }
+
     /// The nodes that are not known to be dead.
-    pub(crate) fn live(&self, now: Instant) -> Vec<NodeId> {
-        let alive = |(_, since): &(Version, Instant)| now.duration_since(*since) < self.dead_after;
+    pub(crate) fn live(&self) -> Vec<NodeId> {
+        let alive = |(_, since): &(Version, Instant)| self.watched(*since) < self.dead_after;
         self.seen.iter().filter(|(_, seen)| alive(seen)).map(|(node, _)| node.clone()).collect()
     }
 
     /// Nodes that have been dead for at least `times` the limit: their records can go.
-    pub(crate) fn long_dead(&self, now: Instant, times: u32) -> Vec<NodeId> {
+    pub(crate) fn long_dead(&self, times: u32) -> Vec<NodeId> {
         let limit = self.dead_after * times;
-        let long = |(_, since): &(Version, Instant)| now.duration_since(*since) >= limit;
+        let long = |(_, since): &(Version, Instant)| self.watched(*since) >= limit;
         self.seen.iter().filter(|(_, seen)| long(seen)).map(|(node, _)| node.clone()).collect()
     }
 }
@@ -83,8 +89,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(9)).await;
         assert!(!liveness.is_dead(Instant::now(), &node), "it beat nine seconds ago");
 
-        liveness.observe(Instant::now(), [beat(2)]);
         tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!liveness.is_dead(Instant::now(), &node), "nobody has looked since");
+        liveness.observe(Instant::now(), [beat(2)]);
         assert!(liveness.is_dead(Instant::now(), &node));
 
         liveness.observe(Instant::now(), [beat(3)]);

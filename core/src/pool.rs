@@ -356,7 +356,7 @@ impl Pool {
     pub fn status(&self) -> PoolStatus {
         let active = self.shared.actors().len();
         let state = self.shared.state();
-        let live_nodes = state.liveness.live(Instant::now()).len().max(1);
+        let live_nodes = state.liveness.live().len().max(1);
         let (free_instances, free_volumes) = (state.free_instances.len(), state.free_volumes.len());
         let parked = state.parked.len();
         drop(state);

@@ -8,8 +8,8 @@ use crate::error::{ErrorKind, Result};
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
-    VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, VolumeEvent,
+    VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, instance_key, volume_key};
 use crate::shared::Shared;
@@ -173,7 +173,7 @@ impl Shared {
         epoch: Epoch,
     ) -> Result<()> {
         let Some(guard) = self.busy.enter(held.record.id.as_str()) else { return Ok(()) };
-        let event = InstanceEvent::Release { owner: claimed_by.clone(), node: self.node.clone() };
+        let event = InstanceEvent::Release { owner: claimed_by.clone(), epoch, node: self.node.clone() };
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
         match self.records.update(&instance_key(&held.record.id), &held.version, record).await {
             Ok(held) => {

@@ -7,6 +7,7 @@ use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxName, BoxRef, InstanceId, NodeId, UserId, VolumeId};
 use crate::index::FreeIndex;
+use crate::limited::Limited;
 use crate::liveness::Liveness;
 use crate::parking::{ParkedBox, ParkingPolicy};
 use crate::provider::{InstanceProvider, VolumeProvider};
@@ -85,6 +86,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { node, config, records, instances, volumes, runtime, clock, policy, random, tasks } = parts;
         let now = Instant::now();
+        let provider_call = config.limits.provider_call;
         let state = State {
             free_instances: FreeIndex::new(node.clone()),
             free_volumes: FreeIndex::new(node.clone()),
@@ -112,8 +114,8 @@ impl Shared {
             node,
             config,
             records,
-            instances,
-            volumes,
+            instances: Arc::new(Limited::new(instances, provider_call)),
+            volumes: Arc::new(Limited::new(volumes, provider_call)),
             runtime,
             clock,
             policy,

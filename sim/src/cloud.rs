@@ -25,9 +25,7 @@ pub enum Misuse {
     #[error("a simulated cloud is built inside a tokio runtime: use #[tokio::test(start_paused = true)]")]
     NoRuntime,
     /// The runtime has more than one thread, so the order of things would differ from run to run.
-    #[error(
-        "a simulated cloud needs a current_thread runtime: with several threads no seed gives the same run twice"
-    )]
+    #[error("a simulated cloud needs a current_thread runtime: with several threads no seed gives the same run twice")]
     ManyThreads,
     /// The runtime's clock is the real one.
     #[error(
@@ -407,7 +405,10 @@ impl SimCloud {
     pub fn hang_guest(&self, owner: &BoxRef, hung: bool) {
         self.engine().note(None, Kind::Fault, if hung { "guest hangs" } else { "guest answers" }, owner.name.as_str());
         let mut state = self.world.state();
-        state.guests.values_mut().filter(|guest| guest.owner == *owner).for_each(|guest| guest.hung = hung);
+        for guest in state.guests.values_mut().filter(|guest| guest.owner == *owner) {
+            guest.hung = hung;
+            guest.hung_once |= hung;
+        }
     }
 
     fn touch<T>(&self, act: impl FnOnce(&SimWorld) -> T) -> T {

@@ -19,10 +19,10 @@
 //! [`conformance::RuntimeBench`]; the promises that only some backends make are listed under their capability.
 
 pub mod backend;
-#[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
-pub mod conformance;
 mod case;
 mod cloud;
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
+pub mod conformance;
 mod engine;
 mod oracle;
 mod run;

@@ -235,7 +235,8 @@ impl Stage {
     fn owner(&self, user: u8, name: u8) -> Option<BoxRef> {
         let (user, name) = names(user, name);
         let world = self.cloud.world().state();
-        let found = world.oracle.books.boxes.values().find(|record| record.owner.owner == user && record.owner.name == name);
+        let found =
+            world.oracle.books.boxes.values().find(|record| record.owner.owner == user && record.owner.name == name);
         found.map(|record| record.owner.clone())
     }
 
@@ -367,7 +368,9 @@ impl Stage {
             Ok(volume) => {
                 let state = self.cloud.world().state();
                 let there = state.volumes.get(&volume).is_some_and(|volume| volume.phase != Phase::Deleting);
-                let deleted = !state.oracle.books.boxes.values().any(|record| *record.volume.volume() == volume);
+                let deleted = !state.oracle.books.boxes.values().any(|record| {
+                    *record.volume.volume() == volume && !matches!(record.placement, Placement::Deleting { .. })
+                });
                 drop(state);
                 if !there && !deleted {
                     self.cloud.violate(format!("contract: a box was made and its volume {volume} does not exist"));
@@ -404,7 +407,8 @@ impl Stage {
     ) -> Result<T, Error> {
         let begun = Instant::now();
         let answer = call.await;
-        let word = answer.as_ref().err().map_or_else(|| format!("{what}: ok"), |error| format!("{what}: {}", error.kind()));
+        let word =
+            answer.as_ref().err().map_or_else(|| format!("{what}: ok"), |error| format!("{what}: {}", error.kind()));
         self.note(gateway, &word, "");
         let troubled = self.cloud.world().engine().is_none_or(|engine| engine.is_troubled(gateway));
         if begun.elapsed() > limit + PATIENCE && !troubled {

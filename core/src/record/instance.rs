@@ -73,6 +73,8 @@ pub enum InstanceEvent {
     Release {
         /// The box whose claim ends; another's claim stays.
         owner: BoxRef,
+        /// The epoch in which it leaves; a claim of a later epoch stays.
+        epoch: Epoch,
         /// Who looks after it now.
         node: NodeId,
     },
@@ -116,7 +118,12 @@ impl InstanceStatus {
             (S::Claimed { owner: held, epoch: old }, E::Claim { owner, epoch }) if held == owner && epoch >= old => {
                 Ok(S::Claimed { owner, epoch })
             }
-            (S::Claimed { owner: held, .. }, E::Release { owner, node }) if held == owner => Ok(S::Recycling { node }),
+            // Of its own epoch or an older one: a node that wakes up late must not end a later claim of the same box.
+            (S::Claimed { owner: held, epoch: claimed }, E::Release { owner, epoch, node })
+                if held == owner && claimed <= epoch =>
+            {
+                Ok(S::Recycling { node })
+            }
             (S::Recycling { .. }, E::Cleared) => Ok(S::Free),
             (S::Free, E::Park) => Ok(S::Stopped),
             (S::Stopped, E::Wake { node }) => Ok(S::Starting { node }),
@@ -233,7 +240,7 @@ mod tests {
         (0u8..9, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
             0 => E::Ready,
             1 => E::Claim { owner: owner(b), epoch: Epoch(e) },
-            2 => E::Release { owner: owner(b), node: node() },
+            2 => E::Release { owner: owner(b), epoch: Epoch(e), node: node() },
             3 => E::Cleared,
             4 => E::Park,
             5 => E::Wake { node: node() },
@@ -248,7 +255,10 @@ mod tests {
         fn a_claimed_instance_leaves_only_by_its_own_boxs_release(status in statuses(), event in events()) {
             if let (InstanceStatus::Claimed { owner: held, epoch: old }, Ok(after)) = (&status, status.after(&event)) {
                 match (&event, after) {
-                    (InstanceEvent::Release { owner, .. }, InstanceStatus::Recycling { .. }) => prop_assert_eq!(owner, held),
+                    (InstanceEvent::Release { owner, epoch, .. }, InstanceStatus::Recycling { .. }) => {
+                        prop_assert_eq!(owner, held);
+                        prop_assert!(epoch >= old);
+                    }
                     (InstanceEvent::Claim { owner, epoch }, InstanceStatus::Claimed { .. }) => {
                         prop_assert_eq!(owner, held);
                         prop_assert!(epoch >= old);

@@ -2,6 +2,7 @@
 
 use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::InstanceId;
 use crate::progress::Progress;
 use crate::record::{BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding};
 use crate::records::Held;
@@ -97,9 +98,7 @@ impl Actor {
         let doubted = connect.distrust == Some(held.record.epoch);
         let known = held.record.holders.contains(&node) && !self.sessions.is_empty();
         if !known || doubted {
-            let guest = Self::guest(&held.record, &instance);
-            let limit = self.shared.config.limits.guest_call;
-            match limited(limit, "ask guest", &held.record.owner, self.shared.runtime.status(&guest)).await {
+            match self.ask_guest(&held.record, &instance).await {
                 Ok(GuestStatus::Running(seen)) if seen == endpoint => {}
                 Ok(GuestStatus::Running(_) | GuestStatus::NotRunning) => {
                     return self.restart_lost(held, false, journey).await;
@@ -122,6 +121,21 @@ impl Actor {
             self.write(&held, record).await?;
         }
         Ok(Round::Arrived)
+    }
+
+    /// What the guest is doing; one that does not answer is asked again for a while.
+    async fn ask_guest(&self, record: &BoxRecord, instance: &InstanceId) -> Result<GuestStatus> {
+        let guest = Self::guest(record, instance);
+        let limits = &self.shared.config.limits;
+        let deadline = Instant::now() + limits.unresponsive;
+        loop {
+            let status = self.shared.runtime.status(&guest);
+            let answer = limited(limits.guest_call, "ask guest", &record.owner, status).await?;
+            if !matches!(answer, GuestStatus::Unresponsive(_)) || Instant::now() >= deadline {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// The guest of a running box is gone: start it where it was.

@@ -132,12 +132,7 @@ impl Actor {
     }
 
     /// One step towards the volume that the box wants.
-    async fn try_bind(
-        &mut self,
-        held: &Held<BoxRecord>,
-        volume: &VolumeId,
-        fresh: Option<&VolumeId>,
-    ) -> Result<Bound> {
+    async fn try_bind(&mut self, held: &Held<BoxRecord>, volume: &VolumeId, fresh: Option<&VolumeId>) -> Result<Bound> {
         let Some(found) = self.shared.records.get::<VolumeRecord>(&volume_key(volume)).await? else {
             if fresh != Some(volume) {
                 return Ok(Bound::Wait);
@@ -173,11 +168,7 @@ impl Actor {
         }
     }
 
-    async fn want_another(
-        &mut self,
-        held: &Held<BoxRecord>,
-        fresh: &mut Option<VolumeId>,
-    ) -> Result<Held<BoxRecord>> {
+    async fn want_another(&mut self, held: &Held<BoxRecord>, fresh: &mut Option<VolumeId>) -> Result<Held<BoxRecord>> {
         let mut record = held.record.clone();
         record.refused.push(record.volume.volume().clone());
         let candidate = self.shared.take_volume().map(|candidate| candidate.record.id);
@@ -229,21 +220,33 @@ impl Shared {
         let deadline = Instant::now() + limit;
         let spec = VolumeSpec::new(record.id.clone(), self.config.volume_source.clone());
         let mut pause = FIRST_POLL;
+        let mut seen = false;
         loop {
             self.check_in_touch("create volume")?;
             let left = deadline.duration_since(Instant::now());
-            let wait = match limited(left, "create volume", &record.id, self.volumes.ensure(&spec)).await {
-                Ok(view) => match view.state {
+            // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
+            let look = async {
+                if seen { self.volumes.get(&record.id).await } else { self.volumes.ensure(&spec).await.map(Some) }
+            };
+            let wait = match limited(left, "create volume", &record.id, look).await {
+                Ok(view) => match view.map_or(VolumeState::Deleting, |view| view.state) {
                     VolumeState::Ready => return Ok(()),
                     VolumeState::Failed(why) => {
                         return Err(Error::new(ErrorKind::Permanent, "create volume", &record.id).with_detail(why));
                     }
-                    VolumeState::Creating | VolumeState::Deleting | VolumeState::Other(_) => pause,
+                    VolumeState::Deleting => {
+                        return Err(Error::new(ErrorKind::Conflict, "create volume", &record.id)
+                            .with_detail("it was deleted while it was being made"));
+                    }
+                    VolumeState::Creating | VolumeState::Other(_) => {
+                        seen = true;
+                        pause
+                    }
                 },
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
                     ) && Instant::now() < deadline =>
                 {
                     error.retry_after().unwrap_or(pause)

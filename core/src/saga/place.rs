@@ -143,7 +143,7 @@ impl Actor {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
                     ) && Instant::now() < deadline =>
                 {
                     error.retry_after().unwrap_or(pause)

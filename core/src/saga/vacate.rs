@@ -9,7 +9,7 @@ use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::provider::{Attach, Detached};
-use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, PlacementEvent};
+use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
 use tokio::time::Instant;
@@ -97,19 +97,16 @@ impl Actor {
 
     /// The end of the ladder: the machine goes, then the volume is detached by force.
     async fn pull_out(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
-        // Only a machine that is reserved for this very box may be taken down.
-        let found = self.shared.records.get::<InstanceRecord>(&instance_key(instance)).await?;
-        let ours = found.is_some_and(|found| {
-            found.record.id == *instance
-                && matches!(&found.record.status, InstanceStatus::Claimed { owner, .. } if *owner == record.owner)
-        });
-        if !ours {
+        // Only a machine that is reserved for this very box, in this epoch or before, may be taken down. Ending the claim by
+        // compare-and-swap gives the right to do so to one node alone.
+        let _guard = self.shared.busy.enter(instance.as_str());
+        let Some(held) = self.end_claim(record, instance).await? else {
             let detail = format!(
                 "it cannot be detached from {instance}, which is not this box's to delete; will be tried again"
             );
             return Err(Error::new(ErrorKind::Busy, "detach volume", record.volume.volume()).with_detail(detail));
-        }
-        self.shared.delete_machine(instance).await?;
+        };
+        self.shared.retire(held).await?;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
         self.poll_detach(&attach, true).await
     }
@@ -134,7 +131,11 @@ impl Actor {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::Busy
+                        ErrorKind::Throttled
+                            | ErrorKind::UnknownOutcome
+                            | ErrorKind::Unavailable
+                            | ErrorKind::TimedOut
+                            | ErrorKind::Busy
                     ) && Instant::now() < deadline =>
                 {
                     error.retry_after().unwrap_or(pause)
@@ -157,22 +158,26 @@ impl Actor {
         instance: &InstanceId,
         doubted: bool,
     ) -> Result<()> {
+        let guard = self.shared.busy.enter(instance.as_str());
+        if let (Some(held), Some(guard)) = (self.end_claim(record, instance).await?, guard) {
+            self.shared.recycle(held, doubted, guard);
+        }
+        // Without a guard a task of this node is at it already, and the next pass sees to what that one leaves.
+        Ok(())
+    }
+
+    /// `Claimed` by this box, in its present epoch or before, → `Recycling`. `None` when there is no such claim: an earlier
+    /// try has ended it, or it was never made, or it is a later one.
+    async fn end_claim(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Option<Held<InstanceRecord>>> {
         let key = instance_key(instance);
-        let mut guard = self.shared.busy.enter(instance.as_str());
+        let event =
+            InstanceEvent::Release { owner: record.owner.clone(), epoch: record.epoch, node: self.shared.node.clone() };
         loop {
-            let Some(found) = self.shared.records.get::<InstanceRecord>(&key).await? else { return Ok(()) };
-            if found.record.id != *instance {
-                return Ok(());
-            }
-            let event = InstanceEvent::Release { owner: record.owner.clone(), node: self.shared.node.clone() };
-            // Not claimed by this box: an earlier try has released it, or it was never claimed.
-            let Ok(released) = found.record.after(&event) else { return Ok(()) };
+            let found = self.shared.records.get::<InstanceRecord>(&key).await?;
+            let Some(found) = found.filter(|found| found.record.id == *instance) else { return Ok(None) };
+            let Ok(released) = found.record.after(&event) else { return Ok(None) };
             match self.shared.records.update(&key, &found.version, released).await {
-                Ok(held) => {
-                    // Without a guard the next pass recycles it.
-                    guard.take().into_iter().for_each(|guard| self.shared.recycle(held.clone(), doubted, guard));
-                    return Ok(());
-                }
+                Ok(held) => return Ok(Some(held)),
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }

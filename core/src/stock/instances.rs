@@ -379,25 +379,36 @@ impl Shared {
         let deadline = Instant::now() + limit;
         let spec = InstanceSpec::new(id.clone(), self.config.instance_generation.clone());
         let mut pause = Duration::from_millis(20);
+        let mut seen = false;
         loop {
             self.check_in_touch("create instance")?;
             let left = deadline.duration_since(Instant::now());
-            let wait = match limited(left, "create instance", id, self.instances.ensure(&spec)).await {
-                Ok(view) => match view.state {
+            // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
+            let look = async {
+                if seen { self.instances.get(id).await } else { self.instances.ensure(&spec).await.map(Some) }
+            };
+            let wait = match limited(left, "create instance", id, look).await {
+                Ok(view) => match view.map_or(InstanceState::Deleting, |view| view.state) {
                     InstanceState::Running => break,
                     InstanceState::Failed(why) => {
                         return Err(Error::new(ErrorKind::Permanent, "create instance", id).with_detail(why));
                     }
+                    InstanceState::Deleting => {
+                        return Err(Error::new(ErrorKind::Conflict, "create instance", id)
+                            .with_detail("it was deleted while it was being made"));
+                    }
                     InstanceState::Creating
                     | InstanceState::Stopping
                     | InstanceState::Stopped
-                    | InstanceState::Deleting
-                    | InstanceState::Other(_) => pause,
+                    | InstanceState::Other(_) => {
+                        seen = true;
+                        pause
+                    }
                 },
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable
+                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
                     ) =>
                 {
                     error.retry_after().unwrap_or(pause)

@@ -103,10 +103,7 @@ impl Operation {
     /// Whether it is asked of the state store.
     #[must_use]
     pub fn is_store(self) -> bool {
-        matches!(
-            self,
-            Self::StoreGet | Self::StoreInsert | Self::StoreUpdate | Self::StoreDelete | Self::StoreScan
-        )
+        matches!(self, Self::StoreGet | Self::StoreInsert | Self::StoreUpdate | Self::StoreDelete | Self::StoreScan)
     }
 
     /// Whether it only looks.

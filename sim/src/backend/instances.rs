@@ -190,9 +190,8 @@ impl InstanceProvider for SimInstances {
 
     async fn get(&self, id: &InstanceId) -> Result<Option<InstanceView>> {
         let wanted = id.clone();
-        let effect = move |scene: &mut Scene<'_>| {
-            Ok(scene.state.look_at_instance(&wanted).map(|machine| machine.view(&wanted)))
-        };
+        let effect =
+            move |scene: &mut Scene<'_>| Ok(scene.state.look_at_instance(&wanted).map(|machine| machine.view(&wanted)));
         self.world.call(self.caller, Operation::InstanceGet, id, effect).await
     }
 

@@ -16,10 +16,10 @@ mod world;
 pub use clock::SimClock;
 pub use fault::{Fault, Operation};
 pub use instances::SimInstances;
+pub use records::SimStore;
 pub use runtime::SimRuntime;
 pub use store::{CountingStore, Counts, FaultStore, StoreAccess, StoreCall, WriteFault};
 pub use volumes::SimVolumes;
-pub use records::SimStore;
 pub use world::{Call, DeletedVolume, Limits, SimWorld};
 
 pub(crate) use world::{GuestProcess, Look, Phase, Scene, State};

@@ -90,8 +90,14 @@ impl State {
         for wrong in self.oracle.guest_started(guest, by, memory.count, &lines) {
             self.violate(wrong);
         }
-        let process =
-            GuestProcess { memory, owner: guest.owner.clone(), hung: false, epoch: guest.epoch, since: self.now };
+        let process = GuestProcess {
+            memory,
+            owner: guest.owner.clone(),
+            hung: false,
+            hung_once: false,
+            epoch: guest.epoch,
+            since: self.now,
+        };
         self.guests.insert(place_of(guest), process);
         if let Some(other) = held_by.filter(|other| *other != guest.owner) {
             self.violate(format!("I3: volume {} of {other} was started for {}", guest.volume, guest.owner));
@@ -121,8 +127,7 @@ impl State {
             self.violate(wrong);
         }
         if let Some(volume) = self.volumes.get_mut(&guest.volume) {
-            volume.content.saved =
-                Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
+            volume.content.saved = Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
         }
         Ok(Suspended::Saved)
     }

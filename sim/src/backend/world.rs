@@ -8,8 +8,8 @@ use super::fault::{Fault, Operation, Prospect, Script};
 use crate::engine::{Caller, Effect, Engine, Kind};
 use crate::oracle::{Oracle, line_of};
 use boxpool::{
-    BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp, VolumeId,
-    VolumeView,
+    BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp,
+    VolumeId, VolumeView,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -180,6 +180,8 @@ pub(crate) struct GuestProcess {
     pub(crate) memory: Memory,
     pub(crate) owner: BoxRef,
     pub(crate) hung: bool,
+    /// Whether it ever hung: whoever was told so may end it a moment later.
+    pub(crate) hung_once: bool,
     /// With which epoch it was started or last adopted.
     pub(crate) epoch: Epoch,
     /// Since when it runs, in milliseconds of virtual time: it counts and writes while it runs.
@@ -425,6 +427,7 @@ impl SimWorld {
         for ((on, _), guest) in &mut self.state().guests {
             if on == volume {
                 guest.hung = hung;
+                guest.hung_once |= hung;
             }
         }
     }

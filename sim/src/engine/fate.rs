@@ -249,21 +249,10 @@ impl Faults {
         } else if hit(self.capacity) {
             Fate::Refuse(Refusal::NoCapacity)
         } else if hit(self.lost) {
-            *draw.pick(&[
-                Fate::LoseAnswer,
-                Fate::LoseAnswer,
-                Fate::SwallowAnswer,
-                Fate::LoseCall,
-                Fate::SwallowCall,
-            ])
+            *draw.pick(&[Fate::LoseAnswer, Fate::LoseAnswer, Fate::SwallowAnswer, Fate::LoseCall, Fate::SwallowCall])
         } else if hit(self.late) {
             let by = long(&mut draw);
-            *draw.pick(&[
-                Fate::Late { by },
-                Fate::LateSilent { by },
-                Fate::Twice { by },
-                Fate::SlowAnswer { by },
-            ])
+            *draw.pick(&[Fate::Late { by }, Fate::LateSilent { by }, Fate::Twice { by }, Fate::SlowAnswer { by }])
         } else if hit(self.stall) {
             Fate::Stall { by: long(&mut draw) }
         } else if hit(self.stuck) {

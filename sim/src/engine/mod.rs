@@ -596,11 +596,8 @@ impl Inner {
         *nth += 1;
         let nth = *nth;
         let key = Hash::new(seed).number(site.number(u64::from(nth)).value());
-        let scripted = if self.script.is_empty() {
-            None
-        } else {
-            self.script.get(&site.number(u64::from(nth)).value()).copied()
-        };
+        let scripted =
+            if self.script.is_empty() { None } else { self.script.get(&site.number(u64::from(nth)).value()).copied() };
         let fate = match by_number.or(scripted) {
             Some(fate) => fate,
             None => self.faults.draw(operation, key.number(1).draw()),
@@ -615,10 +612,8 @@ impl Inner {
         self.trace.note(now, Some(gateway), Kind::Call, operation.as_str(), resource);
         if fate != Fate::Deliver {
             self.trace.note(now, Some(gateway), Kind::Fault, fate.word(), resource);
-            let slow = matches!(
-                fate,
-                Fate::Stall { .. } | Fate::SlowAnswer { .. } | Fate::SwallowAnswer | Fate::SwallowCall
-            );
+            let slow =
+                matches!(fate, Fate::Stall { .. } | Fate::SlowAnswer { .. } | Fate::SwallowAnswer | Fate::SwallowCall);
             // Heartbeats that fail or come late may get the gateway taken for dead.
             if operation.is_store() || slow {
                 self.gateways[gateway].troubled = true;
@@ -636,8 +631,7 @@ impl Inner {
 
     fn reaches(&self, caller: Caller, operation: Operation) -> bool {
         let Some(member) = self.gateways.get(caller.gateway) else { return false };
-        let cut =
-            if operation.is_store() { member.cut_from_store || self.store_down } else { member.cut_from_cloud };
+        let cut = if operation.is_store() { member.cut_from_store || self.store_down } else { member.cut_from_cloud };
         member.alive && member.incarnation == caller.incarnation && !cut
     }
 

@@ -10,8 +10,8 @@ pub(crate) mod repairs;
 pub(crate) mod settled;
 
 use boxpool::{BoxRef, Epoch, Key, VolumeId};
-pub(crate) use promises::{Ended, line_of};
 use promises::Promise;
+pub(crate) use promises::{Ended, line_of};
 use records::Books;
 use std::collections::BTreeMap;
 
@@ -29,6 +29,12 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// A record was written, or deleted.
     pub(crate) fn wrote(&mut self, key: &Key, value: Option<&str>, now: u64) -> Vec<String> {
+        if value.is_none()
+            && let Some(record) = self.books.boxes.get(key)
+        {
+            // Its owner wanted it gone. A late insert may bring the record back, as a new and empty box.
+            self.promises.remove(&record.owner);
+        }
         self.books.wrote(key, value, now, &mut self.marks)
     }
 

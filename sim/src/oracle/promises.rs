@@ -94,7 +94,8 @@ impl Oracle {
                 wrong.push(format!("I4: {owner} booted although its memory was saved at {saved}"));
             }
             Some(saved) if saved != count => {
-                wrong.push(format!("I4: {owner} resumed with memory at {count} and not at {saved}, where it was saved"));
+                wrong
+                    .push(format!("I4: {owner} resumed with memory at {count} and not at {saved}, where it was saved"));
             }
             _ => {}
         }
@@ -129,17 +130,18 @@ impl Oracle {
     /// A guest was ended without its memory being saved.
     pub(crate) fn guest_stopped(&mut self, guest: &Guest, process: &GuestProcess) -> Vec<String> {
         let mut wrong = Vec::from_iter(self.acted("a stop", guest));
-        let deleting = self
-            .books
-            .box_of(&guest.owner)
-            .is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
+        let deleting =
+            self.books.box_of(&guest.owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
         let promise = self.promise(&guest.owner);
         let tried = promise.asked >= Some(process.epoch);
-        if promise.seen && !process.hung && !deleting && !tried {
+        if promise.seen && !process.hung_once && !deleting && !tried {
             wrong.push(format!("I4: {} was stopped in good health without a try to save its memory", guest.owner));
         }
         promise.seen = false;
         promise.ended = Some(Ended::Stopped);
+        if process.hung_once {
+            promise.lost = promise.lost.max(Some(process.epoch));
+        }
         self.mark("guest stopped");
         wrong
     }

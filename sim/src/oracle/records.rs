@@ -70,7 +70,10 @@ impl Books {
                     if new.epoch == old.epoch && begins_step(&new.placement) {
                         wrong.push(format!("I9: {} began to be {} without a new epoch", new.owner, new.placement));
                     }
-                    if old.placement.worker().is_some() && old.placement.worker() != new.placement.worker() && new.placement.worker().is_some() {
+                    if old.placement.worker().is_some()
+                        && old.placement.worker() != new.placement.worker()
+                        && new.placement.worker().is_some()
+                    {
                         *marks.entry("step taken over").or_default() += 1;
                     }
                 }
@@ -123,7 +126,10 @@ impl Books {
                 }
                 let claim = self.instance(instance).map(|record| &record.status);
                 if !matches!(claim, Some(InstanceStatus::Claimed { owner, .. }) if *owner == new.owner) {
-                    wrong.push(format!("I2: {} is {} without a claim: the instance is {claim:?}", new.owner, new.placement));
+                    wrong.push(format!(
+                        "I2: {} is {} without a claim: the instance is {claim:?}",
+                        new.owner, new.placement
+                    ));
                 }
             }
         }
@@ -183,7 +189,9 @@ impl Books {
                 wrong.push(format!("I2: the instance on {} was claimed by {owner} out of {other:?}", key.row));
             }
             (Some(S::Deleting { .. }), None) => *marks.entry("instance retired").or_default() += 1,
-            (other @ Some(_), None) => wrong.push(format!("I5: the record on {} was deleted out of {other:?}", key.row)),
+            (other @ Some(_), None) => {
+                wrong.push(format!("I5: the record on {} was deleted out of {other:?}", key.row))
+            }
             _ => {}
         }
         match new {

@@ -79,11 +79,8 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
         .values()
         .filter(|record| record.status == InstanceStatus::Free && record.generation == config.instance_generation)
         .count();
-    let (min, max, total) = (
-        config.instances.min_free as usize,
-        config.instances.max_free as usize,
-        config.instances.max_total as usize,
-    );
+    let (min, max, total) =
+        (config.instances.min_free as usize, config.instances.max_free as usize, config.instances.max_total as usize);
     if free < min && books.instances.len() < total {
         found.push(format!("I8: {free} instances are free, {min} are wanted, and there is room"));
     }

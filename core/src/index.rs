@@ -7,6 +7,8 @@
 //! Concurrent gateways are kept apart in two ways. Each entry prefers one live node (highest random weight, Thaler &
 //! Ravishankar 1998), and a node takes from its own share first; and each node has an order of its own.
 
+#![allow(clippy::disallowed_types)] // the maps here are never iterated, so that their order cannot be seen
+
 use crate::id::NodeId;
 use crate::random::{Random, mix};
 use std::collections::HashMap;

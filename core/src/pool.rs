@@ -86,6 +86,7 @@ impl PoolBuilder {
         self.config.check().map_err(invalid)?;
         let seed = match self.seed {
             Some(seed) => seed,
+            #[allow(clippy::disallowed_methods)] // the one place where the system is asked: no seed was given
             None => getrandom::u64().map_err(|error| {
                 Error::new(ErrorKind::Unavailable, "build pool", "random source").with_detail(error.to_string())
             })?,

@@ -155,10 +155,13 @@ impl Shared {
         if matches!(held.record.status, InstanceStatus::Deleting { .. }) {
             return self.retire(held).await;
         }
+        let from_another = held.record.status.worker() != Some(&self.node);
         let event = InstanceEvent::TakeOver { node: self.node.clone() };
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
         let held = self.records.update(&instance_key(&held.record.id), &held.version, record).await?;
-        metrics::counter!("boxpool_takeovers_total").increment(1);
+        if from_another {
+            metrics::counter!("boxpool_takeovers_total").increment(1);
+        }
         match held.record.status {
             InstanceStatus::Recycling { .. } => self.try_recycle(held, false).await,
             _ => self.finish_provision(held).await,

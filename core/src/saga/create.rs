@@ -95,7 +95,7 @@ impl Actor {
                 return Err(Error::new(ErrorKind::TimedOut, "create box", &self.key.1).with_detail(detail));
             }
             let (next, wants_another) = match self.try_bind(&held, &volume, fresh.as_ref()).await {
-                Ok(Bound::Written(next)) => (next, false),
+                Ok(Bound::Written(next)) => (*next, false),
                 Ok(Bound::Look) => (self.look_again(&held).await?, false),
                 Ok(Bound::Wait) => {
                     tokio::time::sleep(crate::actor::WATCH_OTHER_EVERY).await;
@@ -149,7 +149,7 @@ impl Actor {
                 let mut record = held.record.clone();
                 record.volume = VolumeBinding::Bound(volume.clone());
                 record.refused.clear();
-                Ok(Bound::Written(self.write(held, record).await?))
+                Ok(Bound::Written(Box::new(self.write(held, record).await?)))
             }
             VolumeStatus::Free => {
                 self.shared.bind_volume(&found, &held.record.owner).await?;
@@ -184,7 +184,7 @@ impl Actor {
 /// What one step towards a volume came to.
 enum Bound {
     /// The box's record says `Bound` now.
-    Written(Held<BoxRecord>),
+    Written(Box<Held<BoxRecord>>),
     /// Something moved: look at the records again.
     Look,
     /// Another node is at it.

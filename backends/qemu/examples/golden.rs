@@ -1,8 +1,8 @@
 //! Builds a golden snapshot and says how long each part took.
 //!
-//! `cargo run --release -p boxpool-qemu --example golden -- DIR debian|tiny`
+//! `cargo run --release -p boxpool-qemu --example golden -- DIR debian|tiny|ubuntu|IMAGE`, where `IMAGE` is a cloud image's URL or absolute path.
 
-use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions, Recipe};
+use boxpool_qemu::{CloudImage, GoldenSpec, Kind, LocalQemu, QemuOptions, Recipe};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kind = match args.next().as_deref() {
         None | Some("tiny") => Kind::Tiny,
         Some("debian") => Kind::Debian,
-        Some(other) => return Err(format!("{other} is neither debian nor tiny").into()),
+        Some("ubuntu") => Kind::Cloud(CloudImage::ubuntu(None)?),
+        Some(image) => Kind::Cloud(CloudImage::new(image, None)?),
     };
     let qemu = LocalQemu::open(QemuOptions::new(&folder)).await?;
     let private_key = folder.join("box_key");

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Which part: `wait`, `packages`, `kernel`, `disk`, `boot`, `save`, `done`.
+    /// Which part: `wait`, `image`, `unpack`, `packages`, `kernel`, `disk`, `boot`, `save`, `done`.
     pub phase: &'static str,
     /// What is being done, for people.
     pub text: String,

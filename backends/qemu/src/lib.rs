@@ -23,7 +23,7 @@ pub use accel::{Accel, probe};
 pub use check_up::{CheckUp, check_up};
 pub use golden::{GoldenSpec, Progress};
 pub use host::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
-pub use image::{Kind, Recipe};
+pub use image::{CloudImage, ImageError, Kind, Recipe};
 pub use machine::{Machine, Network};
 
 use boxpool::{Error, ErrorKind, Result};

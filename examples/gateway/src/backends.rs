@@ -6,7 +6,7 @@ use crate::place::Place;
 use crate::plain::plain;
 use crate::serve::{Backends, Keys};
 use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
-use boxpool_qemu::{GoldenSpec, Kind, LocalQemu, QemuOptions};
+use boxpool_qemu::{CloudImage, GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec
         kind: match config.boxes.recipe {
             Recipe::Debian => Kind::Debian,
             Recipe::Tiny => Kind::Tiny,
+            Recipe::CloudImage => Kind::Cloud(cloud_image(config)?),
         },
         disk_bytes: u64::from(config.boxes.disk_gib) << 30,
         authorized_key,
@@ -68,4 +69,12 @@ fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec
     };
     let (memory_mib, cpus) = (config.boxes.memory_mib, config.boxes.cpus);
     Ok(GoldenSpec { recipe, memory_mib, cpus, private_key: place.join(BOX_KEY_FILE) })
+}
+
+fn cloud_image(config: &Config) -> Result<CloudImage> {
+    match &config.boxes.image {
+        Some(place) => CloudImage::new(place, config.boxes.image_sha256.as_deref()),
+        None => CloudImage::ubuntu(config.boxes.image_sha256.as_deref()),
+    }
+    .map_err(Error::from)
 }

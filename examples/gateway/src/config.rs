@@ -91,6 +91,10 @@ pub struct Limits {
 pub struct BoxConfig {
     /// What is in it at first.
     pub recipe: Recipe,
+    /// The cloud image that it is made of: a URL or an absolute path.
+    pub image: Option<String>,
+    /// The image's sha256.
+    pub image_sha256: Option<String>,
     /// Its memory, in MiB.
     pub memory_mib: u32,
     /// Its processors.
@@ -111,12 +115,14 @@ pub struct BoxConfig {
 
 /// What is in a new box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Recipe {
     /// Debian.
     Debian,
     /// A kernel, a shell and an SSH server, for tests.
     Tiny,
+    /// A distribution's own disk image for clouds.
+    CloudImage,
 }
 
 /// How a box is run.
@@ -177,6 +183,8 @@ impl Default for BoxConfig {
     fn default() -> Self {
         Self {
             recipe: Recipe::Debian,
+            image: None,
+            image_sha256: None,
             memory_mib: 512,
             cpus: 1,
             disk_gib: 10,
@@ -185,6 +193,33 @@ impl Default for BoxConfig {
             network: Network::Isolated,
             qemu_user: "boxpool".into(),
             keep_free_mib: 512,
+        }
+    }
+}
+
+impl BoxConfig {
+    /// Where the cloud image is looked at, nothing else is: whether the file is there is seen when it is needed.
+    fn check_image(&self) -> Result<(), String> {
+        let is_url = |image: &str| image.starts_with("https://") || image.starts_with("http://");
+        if self.recipe != Recipe::CloudImage {
+            return match (&self.image, &self.image_sha256) {
+                (None, None) => Ok(()),
+                _ => Err("box.image and box.image_sha256 are for recipe = \"cloud-image\"".into()),
+            };
+        }
+        match &self.image {
+            Some(image) if !is_url(image) && !image.starts_with('/') => {
+                return Err(format!(
+                    "box.image is {image:?}; it must be an https:// or http:// URL or an absolute path"
+                ));
+            }
+            _ => {}
+        }
+        match &self.image_sha256 {
+            Some(sum) if sum.len() != 64 || !sum.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Err("box.image_sha256 must be 64 hex digits".into())
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -255,6 +290,7 @@ impl Config {
         if self.boxes.memory_mib < 64 {
             return Err("box.memory_mib must be at least 64".into());
         }
+        self.boxes.check_image()?;
         match (self.registration, &self.allow_list) {
             (RegistrationMode::AllowList, None) => {
                 Err("registration is \"allow-list\", so allow_list must name a file of public keys".into())
@@ -351,7 +387,8 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
-        let mut all = Config::parse(&uncommented.replace("allow_list =", "# allow_list ="), "all").unwrap();
+        let usable = uncommented.replace("allow_list =", "# allow_list =").replace("\nimage", "\n# image");
+        let mut all = Config::parse(&usable, "all").unwrap();
         (all.public_host, all.state_dir) = (None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
@@ -359,6 +396,7 @@ mod tests {
             public_host: Some(String::new()),
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
+            boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })
         .unwrap();
@@ -371,7 +409,7 @@ mod tests {
     }
 
     fn is_name(byte: u8) -> bool {
-        byte.is_ascii_lowercase() || byte == b'_'
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
     }
 
     #[test]
@@ -384,12 +422,25 @@ mod tests {
             ("slots = 0\n", &["slots must be at least 1"]),
             ("registration = \"allow-list\"\n", &["allow_list must name a file"]),
             ("allow_list = \"x\"\n", &["registration is \"open\""]),
+            ("[box]\nimage = \"/x\"\n", &["box.image", "cloud-image"]),
+            ("[box]\nrecipe = \"cloud-image\"\nimage = \"x.img\"\n", &["box.image", "absolute path"]),
+            ("[box]\nrecipe = \"cloud-image\"\nimage_sha256 = \"12\"\n", &["box.image_sha256", "64 hex digits"]),
             ("listen = \"nowhere\"\n", &["line 1"]),
             ("this is not toml", &["line 1"]),
         ] {
             let message = Config::parse(text, "test.toml").unwrap_err().detail().to_owned();
             assert!(parts.iter().all(|part| message.contains(part)), "{text:?}: {message}");
             assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_cloud_image_is_a_url_a_file_or_the_default() {
+        for image in ["", "image = \"https://example.org/x.img\"\n", "image = \"/srv/x.img\"\n"] {
+            let sum = format!("image_sha256 = \"{}\"\n", "0aF9".repeat(16));
+            let text = format!("[box]\nrecipe = \"cloud-image\"\n{image}{sum}");
+            let config = Config::parse(&text, "test.toml").unwrap();
+            assert_eq!(config.boxes.recipe, Recipe::CloudImage);
         }
     }
 

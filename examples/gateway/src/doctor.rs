@@ -1,6 +1,6 @@
 //! Looks at the machine and says what is there and what is missing. Changes nothing.
 
-use crate::config::Config;
+use crate::config::{Config, Recipe};
 use crate::hostkey::{HOST_KEY_FILE, read_key};
 use crate::place::Place;
 use boxpool::Report;
@@ -58,10 +58,18 @@ const PROGRAMS: &[(&str, &str, bool)] = &[
     ("newuidmap", "uidmap", true),
 ];
 
+/// The same, for those of which a cloud image is made.
+const CLOUD_IMAGE_PROGRAMS: &[(&str, &str, bool)] =
+    &[("curl", "curl", true), ("debugfs", "e2fsprogs", true), ("resize2fs", "e2fsprogs", true), ("zstd", "zstd", true)];
+
 /// Looks at everything. `path` is the search path for programs.
 #[must_use]
 pub fn examine(config: &Config, state_dir: &Path, path: &str) -> Vec<Finding> {
-    let mut found = programs(path);
+    let mut found = programs(PROGRAMS, path);
+    if config.boxes.recipe == Recipe::CloudImage {
+        found.extend(programs(CLOUD_IMAGE_PROGRAMS, path));
+        found.extend(image(config.boxes.image.as_deref()));
+    }
     found.push(state_directory(state_dir));
     found.extend(room(state_dir));
     found.push(host_key(state_dir));
@@ -92,8 +100,8 @@ pub async fn machine(scratch: &Path) -> Finding {
     }
 }
 
-fn programs(path: &str) -> Vec<Finding> {
-    PROGRAMS
+fn programs(wanted: &[(&str, &str, bool)], path: &str) -> Vec<Finding> {
+    wanted
         .iter()
         .map(|(program, package, only_making)| match find(program, path) {
             Some(at) => Finding::new(*program, Verdict::Good, at.display().to_string()),
@@ -108,6 +116,17 @@ fn programs(path: &str) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+/// The cloud image, if it is a file of this machine.
+fn image(place: Option<&str>) -> Option<Finding> {
+    let path = Path::new(place.filter(|place| place.starts_with('/'))?);
+    let (verdict, detail) = match std::fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(meta) if meta.is_file() => (Verdict::Good, path.display().to_string()),
+        Ok(_) => (Verdict::Bad, format!("{} is not a file", path.display())),
+        Err(error) => (Verdict::Bad, format!("{} cannot be read: {error}", path.display())),
+    };
+    Some(Finding::new("cloud image", verdict, detail))
 }
 
 /// The program's place on the search path; the system's own directories are looked at as well.
@@ -209,6 +228,26 @@ mod tests {
         assert!(qemu.detail.contains("apt-get install qemu-system-x86"));
         assert!(!is_fit(&findings) && as_text(&findings).lines().count() == findings.len());
         assert!(!state.exists());
+    }
+
+    #[test]
+    fn a_cloud_image_that_is_not_there_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, image) = (dir.path().to_str().unwrap(), dir.path().join("x.img"));
+        let mut config = Config::default();
+        config.boxes.recipe = Recipe::CloudImage;
+        config.boxes.image = Some(image.to_str().unwrap().to_owned());
+        let verdict = |config: &Config, what: &str| {
+            let findings = examine(config, dir.path(), path);
+            findings.into_iter().find(|finding| finding.what == what).map(|finding| finding.verdict)
+        };
+        assert_eq!(verdict(&config, "cloud image"), Some(Verdict::Bad));
+        assert_eq!(verdict(&config, "curl"), Some(Verdict::Warning));
+        std::fs::write(&image, "").unwrap();
+        assert_eq!(verdict(&config, "cloud image"), Some(Verdict::Good));
+        config.boxes.image = None;
+        assert_eq!(verdict(&config, "cloud image"), None);
+        assert_eq!(verdict(&Config::default(), "curl"), None);
     }
 
     #[test]

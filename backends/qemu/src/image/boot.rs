@@ -58,11 +58,16 @@ pub(super) async fn make(apt: &Apt, scratch: &Path, out: &Path) -> Result<(), Im
             modules.push((module.to_owned(), path.to_owned()));
         }
     })?;
+    let in_order = MODULES.iter().map(|name| {
+        let found = modules.iter().find(|(module, _)| module == name).cloned();
+        found.ok_or_else(|| ImageError::unexpected(&package, format!("has no module {name}")))
+    });
+    let modules = in_order.collect::<Result<Vec<_>, _>>()?;
     let (bzimage, release) = bzimage.ok_or_else(|| ImageError::unexpected(&package, "holds no kernel"))?;
 
     std::fs::create_dir_all(out).on("create", out)?;
     kernel::extract(&bzimage, &out.join(VMLINUX), &scratch.join("payload")).await?;
-    write_initramfs(&out.join(INITRD), &scratch.join("bin/busybox"), &modules, &package)?;
+    write_initramfs(&out.join(INITRD), &scratch.join("bin/busybox"), &modules)?;
     std::fs::write(out.join(RELEASE), release).on("write", &out.join(RELEASE))
 }
 
@@ -78,12 +83,8 @@ async fn take(deb: &Path, scratch: &Path, members: impl IntoIterator<Item = Stri
         .map(|_| ())
 }
 
-fn write_initramfs(
-    path: &Path,
-    busybox: &Path,
-    modules: &[(String, PathBuf)],
-    package: &str,
-) -> Result<(), ImageError> {
+/// Writes the initramfs that loads `modules`, given by name and file, in this order.
+pub(super) fn write_initramfs(path: &Path, busybox: &Path, modules: &[(String, PathBuf)]) -> Result<(), ImageError> {
     let archive = || {
         let mut cpio = Cpio::new(BufWriter::new(File::create(path)?));
         for dir in ["bin", "dev", "modules", "root"] {
@@ -94,9 +95,7 @@ fn write_initramfs(
         cpio.file("bin/busybox", 0o755, &std::fs::read(busybox)?)?;
         cpio.file("init", 0o755, guest::INITRAMFS_INIT.as_bytes())?;
         let mut order = String::new();
-        for name in MODULES {
-            let found = modules.iter().find(|(module, _)| module == name);
-            let (_, file) = found.ok_or_else(|| std::io::Error::other(format!("{package} has no module {name}")))?;
+        for (name, file) in modules {
             cpio.file(&format!("modules/{name}.ko"), 0o644, &std::fs::read(file)?)?;
             order += &format!("{name}.ko\n");
         }

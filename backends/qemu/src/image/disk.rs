@@ -36,12 +36,12 @@ pub(super) async fn make(recipe: &Recipe, tar: &Path, scratch: &Path, qcow2: &Pa
             std::fs::write(&script, guest::CUSTOMISE).on("write", &script)?;
             script
         }
-        Kind::Tiny => PathBuf::new(),
+        Kind::Tiny | Kind::Cloud(_) => PathBuf::new(),
     };
     let shell = match recipe.kind {
         Kind::Debian => root_shell("making the file system"),
         // Its files all belong to root, which is set right below; no namespace is needed.
-        Kind::Tiny => Tool::new("sh", "dash", "making the file system"),
+        Kind::Tiny | Kind::Cloud(_) => Tool::new("sh", "dash", "making the file system"),
     };
     shell
         .args(["-c", MAKE, "sh"])

@@ -36,6 +36,36 @@ pub enum ImageError {
         /// The end of what the tool said.
         last_lines: String,
     },
+    /// A cloud image could not be fetched.
+    #[error(
+        "{url} could not be fetched; check the network, or fetch it elsewhere and name the file as the image: {last_lines}"
+    )]
+    Download {
+        /// The image, or the list of sums beside it.
+        url: String,
+        /// The end of what the tool said.
+        last_lines: String,
+    },
+    /// A cloud image is not the one that was meant, or arrived damaged.
+    #[error("{what} has sha256 {found} and not {wanted}: {advice}")]
+    Checksum {
+        /// The image.
+        what: String,
+        /// The sum it has.
+        found: String,
+        /// The sum it should have.
+        wanted: String,
+        /// What was done, and what to do.
+        advice: &'static str,
+    },
+    /// A cloud image that no box can be made of.
+    #[error("{image}: {flaw}")]
+    Unusable {
+        /// The image.
+        image: String,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
     /// A user that is not root and has no range of subordinate user ids.
     #[error(
         "user {user} has no subordinate ids, which the Debian image needs: run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` as root, or build as root"
@@ -101,6 +131,65 @@ pub enum ImageError {
     },
 }
 
+/// What keeps a cloud image from being made into a box.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// Neither a qcow2 nor a raw disk.
+    #[error("is no disk image but {found}: name a qcow2 or a raw disk")]
+    NotAnImage {
+        /// What it seems to be.
+        found: String,
+    },
+    /// A qcow2 that only says how it differs from another file, which could be any file of this machine.
+    #[error("takes its content from another file ({file}): flatten it with `qemu-img convert` first")]
+    NotWhole {
+        /// That file.
+        file: String,
+    },
+    /// No partition has an ext4 file system with a distribution in it.
+    #[error("has no ext4 root file system (found: {found}): name an image with one, such as Ubuntu's or Debian's")]
+    NoRoot {
+        /// What its partitions hold.
+        found: String,
+    },
+    /// Made for other processors.
+    #[error("is made for {found}, and boxes need x86_64: name the edition for amd64")]
+    Architecture {
+        /// Which.
+        found: String,
+    },
+    /// No kernel whose modules are there as well.
+    #[error(
+        "has no kernel (a /boot/vmlinuz-RELEASE with /lib/modules/RELEASE): name an edition with one, not one for containers"
+    )]
+    NoKernel,
+    /// Its kernel cannot do what boxes need.
+    #[error("its kernel {release} has no {driver}, needed for {purpose}: name an image with another kernel")]
+    KernelLacks {
+        /// The kernel.
+        release: String,
+        /// The module.
+        driver: &'static str,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// Something that is not put in by the build is missing.
+    #[error("has no {what}, so nobody could enter it: name an image with one, such as Ubuntu's or Debian's")]
+    Lacks {
+        /// The package or program.
+        what: &'static str,
+    },
+    /// It does not fit in the disk.
+    #[error("its file system has {needed} bytes and the disk only {disk}: make the disk larger")]
+    TooLarge {
+        /// Bytes of its file system.
+        needed: u64,
+        /// Bytes of the disk.
+        disk: u64,
+    },
+}
+
 /// Adds the operation and the path to an [`io::Result`].
 pub(super) trait IoContext<T> {
     fn on(self, operation: &'static str, path: &Path) -> Result<T, ImageError>;
@@ -118,11 +207,14 @@ impl ImageError {
         match self {
             ImageError::MissingTool { .. } => ErrorKind::NotFound,
             ImageError::DiskFull { .. } => ErrorKind::NoCapacity,
-            ImageError::MirrorUnreachable { .. } => ErrorKind::Unavailable,
+            ImageError::MirrorUnreachable { .. } | ImageError::Download { .. } => ErrorKind::Unavailable,
+            ImageError::Checksum { .. } => ErrorKind::Corrupt,
+            ImageError::Unusable { .. } => ErrorKind::Invalid,
             ImageError::NoSubordinateIds { .. } => ErrorKind::Unauthorized,
             ImageError::InvalidRecipe { .. } => ErrorKind::Invalid,
             ImageError::OtherImage { .. } => ErrorKind::AlreadyExists,
             ImageError::TimedOut { .. } => ErrorKind::TimedOut,
+            ImageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             ImageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorKind::NoCapacity,
             ImageError::Tool { .. } | ImageError::Unexpected { .. } | ImageError::Io { .. } => ErrorKind::Permanent,
         }
@@ -130,5 +222,12 @@ impl ImageError {
 
     pub(super) fn unexpected(what: impl Into<String>, problem: impl Into<String>) -> Self {
         ImageError::Unexpected { what: what.into(), problem: problem.into() }
+    }
+}
+
+impl From<ImageError> for boxpool::Error {
+    fn from(error: ImageError) -> Self {
+        let detail = error.to_string();
+        boxpool::Error::new(error.kind(), "build image", "recipe").with_detail(detail).with_source(error)
     }
 }

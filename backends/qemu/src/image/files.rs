@@ -55,6 +55,12 @@ pub(super) fn sweep(dir: &Path) -> Result<(), ImageError> {
     Ok(())
 }
 
+/// Bytes that are free for this user where `path` is.
+pub(super) fn free(path: &Path) -> Result<u64, ImageError> {
+    let space = rustix::fs::statvfs(path).map_err(std::io::Error::from).on("inspect", path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// Bytes in a file or in all files below a directory, as far as they can be seen now.
 pub(super) fn size(path: &Path) -> u64 {
     let Ok(data) = path.symlink_metadata() else { return 0 };

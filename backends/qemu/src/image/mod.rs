@@ -1,17 +1,18 @@
-//! Builds bootable guest images out of Debian packages.
+//! Builds bootable guest images out of Debian packages, or of a distribution's cloud image.
 //!
 //! [`make`] leaves three files in a directory: `disk.qcow2`, `vmlinux` and `initrd.cpio`, and beside them `image.json`,
 //! which is written last. A directory with a fitting `image.json` is finished; the next call returns at once.
 //!
 //! If the process dies here, the phases that were finished ([`Phase`]) are kept in `parts/` under names that carry what
 //! they depend on, and the next call continues after them. What was half written has a name ending in `.partial` and
-//! is thrown away. A file lock keeps two builds out of one directory: the second waits, and finds the image finished.
+//! is thrown away, except a cloud image's download, which is continued. A file lock keeps two builds out of one directory: the second waits, and finds the image finished.
 //!
 //! No privileges are needed: nothing is mounted and no program of the guest runs on the host as root, except that
 //! installing Debian's packages runs their scripts in a chroot, as root or in a user namespace.
 
 mod apt;
 mod boot;
+mod cloud;
 mod debian;
 mod disk;
 mod elf;
@@ -33,7 +34,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-pub use error::ImageError;
+pub use cloud::CloudImage;
+pub use error::{Flaw, ImageError};
 pub use progress::{Phase, PhaseState, Progress};
 pub use recipe::{Kind, Recipe};
 
@@ -102,7 +104,7 @@ impl Image {
         self.dir.join(DISK)
     }
 
-    /// The kernel, an ELF.
+    /// The kernel: an ELF, or a bzImage if it is a cloud image's own.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
         self.dir.join(boot::VMLINUX)
@@ -206,9 +208,8 @@ impl<'a> Work<'a> {
         files::sweep(dir)?;
         let work = Work { recipe, dir, parts, progress };
         let (path, needed) = (dir.to_owned(), space_needed(recipe));
-        let space = rustix::fs::statvfs(dir).map_err(std::io::Error::from).on("inspect", dir)?;
         // What an earlier call finished has been paid for.
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let free = files::free(dir)?;
         if free.saturating_add(files::size(&work.parts)) < needed {
             return Err(ImageError::DiskFull { path, free, needed });
         }
@@ -220,7 +221,16 @@ impl<'a> Work<'a> {
     }
 
     fn kernel_dir(&self) -> PathBuf {
-        self.parts.join(format!("kernel-{}", &recipe::kernel_digest()[..16]))
+        self.parts.join(format!("kernel-{}", &recipe::kernel_digest(&self.recipe.kind)[..16]))
+    }
+
+    fn image_file(&self, image: &CloudImage) -> PathBuf {
+        self.parts.join(format!("image-{}.img", &recipe::image_digest(image)[..16]))
+    }
+
+    /// Root file system, kernel and modules of a cloud image.
+    fn unpacked_dir(&self, image: &CloudImage) -> PathBuf {
+        self.parts.join(format!("unpacked-{}", &recipe::image_digest(image)[..16]))
     }
 
     async fn packages_and_kernel(&self) -> Result<(), ImageError> {
@@ -230,14 +240,14 @@ impl<'a> Work<'a> {
             self.report(Phase::Kernel, PhaseState::Reused, &kernel, Instant::now());
             return Ok(());
         }
-        let apt = async {
+        let apt = async || {
             let root = self.parts.join("apt");
             self.scratch(&root).await?;
             Apt::update(root, self.recipe).await
         };
-        match self.recipe.kind {
+        match &self.recipe.kind {
             Kind::Tiny => {
-                let apt = apt.await?;
+                let apt = apt().await?;
                 let scratch = self.parts.join("packages.work");
                 tokio::try_join!(
                     self.phase(Phase::Packages, &tar, async |partial| {
@@ -251,11 +261,52 @@ impl<'a> Work<'a> {
                 tokio::try_join!(
                     self.phase(Phase::Packages, &tar, async |partial| debian::packages(self.recipe, partial).await),
                     async {
-                        let apt = apt.await?;
+                        let apt = apt().await?;
                         self.kernel(&kernel, async || Ok(&apt)).await
                     },
                 )?;
             }
+            Kind::Cloud(image) => {
+                let unpacked = self.unpacked_dir(image);
+                tokio::try_join!(
+                    self.phase(Phase::Packages, &tar, async |partial| {
+                        let scratch = self.parts.join("packages.work");
+                        self.scratch(&scratch).await?;
+                        cloud::make_tools(&apt().await?, &scratch, partial).await
+                    }),
+                    self.unpack(image, &unpacked),
+                )?;
+                self.phase(Phase::Kernel, &kernel, async |partial| cloud::make_boot(&unpacked, &tar, partial)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches a cloud image and takes out of it what is needed.
+    async fn unpack(&self, image: &CloudImage, unpacked: &Path) -> Result<(), ImageError> {
+        if unpacked.exists() {
+            self.report(Phase::Unpack, PhaseState::Reused, unpacked, Instant::now());
+            return Ok(());
+        }
+        let (file, start) = (self.image_file(image), Instant::now());
+        if file.exists() {
+            self.report(Phase::Image, PhaseState::Reused, &file, start);
+        } else if image.is_remote() {
+            let download = cloud::download_name(&file);
+            self.reporting(Phase::Image, &download, start, image.fetch(&download)).await?;
+            files::finish(&download, &file)?;
+            self.report(Phase::Image, PhaseState::Finished, &file, start);
+        }
+        self.phase(Phase::Unpack, unpacked, async |partial| {
+            let scratch = self.parts.join("unpack.work");
+            self.scratch(&scratch).await?;
+            image.unpack(&file, &scratch, partial).await?;
+            self.scratch(&scratch).await
+        })
+        .await?;
+        // What is needed of it has been taken out.
+        if image.is_remote() {
+            std::fs::remove_file(&file).on("delete", &file)?;
         }
         Ok(())
     }
@@ -278,7 +329,14 @@ impl<'a> Work<'a> {
         self.phase(Phase::Disk, &disk, async |partial| {
             let scratch = self.parts.join("disk.work");
             self.scratch(&scratch).await?;
-            disk::make(self.recipe, &self.packages_file(), &scratch, partial).await
+            let packages = self.packages_file();
+            match &self.recipe.kind {
+                Kind::Debian | Kind::Tiny => disk::make(self.recipe, &packages, &scratch, partial).await,
+                Kind::Cloud(image) => {
+                    let unpacked = self.unpacked_dir(image);
+                    cloud::make_disk(image, self.recipe, &unpacked, &packages, &scratch, partial).await
+                }
+            }
         })
         .await?;
         Ok(disk)
@@ -371,6 +429,12 @@ fn check_host(recipe: &Recipe, dir: &Path) -> Result<(), ImageError> {
     if !Path::new(apt::KEYRING).exists() {
         return Err(ImageError::MissingTool { tool: apt::KEYRING.to_owned(), package: "debian-archive-keyring" });
     }
+    if let Kind::Cloud(image) = &recipe.kind {
+        tool::check_installed(&[("e2fsck", "e2fsprogs"), ("resize2fs", "e2fsprogs")])?;
+        if image.is_remote() {
+            tool::check_installed(&[("curl", "curl")])?;
+        }
+    }
     if recipe.kind == Kind::Debian {
         tool::check_installed(&[("mmdebstrap", "mmdebstrap")])?;
         if !rustix::process::getuid().is_root() {
@@ -386,6 +450,8 @@ fn space_needed(recipe: &Recipe) -> u64 {
     match recipe.kind {
         Kind::Debian => 2 << 30,
         Kind::Tiny => 512 << 20,
+        // For the tools and the download; how large the unpacked image is, is seen when it is there.
+        Kind::Cloud(_) => 1 << 30,
     }
 }
 

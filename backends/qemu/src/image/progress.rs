@@ -7,7 +7,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The distribution's packages, as one archive.
+    /// A cloud image, fetched and checked.
+    Image,
+    /// Root file system, kernel and modules of a cloud image.
+    Unpack,
+    /// The distribution's packages, as one archive; for a cloud image, what it may lack.
     Packages,
     /// The kernel and the initramfs.
     Kernel,
@@ -16,13 +20,16 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Every phase of a build. `Packages` and `Kernel` may run at the same time.
-    pub const ALL: [Phase; 3] = [Phase::Packages, Phase::Kernel, Phase::Disk];
+    /// Every phase of a build, the first two only for a cloud image. `Packages` may run at the same time as those before and
+    /// after it.
+    pub const ALL: [Phase; 5] = [Phase::Image, Phase::Unpack, Phase::Packages, Phase::Kernel, Phase::Disk];
 
     /// One word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Phase::Image => "image",
+            Phase::Unpack => "unpack",
             Phase::Packages => "packages",
             Phase::Kernel => "kernel",
             Phase::Disk => "disk",

@@ -1,8 +1,8 @@
 //! What an image is made of. Everything that determines the image is in here and in its digest.
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cloud::{self, CloudImage};
 use super::error::ImageError;
 use super::guest;
 
@@ -17,29 +17,31 @@ pub(super) const SUITE: &str = "bookworm";
 const DEBIAN_ORG: &str = "deb.debian.org/debian";
 
 /// What a guest is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Debian 12 with systemd, apt and the usual tools; login user `box` with `sudo`.
     Debian,
     /// Busybox, bash and OpenSSH; login user `root`. For tests and small hosts.
     Tiny,
+    /// A distribution's own image for clouds, with its own kernel; login user `box` with `sudo`.
+    Cloud(CloudImage),
 }
 
 impl Kind {
     /// The user to log in as.
     #[must_use]
-    pub fn login(self) -> &'static str {
+    pub fn login(&self) -> &'static str {
         match self {
-            Kind::Debian => "box",
+            Kind::Debian | Kind::Cloud(_) => "box",
             Kind::Tiny => "root",
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Kind::Debian => "debian",
             Kind::Tiny => "tiny",
+            Kind::Cloud(_) => "cloud",
         }
     }
 }
@@ -69,7 +71,14 @@ impl Recipe {
             field(&mut sum, "mode", &file.mode.to_string());
         }
         field(&mut sum, "initramfs", guest::INITRAMFS_INIT);
-        field(&mut sum, "customise", guest::CUSTOMISE);
+        match &self.kind {
+            Kind::Cloud(image) => {
+                field(&mut sum, "image", &image.identity());
+                field(&mut sum, "masked", guest::MASKED);
+                field(&mut sum, "agent", guest::AGENT_WRAPPER);
+            }
+            Kind::Debian | Kind::Tiny => field(&mut sum, "customise", guest::CUSTOMISE),
+        }
         hex(sum)
     }
 
@@ -94,6 +103,7 @@ impl Recipe {
         match self.kind {
             Kind::Debian => super::debian::PACKAGES,
             Kind::Tiny => super::tiny::PACKAGES,
+            Kind::Cloud(_) => cloud::PACKAGES,
         }
     }
 
@@ -111,10 +121,10 @@ impl Recipe {
         }
         let least: u64 = match self.kind {
             Kind::Debian => 1 << 30,
-            Kind::Tiny => 128 << 20,
+            Kind::Tiny | Kind::Cloud(_) => 128 << 20,
         };
         if self.disk_bytes < least || !self.disk_bytes.is_multiple_of(4096) {
-            return refuse("the disk must be a multiple of 4096 bytes, of at least 128 MiB (tiny) or 1 GiB (Debian)");
+            return refuse("the disk must be a multiple of 4096 bytes, of at least 128 MiB, or 1 GiB for Debian");
         }
         let known = ["http://", "https://", "file:/"].iter().any(|scheme| self.mirror.starts_with(scheme));
         if !known || self.mirror.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
@@ -135,11 +145,22 @@ impl Recipe {
     }
 }
 
+/// Digest of which image this is.
+pub(super) fn image_digest(image: &CloudImage) -> String {
+    let mut sum = Sha256::new();
+    field(&mut sum, "version", &VERSION.to_string());
+    field(&mut sum, "image", &image.identity());
+    hex(sum)
+}
+
 /// Digest of what the kernel phase depends on.
-pub(super) fn kernel_digest() -> String {
+pub(super) fn kernel_digest(kind: &Kind) -> String {
     let mut sum = Sha256::new();
     field(&mut sum, "version", &VERSION.to_string());
     field(&mut sum, "suite", SUITE);
+    if let Kind::Cloud(image) = kind {
+        field(&mut sum, "image", &image.identity());
+    }
     field(&mut sum, "initramfs", guest::INITRAMFS_INIT);
     hex(sum)
 }

@@ -79,7 +79,7 @@ const PROGRAMS: &[&str] = &[
 
 /// Where libraries of the packages are.
 const LIBRARY_DIRS: &[&str] = &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
-const LOADER: &str = "ld-linux-x86-64.so.2";
+pub(super) const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// Writes the archive of the root directory to `tar`, using `scratch`, an empty directory.
 pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &Path) -> Result<(), ImageError> {
@@ -88,13 +88,7 @@ pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &P
     for dir in [&unpacked, &root] {
         std::fs::create_dir_all(dir).on("create", dir)?;
     }
-    // One shell for all: starting dpkg-deb is most of the work.
-    Tool::new("sh", "dash", "unpacking packages")
-        .args(["-ec", "for deb in \"$@\"; do dpkg-deb -x \"$deb\" .; done", "sh"])
-        .args(&debs)
-        .current_dir(&unpacked)
-        .run()
-        .await?;
+    unpack(&debs, &unpacked).await?;
     let applets = Tool::new("./bin/busybox", "busybox-static", "listing what busybox can do")
         .arg("--list-full")
         .current_dir(&unpacked)
@@ -111,6 +105,18 @@ pub(super) async fn packages(apt: &Apt, recipe: &Recipe, scratch: &Path, tar: &P
         .run()
         .await?;
     Ok(())
+}
+
+/// Unpacks packages over each other.
+pub(super) async fn unpack(debs: &[PathBuf], into: &Path) -> Result<(), ImageError> {
+    // One shell for all: starting dpkg-deb is most of the work.
+    Tool::new("sh", "dash", "unpacking packages")
+        .args(["-ec", "for deb in \"$@\"; do dpkg-deb -x \"$deb\" .; done", "sh"])
+        .args(debs)
+        .current_dir(into)
+        .run()
+        .await
+        .map(|_| ())
 }
 
 fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageError> {
@@ -151,7 +157,7 @@ fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageErro
         let place = if program.starts_with("usr/") { (*program).to_owned() } else { format!("usr/{program}") };
         wanted.extend(take(&unpacked.join(program), &root.join(place))?);
     }
-    take_libraries(unpacked, root, wanted)?;
+    take_libraries(unpacked, &root.join("usr/lib/x86_64-linux-gnu"), wanted)?;
     link(&format!("/usr/lib/x86_64-linux-gnu/{LOADER}"), &root.join("usr/lib64").join(LOADER))?;
     copy_tree(&unpacked.join("lib/terminfo"), &root.join("usr/lib/terminfo"))?;
 
@@ -169,8 +175,8 @@ fn assemble(unpacked: &Path, root: &Path, applets: &str) -> Result<(), ImageErro
     })
 }
 
-/// Copies libraries and the libraries these need.
-fn take_libraries(unpacked: &Path, root: &Path, mut wanted: BTreeSet<String>) -> Result<(), ImageError> {
+/// Copies libraries and the libraries these need into one directory.
+pub(super) fn take_libraries(unpacked: &Path, to: &Path, mut wanted: BTreeSet<String>) -> Result<(), ImageError> {
     let mut places: BTreeMap<String, PathBuf> = BTreeMap::new();
     for dir in LIBRARY_DIRS {
         let dir = unpacked.join(dir);
@@ -187,13 +193,13 @@ fn take_libraries(unpacked: &Path, root: &Path, mut wanted: BTreeSet<String>) ->
         let Some(place) = places.get(&name) else {
             return Err(ImageError::unexpected(name, "is needed by a program and in none of the packages"));
         };
-        wanted.extend(take(place, &root.join("usr/lib/x86_64-linux-gnu").join(&name))?);
+        wanted.extend(take(place, &to.join(&name))?);
     }
     Ok(())
 }
 
 /// Copies one program or library (through links) and returns the names of the libraries it needs.
-fn take(from: &Path, to: &Path) -> Result<Vec<String>, ImageError> {
+pub(super) fn take(from: &Path, to: &Path) -> Result<Vec<String>, ImageError> {
     let content = std::fs::read(from).on("read", from)?;
     let needed =
         elf::needed(&content).ok_or_else(|| ImageError::unexpected(from.display().to_string(), "is not an ELF"))?;

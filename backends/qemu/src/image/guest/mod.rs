@@ -13,6 +13,13 @@ pub(super) const INITRAMFS_INIT: &str = include_str!("initramfs-init");
 /// Changes the unpacked Debian packages in place.
 pub(super) const CUSTOMISE: &str = include_str!("debian/customise");
 
+/// Appended to the users' own.
+pub(super) const BASHRC: &str = include_str!("debian/bashrc");
+/// Units that do not run in a box made of a cloud image.
+pub(super) const MASKED: &str = include_str!("cloud/masked");
+/// Runs the agent that is brought along where an image has none.
+pub(super) const AGENT_WRAPPER: &str = include_str!("cloud/qemu-ga");
+
 /// A file to be put into the image, owned by root.
 pub(super) struct GuestFile {
     /// Without the leading `/`.
@@ -40,6 +47,7 @@ pub(super) fn files(recipe: &Recipe) -> Vec<GuestFile> {
     files.extend(match recipe.kind {
         Kind::Debian => debian(),
         Kind::Tiny => tiny(),
+        Kind::Cloud(_) => cloud(),
     });
     files
 }
@@ -57,13 +65,24 @@ fn debian() -> Vec<GuestFile> {
         config("etc/profile.d/boxpool.sh", include_str!("debian/profile.sh")),
         config("etc/default/locale", "LANG=C.UTF-8\n"),
         // Moved to where it belongs by `customise`.
-        config("usr/lib/boxpool/bashrc", include_str!("debian/bashrc")),
+        config("usr/lib/boxpool/bashrc", BASHRC),
         GuestFile {
             path: "etc/sudoers.d/box".to_owned(),
             mode: 0o440,
             text: "box ALL=(ALL:ALL) NOPASSWD: ALL\n".to_owned(),
         },
     ]
+}
+
+fn cloud() -> Vec<GuestFile> {
+    let mut files = debian();
+    // It is appended to what the image has, which a script cannot do there.
+    files.retain(|file| file.path != "usr/lib/boxpool/bashrc");
+    files.extend([
+        config("etc/fstab", include_str!("cloud/fstab")),
+        config("etc/cloud/cloud-init.disabled", "A box needs nothing set up.\n"),
+    ]);
+    files
 }
 
 fn tiny() -> Vec<GuestFile> {

@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use boxpool::{
-    BoxRef, Cursor, Endpoint, EndpointAddress, Entry, Guest, GuestRuntime, InstanceId, InstanceProvider, Key, Page, Result,
-    StateStore, Stored, Table, Version, VolumeId, VolumeProvider, VolumeSource,
+    BoxRef, Cursor, Endpoint, EndpointAddress, Entry, Guest, GuestRuntime, InstanceId, InstanceProvider, Key, Page,
+    Result, StateStore, Stored, Table, Version, VolumeId, VolumeProvider, VolumeSource,
 };
 use boxpool_sim::conformance::{InstanceBench, RuntimeBench, VolumeBench};
 use boxpool_sim::{Gateway, Misuse, Pace, SimCloud, golden};

@@ -5,10 +5,24 @@
 //! lives in one.
 #![cfg_attr(not(feature = "planted"), allow(dead_code, unreachable_pub))]
 
-/// One wrong line. Numbers with a B are bugs that a predecessor of this pool really had; `sim/PLANTED.md` has the whole table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[$what:meta])* $bug:ident,)*) => {
+        /// One wrong line. Numbers with a B are bugs that a predecessor of this pool really had; `sim/PLANTED.md` has the whole
+        /// table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Bug {
+            $($(#[$what])* $bug,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[$(Bug::$bug),*];
+        }
+    };
+}
+
+bugs! {
     // Records.
     /// B1: an instance is claimed by a blind write.
     ClaimWithoutCas,

@@ -25,6 +25,11 @@ mod cloud;
 pub mod conformance;
 mod engine;
 mod oracle;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod run;
 mod timeline;
 

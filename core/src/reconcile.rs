@@ -221,6 +221,9 @@ impl Shared {
     /// A volume that is bound to a box which is not there or has another: the box was deleted, or two nodes were making it at
     /// once. Such a volume was never attached; one that was is never touched.
     async fn look_at_widowed(self: &Arc<Self>, held: &Held<VolumeRecord>, owner: &BoxRef) -> Result<()> {
+        if planted::is(Bug::UndoForgetsVolume) {
+            return Ok(());
+        }
         let found = self.records.get::<BoxRecord>(&box_key(&owner.owner, &owner.name)).await?;
         let id = &held.record.id;
         if found.is_some_and(|found| found.record.owner == *owner && found.record.volume.volume() == id) {
@@ -249,7 +252,7 @@ impl Shared {
 
     async fn look_at_volume(self: &Arc<Self>, held: &Held<VolumeRecord>) -> Result<()> {
         let Some(node) = held.record.status.worker() else { return Ok(()) };
-        if planted::is(Bug::NoRecoveryOfVolumes) {
+        if planted::is(Bug::NoRecoveryOfVolumes) || planted::is(Bug::UndoForgetsVolume) {
             return Ok(());
         }
         if *node != self.node && !self.is_dead(node) {

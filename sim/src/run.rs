@@ -4,7 +4,7 @@
 use crate::backend::Phase;
 use crate::case::{Case, Event, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
-use crate::engine::{Entry, Faults, Kind, Pace, Strike};
+use crate::engine::{Entry, Faults, Hash, Kind, Pace, Strike};
 use crate::oracle::Ended;
 use crate::oracle::repairs::Counts;
 use crate::oracle::stock::Habits;
@@ -82,6 +82,7 @@ async fn play(case: Case, keep: bool, counts: Counts) -> Outcome {
         .jitter(case.jitter)
         .forgets_epochs(case.pool.forgets_epochs)
         .keep_trace(keep)
+        .page_size(*Hash::new(case.seed).text("pages").draw().pick(&[3, 20, 20]))
         .build()
         .expect("the runtime was made for it");
     let stage = Arc::new(Stage::new(cloud, case));
@@ -583,13 +584,17 @@ impl Stage {
     /// A call that is refused without effect leaves nothing behind that somebody would have to find.
     fn judge_repairs(&self, repairs: &BTreeMap<String, u64>) {
         let case = &self.case;
-        let honest = Faults { lost: 0.0, late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
+        let timely = Faults { late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
+        let honest = Faults { lost: 0.0, ..timely.clone() };
         let quiet =
             case.script.is_empty() && case.events.is_empty() && case.ops.iter().all(|op| op.what != What::Drain);
-        for found in ["boxpool_claims_swept_total", "boxpool_orphans_total"] {
-            if honest == case.faults && quiet && repairs.contains_key(found) {
+        // Of a write whose answer was lost it is found out whether it happened.
+        let rules =
+            [("boxpool_claims_swept_total", case.faults == timely), ("boxpool_orphans_total", case.faults == honest)];
+        for (found, judged) in rules {
+            if judged && quiet && repairs.contains_key(found) {
                 self.cloud
-                    .violate(format!("repairs: calls were only refused, and there was something to find: {found}"));
+                    .violate(format!("repairs: nobody died or came late, and there was something to find: {found}"));
             }
         }
     }

@@ -205,6 +205,15 @@ pub(crate) fn quiet(quiet_for: std::time::Duration) -> std::time::Duration {
 
 #[cfg(feature = "planted")]
 pub(crate) use on::{clock_says_dead, name_for_delete, note_beat, version_for};
+/// For how long a resource without a record is left alone.
+pub(crate) fn grace(grace: std::time::Duration) -> std::time::Duration {
+    match () {
+        () if is(Bug::OrphanWithoutGrace) => std::time::Duration::ZERO,
+        () if is(Bug::NoOrphanSweep) => NEVER,
+        () => grace,
+    }
+}
+
 #[cfg(feature = "planted")]
 pub use on::{is, plant};
 

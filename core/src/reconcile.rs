@@ -104,7 +104,8 @@ impl Shared {
             | Placement::Detaching { node, .. }
             | Placement::Deleting { node, .. } => self.is_dead(node) || left_by_us(node),
         };
-        let nobody = planted::is(Bug::NoRecoveryOfBoxes) || planted::is(Bug::FailureLeavesStep);
+        let failed = planted::is(Bug::FailureLeavesStep) && matches!(record.placement, Placement::Placing { .. });
+        let nobody = planted::is(Bug::NoRecoveryOfBoxes) || failed;
         if forgotten && !nobody {
             self.tell(&key, Message::Recover);
         }
@@ -301,11 +302,7 @@ impl Shared {
         memory: &mut Memory,
         instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
     ) -> Result<()> {
-        if planted::is(Bug::NoOrphanSweep) {
-            return Ok(());
-        }
-        let grace =
-            if planted::is(Bug::OrphanWithoutGrace) { std::time::Duration::ZERO } else { self.config.orphan_grace };
+        let grace = planted::grace(self.config.orphan_grace);
         let mut seen = BTreeMap::new();
         let mut running = BTreeSet::new();
         let mut cursor = None;

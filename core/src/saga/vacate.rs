@@ -20,7 +20,7 @@ impl Actor {
     /// Somebody waits for an instance: leave if nobody is here, and give the instance back.
     pub(crate) async fn make_room(&mut self) {
         if self.sessions.is_empty() || planted::is(Bug::YieldThrowsOut) {
-            if self.linger_until.take().is_some() {
+            if self.linger_until.take().is_some() || planted::is(Bug::YieldThrowsOut) {
                 self.leave().await;
             }
             self.held = None;

@@ -69,7 +69,7 @@ impl Shared {
             .collect();
         let any_free = !free.is_empty();
         self.state().free_instances.replace(free, &self.random);
-        if any_free {
+        if any_free && !planted::is(Bug::WaitsForOwnBellOnly) {
             self.waiters.ring();
         }
         let reads = all.into_iter().map(|(_, held)| async move {

@@ -62,6 +62,9 @@ impl State {
                 return Err(refuse(ErrorKind::TimedOut, "a guest is there and does not answer".into()));
             }
             running.epoch = guest.epoch;
+            for wrong in self.oracle.guest_adopted(guest) {
+                self.violate(wrong);
+            }
             return Ok(Started { endpoint: endpoint_of(guest), by: StartedBy::Adoption });
         }
         let Some(machine) = self.instances.get(&guest.instance).filter(|machine| machine.phase != Phase::Deleting)

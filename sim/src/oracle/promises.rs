@@ -112,6 +112,12 @@ impl Oracle {
         wrong
     }
 
+    /// A guest that ran already was found by a start.
+    pub(crate) fn guest_adopted(&mut self, guest: &Guest) -> Vec<String> {
+        self.mark("guest adopted");
+        Vec::from_iter(self.acted("an adoption", guest))
+    }
+
     pub(crate) fn suspend_asked(&mut self, guest: &Guest) {
         let promise = self.promise(&guest.owner);
         promise.asked = promise.asked.max(Some(guest.epoch));

@@ -214,6 +214,22 @@ impl Happening {
     }
 }
 
+impl Default for PoolShape {
+    /// Two machines kept free, six at most; a linger of ten seconds.
+    fn default() -> Self {
+        Self {
+            min_free: 1,
+            max_free: 2,
+            max_total: 6,
+            volumes_free: 2,
+            linger: 10_000,
+            park_limit: 3_600_000,
+            destroy: false,
+            forgets_epochs: false,
+        }
+    }
+}
+
 impl PoolShape {
     /// The pool's settings.
     #[must_use]

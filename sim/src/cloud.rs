@@ -6,7 +6,7 @@ use crate::oracle::settled;
 use crate::timeline::Timeline;
 use boxpool::{
     BoxRef, Clock, GuestRuntime, InstanceId, InstanceProvider, NodeId, Pool, PoolBuilder, PoolConfig, SnapshotId,
-    StateStore, Timestamp, VolumeProvider,
+    StateStore, Timestamp, VolumeId, VolumeProvider,
 };
 use std::cell::Cell;
 use std::fmt;
@@ -393,6 +393,26 @@ impl SimCloud {
     /// `Unavailable` when no guest of that box answers.
     pub fn count(&self, owner: &BoxRef) -> boxpool::Result<u64> {
         self.touch(|world| world.count_as(owner))
+    }
+
+    /// Whose guest runs on that volume, if one runs.
+    #[must_use]
+    pub fn guest_on(&self, volume: &VolumeId) -> Option<BoxRef> {
+        let state = self.world.state();
+        state.guests.iter().find(|((on, _), _)| on == volume).map(|(_, guest)| guest.owner.clone())
+    }
+
+    /// Where the guests of that box run: one place at most, in a sound world.
+    #[must_use]
+    pub fn places_of(&self, owner: &BoxRef) -> Vec<InstanceId> {
+        let state = self.world.state();
+        state.guests.iter().filter(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone()).collect()
+    }
+
+    /// How many guests run.
+    #[must_use]
+    pub fn guests(&self) -> usize {
+        self.world.state().guests.len()
     }
 
     /// Kills the guest of that box as a power cut would. Nothing happens when none runs.

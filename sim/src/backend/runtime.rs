@@ -98,7 +98,7 @@ impl State {
             None => (Memory::default(), StartedBy::Boot),
         };
         let held_by = volume.owner.replace(guest.owner.clone());
-        let lines = volume.content.lines.clone();
+        let lines = volume.content.owned.clone();
         for wrong in self.oracle.guest_started(guest, by, memory.count, &lines) {
             self.violate(wrong);
         }

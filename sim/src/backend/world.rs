@@ -134,7 +134,9 @@ pub(crate) struct Link {
 /// What lies on a volume: the disk, and memory that was saved with it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Content {
-    pub(crate) lines: Vec<String>,
+    pub(super) lines: Vec<String>,
+    /// Lines that begin with whose they are, for the oracle.
+    pub(crate) owned: Vec<String>,
     /// Counts the writes: saved memory fits only the disk it was saved with.
     pub(crate) writes: u64,
     pub(crate) saved: Option<SavedMemory>,
@@ -386,7 +388,7 @@ impl SimWorld {
         let volume = state.volume_of_guest(owner, "write in guest")?;
         let line = line_of(owner, text);
         if let Some(disk) = state.volumes.get_mut(&volume) {
-            disk.content.lines.push(line.clone());
+            disk.content.owned.push(line.clone());
             disk.content.writes += 1;
         }
         state.oracle.wrote_line(owner, line);

@@ -406,10 +406,12 @@ pub async fn a_dropped_call_is_done_or_not_done(store: impl StateStore) {
 }
 
 /// Makes one test of each promise. The expression makes a fresh store; it may `.await`.
+///
+/// With `virtual` before it the tests run on one thread in virtual time, as a [`SimCloud`](crate::SimCloud) needs it.
 #[macro_export]
 macro_rules! store_conformance {
-    ($fresh:expr) => {
-        $crate::store_conformance!(@each $fresh;
+    (@all $fresh:tt) => {
+        $crate::store_conformance!(@each $fresh
             a_record_is_read_as_it_was_written
             an_insert_never_overwrites
             an_update_with_an_old_version_changes_nothing
@@ -433,12 +435,26 @@ macro_rules! store_conformance {
             a_dropped_call_is_done_or_not_done
         );
     };
-    (@each $fresh:expr; $($promise:ident)*) => {
+    (@each [virtual $fresh:expr] $($promise:ident)*) => {
+        $(
+            #[tokio::test(start_paused = true)]
+            async fn $promise() {
+                $crate::conformance::store::$promise($fresh).await;
+            }
+        )*
+    };
+    (@each [$fresh:expr] $($promise:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 $crate::conformance::store::$promise($fresh).await;
             }
         )*
+    };
+    (virtual $fresh:expr) => {
+        $crate::store_conformance!(@all [virtual $fresh]);
+    };
+    ($fresh:expr) => {
+        $crate::store_conformance!(@all [$fresh]);
     };
 }

@@ -148,8 +148,8 @@ bugs! {
     MadeAgain,
     /// A volume's name that was used is used again.
     VolumeNameUsedAgain,
-    /// A create goes on with the next box of that name.
-    AnotherIncarnation,
+    /// With a box goes the volume that it wanted and did not get.
+    DeletesWantedVolume,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
     // Waiting.

@@ -96,7 +96,7 @@ impl Actor {
             };
             let Some(found) = self.shared.records.get::<VolumeRecord>(&key).await? else { return Ok(()) };
             let event = match &found.record.status {
-                VolumeStatus::Bound { owner } if *owner == record.owner => {
+                VolumeStatus::Bound { owner } if *owner == record.owner || planted::is(Bug::DeletesWantedVolume) => {
                     VolumeEvent::DeletedByOwner { owner: owner.clone(), node: node.clone() }
                 }
                 VolumeStatus::Creating { wanted_by: Some(owner), .. } if *owner == record.owner => {

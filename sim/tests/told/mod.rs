@@ -117,6 +117,16 @@ pub(crate) fn a_claim_that_comes_late_is_swept() -> Option<String> {
     })
 }
 
+/// A box is deleted through one gateway while another makes its volume: the volume goes, and nobody has to find it.
+pub(crate) fn what_is_deleted_meanwhile_is_not_made_again() -> Option<String> {
+    (1..40).find_map(|step| {
+        let delete = Op { at: 30_000 + 250 * step, gateway: 1, user: 1, name: 1, what: What::Delete };
+        let mut case = quiet(1, vec![visit(30_000, 1, 1_000), delete]);
+        (case.gateways, case.pace, case.pool.volumes_free) = (2, Pace::Cloud, 0);
+        nothing_to_find(&run(&case))
+    })
+}
+
 /// A used volume loses its record, as after a store was restored from a backup: it is kept for a person to look at.
 pub(crate) fn a_used_volume_without_a_record_is_kept() -> Option<String> {
     used_volume_after(async |stage, volume| {

@@ -107,6 +107,11 @@ fn flow(shape: PoolShape, ops: Vec<Op>, events: Vec<Event>) -> Case {
     }
 }
 
+/// One gateway dies in the flow itself: with two more crashes somebody must be left.
+fn four(flow: Case) -> Case {
+    Case { gateways: 4, ..flow }
+}
+
 fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
     Op { at: at * 1_000, gateway, user, name: 1, what }
 }
@@ -168,15 +173,15 @@ pub fn flows() -> Vec<(&'static str, Case)> {
         ),
         (
             "another adopts a running box",
-            flow(shape.clone(), vec![op(40, 2, 1, visit(60)), op(80, 0, 1, visit(2))], vec![crash(50, 2)]),
+            four(flow(shape.clone(), vec![op(40, 2, 1, visit(60)), op(80, 0, 1, visit(2))], vec![crash(50, 2)])),
         ),
         (
             "another finishes a placement",
-            flow(
+            four(flow(
                 shape.clone(),
                 vec![op(40, 2, 1, visit(60)), op(80, 0, 1, visit(2))],
                 vec![Event { at: 40_100, what: Happening::Crash { gateway: 2 } }],
-            ),
+            )),
         ),
         ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
     ]

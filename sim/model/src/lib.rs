@@ -14,4 +14,4 @@ mod world;
 pub use action::Line;
 pub use explore::{Finding, Outcome, Plan, explore};
 pub use marks::Mark;
-pub use scope::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};
+pub use scope::{Backend, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};

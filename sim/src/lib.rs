@@ -46,6 +46,7 @@ mod engine;
 pub mod guide;
 mod oracle;
 mod run;
+mod steer;
 mod timeline;
 
 pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};
@@ -61,5 +62,9 @@ pub fn draw(seed: u64, name: &str) -> u64 {
 }
 
 pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
+#[doc(hidden)]
+pub use engine::HeldCall;
 pub use run::{Outcome, run, run_traced};
+#[doc(hidden)]
+pub use steer::Snapshot;
 pub use timeline::Timeline;

@@ -49,6 +49,7 @@ impl SimStore {
     /// For readers of the trace: what a write said.
     fn remark(&self, key: &Key, value: &str) {
         let (Some(engine), Some(caller)) = (self.world.engine(), self.caller) else { return };
+        engine.writes(value);
         engine.remark(Some(caller.gateway), || summary(key, value));
     }
 }

@@ -317,6 +317,8 @@ impl Turn<'_> {
             Step::Retire if !task.fresh => None,
             Step::Retire => instance_after(ClaimEvent::Retire { node }),
             Step::DeleteMachine => Some(Call::DeleteMachine { instance, for_box: Some(boxed) }),
+            Step::ForgetMachine if !task.fresh => None,
+            Step::ForgetMachine => Some(Call::ForgetInstance { instance }),
             Step::ForceDetach => Some(Call::Detach { boxed, instance, epoch, force: true }),
             Step::Detached => after(BoxEvent::Detached { epoch }),
             Step::DeletingVolume => {
@@ -448,8 +450,8 @@ impl Turn<'_> {
             },
             Step::EndClaim => {
                 self.state.apply(call?, self.scope, self.marks);
+                task.fresh = true;
                 if self.scope.has(Planted::PullOutInTwoWrites) {
-                    task.fresh = true;
                     Some(Step::Retire)
                 } else {
                     Some(Step::DeleteMachine)
@@ -457,13 +459,26 @@ impl Turn<'_> {
             }
             Step::Retire => {
                 self.state.apply(call?, self.scope, self.marks);
+                task.fresh = true;
                 Some(Step::DeleteMachine)
             }
             Step::DeleteMachine => {
                 self.marks.see(Mark::PulledOut);
                 self.state.apply(call?, self.scope, self.marks);
-                Some(Step::ForceDetach)
+                match self.scope.has(Planted::PullOutUnrecorded) {
+                    true => Some(Step::ForceDetach),
+                    false => Some(Step::ForgetMachine),
+                }
             }
+            // Forgotten by another meanwhile is as good; taken over by another is not.
+            Step::ForgetMachine if self.state.instances[here].is_none() => Some(Step::ForceDetach),
+            Step::ForgetMachine => match call {
+                Some(call) => {
+                    self.state.apply(call, self.scope, self.marks);
+                    Some(Step::ForceDetach)
+                }
+                None => None,
+            },
             Step::Release => {
                 if let Some(call) = call {
                     self.state.apply(call, self.scope, self.marks);
@@ -861,7 +876,10 @@ impl Protocol {
                 // A node does one thing at a time to an instance, and pulls out under the same guard.
                 let pulls_out = state.tasks[usize::from(node)].iter().flatten().any(|task| {
                     task.instance == instance
-                        && matches!(task.step, Step::Retire | Step::DeleteMachine | Step::ForceDetach)
+                        && matches!(
+                            task.step,
+                            Step::Retire | Step::DeleteMachine | Step::ForgetMachine | Step::ForceDetach
+                        )
                 });
                 let ours = worker == node && state.recyclers[at].is_none() && !pulls_out;
                 if dead || ours {

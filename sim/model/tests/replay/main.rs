@@ -1,0 +1,64 @@
+//! Model and code say the same: runs of the model are taken, step by step, with the real pool on a simulated cloud, and end in
+//! the same state; and where a mistake that the model finds is planted in the code, too, the simulator's judges see it.
+
+mod stage;
+
+use boxpool_model::{Mark, Scope, way_to};
+use stage::replay_any;
+
+/// Takes the shortest way of the sound model to `mark` with the real pool.
+fn goes_the_same_way(scope: &Scope, mark: Mark) {
+    let way = way_to(scope, mark, 2_000_000).unwrap_or_else(|| panic!("{mark:?} never happens in {scope:?}"));
+    for (number, words) in way.words.iter().enumerate() {
+        println!("{:>3}. {words}", number + 1);
+    }
+    let (picture, violations) = replay_any(scope, &way.steps, || {});
+    assert!(violations.is_empty(), "{violations:#?}");
+    assert_eq!(picture, way.end, "the model ends otherwise");
+}
+
+macro_rules! ways {
+    ($($name:ident: $mark:ident in $scope:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            goes_the_same_way(&$scope, Mark::$mark);
+        }
+    )*};
+}
+
+fn calm() -> Scope {
+    Scope { losses: 0, crashes: 0, doubts: 0, deletes: false, ..Scope::one_box() }
+}
+
+fn deadly() -> Scope {
+    Scope { crashes: 1, ..calm() }
+}
+
+fn doubtful() -> Scope {
+    Scope { doubts: 1, ..calm() }
+}
+
+fn lossy() -> Scope {
+    Scope { losses: 1, ..calm() }
+}
+
+ways! {
+    a_parked_box_runs_again: ParkedReconnect in calm();
+    two_nodes_hold_one_box: TwoHolders in calm();
+    saved_memory_is_resumed: MemoryResumed in calm();
+    a_used_instance_is_free_again: InstanceFreeAgain in calm();
+    a_step_of_a_dead_node_is_taken_over: TakenFromDead in deadly();
+    an_attach_lands_after_a_take_over: LateAttachAfterTakeOver in deadly();
+    a_start_lands_after_its_caller_died: LateStart in deadly();
+    a_record_is_written_after_its_writer_died: LateWrite in deadly();
+    a_start_finds_its_guest_running: GuestAdopted in deadly();
+    a_step_of_a_living_node_is_taken_over: TakenFromLiving in doubtful();
+    a_start_with_an_old_epoch_is_refused: StartFenced in doubtful();
+    a_claim_that_no_box_stands_for_is_swept: ClaimSwept in deadly();
+    an_instance_in_doubt_is_deleted: InstanceDeleted in lossy();
+    a_machine_is_deleted_to_get_a_volume_off_it: PulledOut in lossy();
+    a_box_that_cannot_be_suspended_runs_on: RanOn in lossy();
+    an_instance_is_claimed_by_another_in_between: ClaimLost in Scope { boxes: 2, epochs: 3, ..calm() };
+    an_instance_serves_another_box: NextBoxServed in Scope { boxes: 2, instances: 1, epochs: 3, ..calm() };
+    a_box_is_deleted_to_the_end: BoxDeleted in Scope { deletes: true, ..calm() };
+}

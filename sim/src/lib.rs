@@ -61,9 +61,9 @@ pub fn draw(seed: u64, name: &str) -> u64 {
     engine::Hash::new(seed).text(name).draw().next()
 }
 
-pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
 #[doc(hidden)]
 pub use engine::HeldCall;
+pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
 pub use run::{Outcome, run, run_traced};
 #[doc(hidden)]
 pub use steer::Snapshot;

@@ -451,11 +451,7 @@ impl Turn<'_> {
             Step::EndClaim => {
                 self.state.apply(call?, self.scope, self.marks);
                 task.fresh = true;
-                if self.scope.has(Planted::PullOutInTwoWrites) {
-                    Some(Step::Retire)
-                } else {
-                    Some(Step::DeleteMachine)
-                }
+                if self.scope.has(Planted::PullOutInTwoWrites) { Some(Step::Retire) } else { Some(Step::DeleteMachine) }
             }
             Step::Retire => {
                 self.state.apply(call?, self.scope, self.marks);

@@ -99,9 +99,7 @@ impl Rules {
         let newer = match (status, event) {
             (
                 InstanceStatus::Claimed { epoch: old, .. },
-                ClaimEvent::Claim { epoch, .. }
-                | ClaimEvent::Release { epoch, .. }
-                | ClaimEvent::Condemn { epoch, .. },
+                ClaimEvent::Claim { epoch, .. } | ClaimEvent::Release { epoch, .. } | ClaimEvent::Condemn { epoch, .. },
             ) => epoch >= old,
             _ => true,
         };

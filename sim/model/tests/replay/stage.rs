@@ -145,7 +145,7 @@ impl Stage {
         for boxed in 0..scope.boxes {
             let name = BoxName::new(format!("b{boxed}")).unwrap();
             let made = pool.create_box(&user, &name).await.unwrap();
-            boxes.push(made.owner.clone());
+            boxes.push(BoxRef { owner: user.clone(), name, id: made.id });
         }
         while cloud.snapshot().instances.iter().filter(|record| record.status == InstanceStatus::Free).count()
             < usize::from(scope.instances)
@@ -289,9 +289,8 @@ impl Stage {
         }
         let boxed = self.volumes.iter().position(|volume| volume.as_str() == call.resource).map(|n| n as u8);
         let snapshot = self.cloud.snapshot();
-        let record = boxed.and_then(|boxed| {
-            snapshot.boxes.into_iter().find(|record| record.owner == self.boxes[usize::from(boxed)])
-        });
+        let record = boxed
+            .and_then(|boxed| snapshot.boxes.into_iter().find(|record| record.owner == self.boxes[usize::from(boxed)]));
         (boxed, record.and_then(|record| u8::try_from(record.epoch.0).ok()))
     }
 
@@ -336,16 +335,15 @@ impl Stage {
     fn fits(&self, line: &Line, call: &HeldCall) -> bool {
         use Operation as O;
         let boxed = |wanted: fn(&Placement) -> bool| {
-            box_in(call).is_some_and(|record| {
-                self.box_number(&record.owner) == line.boxed && wanted(&record.placement)
-            })
+            box_in(call).is_some_and(|record| self.box_number(&record.owner) == line.boxed && wanted(&record.placement))
         };
         let of_volume = |operation| {
             let volume = line.boxed.map(|boxed| self.volumes[usize::from(boxed)].as_str());
             call.operation == operation && volume == Some(call.resource.as_str())
         };
         let instance = |wanted: fn(&InstanceStatus) -> bool| {
-            instance_in(call).is_some_and(|record| self.is_instance(&record.id, line.instance) && wanted(&record.status))
+            instance_in(call)
+                .is_some_and(|record| self.is_instance(&record.id, line.instance) && wanted(&record.status))
         };
         let machine = |operation| call.operation == operation && self.names(&call.resource, line.instance);
         let holds = |wanted: bool| {
@@ -394,7 +392,8 @@ impl Stage {
             "forget.instance" | "pull_out.forget.instance" => {
                 let id = line.instance.and_then(|instance| self.instances.get(usize::from(instance))?.as_ref());
                 let seat = id.and_then(|id| id.as_str().split('-').next());
-                call.operation == O::StoreDelete && seat.is_some_and(|seat| call.resource == format!("instances/{seat}"))
+                call.operation == O::StoreDelete
+                    && seat.is_some_and(|seat| call.resource == format!("instances/{seat}"))
             }
             "delete.volume" => of_volume(O::VolumeDelete),
             "delete.volume.record" => call.operation == O::StoreUpdate && call.resource.starts_with("volumes/"),
@@ -408,7 +407,8 @@ impl Stage {
     fn is_of_box(&self, boxed: Option<u8>, call: &HeldCall) -> bool {
         boxed.is_some_and(|boxed| {
             let volume = &self.volumes[usize::from(boxed)];
-            call.resource == volume.as_str() || box_in(call).is_some_and(|record| record.owner == self.boxes[usize::from(boxed)])
+            call.resource == volume.as_str()
+                || box_in(call).is_some_and(|record| record.owner == self.boxes[usize::from(boxed)])
         })
     }
 
@@ -433,7 +433,9 @@ impl Stage {
             let waiting: Vec<_> =
                 self.cloud.held().into_iter().filter(|call| call.waits && call.gateway == gateway).collect();
             // The answer to this write was lost, and so is that to its repetition.
-            if let Some(again) = waiting.iter().find(|call| call.value.as_ref().is_some_and(|value| self.lost.contains(value))) {
+            if let Some(again) =
+                waiting.iter().find(|call| call.value.as_ref().is_some_and(|value| self.lost.contains(value)))
+            {
                 self.cloud.let_fail(again.id, ErrorKind::UnknownOutcome);
             }
             if line.step == "claim.box" || line.step == "move.box" {
@@ -557,14 +559,8 @@ const INTENTS: &[&str] = &[
 ];
 
 /// Steps that are no calls where there is nothing to do.
-const MAY_BE_LEFT_OUT: &[&str] = &[
-    "claim.instance.again",
-    "suspend",
-    "vacate.suspend",
-    "vacate.stop",
-    "release.instance",
-    "delete.volume.record",
-];
+const MAY_BE_LEFT_OUT: &[&str] =
+    &["claim.instance.again", "suspend", "vacate.suspend", "vacate.stop", "release.instance", "delete.volume.record"];
 
 fn box_in(call: &HeldCall) -> Option<BoxRecord> {
     call.resource.starts_with("boxes/").then_some(())?;

@@ -57,7 +57,16 @@ pub(crate) struct Manifest {
     pub(crate) login: String,
     /// Size of each file, in bytes.
     pub(crate) sizes: BTreeMap<String, u64>,
+    /// SHA-256 of each file. Snapshots of older versions have none.
+    #[serde(default)]
+    pub(crate) digests: BTreeMap<String, String>,
+    /// When each file was written last: one that still has this time is not read through again, unless it is small.
+    #[serde(default)]
+    pub(crate) written: BTreeMap<String, String>,
 }
+
+/// Read through whenever the snapshot is looked at: a few tens of megabytes, 50 ms.
+const SMALL_PARTS: [&str; 3] = ["state", "vmlinux", "initrd.cpio"];
 
 const PARTS: [&str; 5] = ["disk.qcow2", "mem", "state", "vmlinux", "initrd.cpio"];
 /// Another process may be downloading over a slow line.
@@ -152,7 +161,41 @@ impl LocalQemu {
                 return Err(Error::new(ErrorKind::Corrupt, "verify golden snapshot", id).with_detail(detail));
             }
         }
+        let written = self.times(&place, &PARTS).await?;
+        let doubtful = |name: &str| SMALL_PARTS.contains(&name) || written.get(name) != manifest.written.get(name);
+        let doubtful: Vec<&str> = manifest.digests.keys().map(String::as_str).filter(|name| doubtful(name)).collect();
+        for (name, digest) in self.digests(&place, &doubtful).await? {
+            if manifest.digests.get(&name) != Some(&digest) {
+                let detail = format!(
+                    "the content of {name} is not what was built: it was changed or damaged; boxes that are based on it may not \
+                     start. Restore {}, or move it away to build it anew",
+                    place.display()
+                );
+                return Err(Error::new(ErrorKind::Corrupt, "verify golden snapshot", id).with_detail(detail));
+            }
+        }
         Ok(true)
+    }
+
+    /// SHA-256 of files in a folder, as hex.
+    async fn digests(&self, folder: &Path, names: &[&str]) -> Result<BTreeMap<String, String>> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let files = names.iter().map(|name| folder.join(name));
+        let command = Command::new("sha256sum").args(files).limit(Duration::from_secs(600));
+        let output = must(&*self.inner.host, "verify golden snapshot", command).await?;
+        let digests = output.stdout.lines().filter_map(|line| line.split_whitespace().next());
+        Ok(names.iter().map(ToString::to_string).zip(digests.map(str::to_owned)).collect())
+    }
+
+    /// When files in a folder were written last, in seconds with fractions.
+    async fn times(&self, folder: &Path, names: &[&str]) -> Result<BTreeMap<String, String>> {
+        let files = names.iter().map(|name| folder.join(name));
+        let output =
+            must(&*self.inner.host, "verify golden snapshot", Command::new("stat").args(["-c", "%.9Y"]).args(files))
+                .await?;
+        Ok(names.iter().map(ToString::to_string).zip(output.stdout.lines().map(str::to_owned)).collect())
     }
 
     async fn boot_and_save(
@@ -265,7 +308,9 @@ impl LocalQemu {
         for name in PARTS {
             sizes.extend(self.size(&work.join(name)).await?.map(|size| (name.to_owned(), size)));
         }
-        self.save(&work.join("manifest.json"), &Manifest { schema: 1, machine, login, sizes }).await?;
+        let (digests, written) = (self.digests(work, &PARTS).await?, self.times(work, &PARTS).await?);
+        let manifest = Manifest { schema: 1, machine, login, sizes, digests, written };
+        self.save(&work.join("manifest.json"), &manifest).await?;
         must(host, "seal snapshot", Command::new("rm").arg("-rf").arg(place)).await?;
         must(host, "seal snapshot", Command::new("mv").arg("-T").arg(work).arg(place)).await?;
         must(host, "seal snapshot", Command::new("sync").arg(self.inner.layout.snapshots())).await.map(drop)

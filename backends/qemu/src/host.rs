@@ -84,7 +84,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-const MAX_OUTPUT: u64 = 1024 * 1024;
+pub(crate) const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// What is known of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +142,20 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Whatever else went wrong.
     async fn remove(&self, files: &[PathBuf]) -> Result<()>;
+
+    /// Gives files and folders (not what is in them) to another user and group. Needs root.
+    ///
+    /// # Errors
+    /// `Permanent`, with the host's words.
+    async fn give(&self, files: &[PathBuf], (user, group): (u32, u32)) -> Result<()> {
+        let output = self.run(Command::new("chown").arg(format!("{user}:{group}")).args(files)).await?;
+        if output.success {
+            return Ok(());
+        }
+        let first = files.first().cloned().unwrap_or_default();
+        let detail = last_of(&output.stderr);
+        Err(Error::new(ErrorKind::Permanent, "give file away", first.display()).with_detail(detail))
+    }
 
     /// How much a file system has left for us, in bytes.
     ///
@@ -293,6 +307,13 @@ impl Host for LocalHost {
             })
         })
         .await
+    }
+
+    async fn give(&self, files: &[PathBuf], (user, group): (u32, u32)) -> Result<()> {
+        files.iter().try_for_each(|file| {
+            std::os::unix::fs::chown(file, Some(user), Some(group))
+                .map_err(|error| Self::failed("give file away", file, error))
+        })
     }
 
     async fn free_bytes(&self, at: &Path) -> Result<u64> {

@@ -44,11 +44,12 @@ pub(crate) enum Loaded {
 
 /// Takes the lock that says that QEMU lives, opens the state if there is one, and becomes a daemon that has both open.
 /// Arguments: lock, log, state or nothing, and QEMU's command line. It waits a little for somebody who only looks at the lock.
-const DETACH: &str = r#"exec 6>>"$1"
-flock -w 5 6 || { echo another QEMU of this volume is starting >&2; exit 75; }
-[ -z "$3" ] || exec 5<"$3"
-log=$2; shift 3
-exec setsid --fork "$@" >"$log" 2>&1 </dev/null"#;
+/// Each program takes the place of the one before it: a resume waits for all of them.
+const DETACH: &str = r#"[ -z "$3" ] || exec 5<"$3"
+lock=$1; log=$2; shift 3
+exec flock -w 5 -E 75 -F "$lock" setsid --fork "$@" >"$log" 2>&1 </dev/null"#;
+/// What `flock` ends with when another holds the lock.
+const LOCKED: i32 = 75;
 
 impl LocalQemu {
     /// Connects to the QEMU of a volume; `None` when none runs.
@@ -120,15 +121,19 @@ impl LocalQemu {
             command = command
                 .args(["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}")])
                 .args(["--clear-groups", "--no-new-privs"]);
-            let own = Command::new("chown").arg("-R").arg(format!("{user}:{group}")).args([
-                &volume.run,
-                &volume.mem(),
-                &volume.disk(),
-            ]);
-            must(host, "start QEMU", own).await?;
+            host.give(&[volume.run.clone(), volume.mem(), volume.disk()], (user, group)).await?;
         }
         let arguments = machine.arguments(&volume.dir, kernel, &volume.run, state.is_some());
-        must(host, "start QEMU", command.arg("qemu-system-x86_64").args(arguments).limit(SPAWN_LIMIT)).await?;
+        let detached = host.run(command.arg("qemu-system-x86_64").args(arguments).limit(SPAWN_LIMIT)).await?;
+        if !detached.success {
+            let said = host.read(&log).await?.unwrap_or_default();
+            let said = crate::host::last_of(&format!("{} {}", detached.stderr, String::from_utf8_lossy(&said)));
+            let (kind, detail) = match detached.code {
+                Some(LOCKED) => (ErrorKind::Busy, "another QEMU of this volume is starting".to_owned()),
+                _ => (ErrorKind::Permanent, said),
+            };
+            return Err(Error::new(kind, "start QEMU", volume.dir.display()).with_detail(detail));
+        }
         self.await_qmp(volume, &log).await
     }
 
@@ -172,9 +177,15 @@ impl LocalQemu {
     /// Waits until a QEMU that was just started answers, or has ended with a complaint.
     async fn await_qmp(&self, volume: &VolumeDir, log: &Path) -> Result<Qmp> {
         let deadline = Instant::now() + SPAWN_LIMIT;
+        let mut looks = 0;
         loop {
             if let Some(qmp) = self.qmp(volume).await? {
                 return Ok(qmp);
+            }
+            looks += 1;
+            if looks % 20 != 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
             }
             let (ended, late) = (!self.is_alive(volume).await?, Instant::now() >= deadline);
             if ended || late {
@@ -225,35 +236,34 @@ impl LocalQemu {
         let create = format!("CREATE:{}", to.display());
         let receive =
             must(host, "save memory", Command::new("socat").args(["-u", &listen, &create]).limit(MIGRATE_LIMIT));
-        let send = async {
-            self.await_listener(&socket).await?;
-            if let Some((user, group)) = self.inner.run_as {
-                must(host, "save memory", Command::new("chown").arg(format!("{user}:{group}")).arg(&socket)).await?;
-            }
-            let wanted = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
-            qmp.call("migrate-set-capabilities", wanted).await?;
-            qmp.call("migrate", json!({"uri": format!("unix:{}", socket.display())})).await?;
-            let deadline = Instant::now() + MIGRATE_LIMIT;
-            loop {
-                let answer = qmp.call("query-migrate", Value::Null).await?;
-                match answer["status"].as_str() {
-                    Some("completed") => return Ok(()),
-                    Some("failed" | "cancelled") => {
-                        let words = answer["error-desc"].as_str().unwrap_or("QEMU gives no reason").to_owned();
-                        return Err(
-                            Error::new(ErrorKind::Permanent, "save memory", volume.dir.display()).with_detail(words)
-                        );
-                    }
-                    _ if Instant::now() >= deadline => {
-                        let detail = format!("not saved within {MIGRATE_LIMIT:?}");
-                        return Err(
-                            Error::new(ErrorKind::TimedOut, "save memory", volume.dir.display()).with_detail(detail)
-                        );
-                    }
-                    _ => tokio::time::sleep(LOOK_EVERY).await,
+        let send =
+            async {
+                self.await_listener(&socket).await?;
+                if let Some(user) = self.inner.run_as {
+                    host.give(std::slice::from_ref(&socket), user).await?;
                 }
-            }
-        };
+                let wanted = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
+                qmp.call("migrate-set-capabilities", wanted).await?;
+                qmp.call("migrate", json!({"uri": format!("unix:{}", socket.display())})).await?;
+                let deadline = Instant::now() + MIGRATE_LIMIT;
+                loop {
+                    let answer = qmp.call("query-migrate", Value::Null).await?;
+                    match answer["status"].as_str() {
+                        Some("completed") => return Ok(()),
+                        Some("failed" | "cancelled") => {
+                            let words = answer["error-desc"].as_str().unwrap_or("QEMU gives no reason").to_owned();
+                            return Err(Error::new(ErrorKind::Permanent, "save memory", volume.dir.display())
+                                .with_detail(words));
+                        }
+                        _ if Instant::now() >= deadline => {
+                            let detail = format!("not saved within {MIGRATE_LIMIT:?}");
+                            return Err(Error::new(ErrorKind::TimedOut, "save memory", volume.dir.display())
+                                .with_detail(detail));
+                        }
+                        _ => tokio::time::sleep(LOOK_EVERY).await,
+                    }
+                }
+            };
         // Neither is waited for when the other has failed: a receiver whom nobody sends anything would wait for ever.
         let grace = Duration::from_secs(3);
         tokio::pin!(receive, send);
@@ -308,7 +318,13 @@ impl LocalQemu {
         // In the kernel's table a listening socket has the flag __SO_ACCEPTCON, 0x10000 (proc(5), /proc/net/unix).
         let ours = format!(" {}", path.display());
         loop {
-            let table = self.inner.host.read(Path::new("/proc/net/unix")).await?.unwrap_or_default();
+            let path_of_table = Path::new("/proc/net/unix");
+            let mut table = self.inner.host.read(path_of_table).await?.unwrap_or_default();
+            if table.len() as u64 >= crate::host::MAX_OUTPUT {
+                // A host with ten thousand sockets: only the lines that matter, picked out over there.
+                let pick = Command::new("grep").args(["-F", "-e", &ours]).arg(path_of_table);
+                table = self.inner.host.run(pick).await?.stdout.into_bytes();
+            }
             let table = String::from_utf8_lossy(&table);
             let listens = |line: &str| line.ends_with(&ours) && line.split_whitespace().nth(3) == Some("00010000");
             if table.lines().any(listens) {

@@ -12,6 +12,11 @@
 //! | QEMU loading | kill it, begin again | kill it: the saved memory is untouched |
 //! | QEMU that does not answer | kill it, boot | error |
 //!
+//! The epoch is durable before a guest may run, not before QEMU is there: `start` writes it down while QEMU loads the
+//! memory, paused, and waits for both before it says `cont`. All the while it holds the volume's lock, so no other epoch is
+//! looked at in between. If the process dies before the epoch is written, what it leaves is a paused QEMU, which the next
+//! caller, of whatever epoch, ends.
+//!
 //! A start that fails for a reason that says nothing about the saved memory keeps that memory. Only QEMU's own refusal to
 //! load it leads to a boot.
 
@@ -23,8 +28,8 @@ use crate::qmp::Qmp;
 use crate::saved::{AttachedTo, Meta, Saved};
 use async_trait::async_trait;
 use boxpool::{
-    Cleared, Effect, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
-    Started, StartedBy, Suspended,
+    Cleared, Effect, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId,
+    Result, Started, StartedBy, Suspended,
 };
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -34,6 +39,20 @@ use std::time::Duration;
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// A Debian guest boots in 10 to 14 seconds under TCG on an idle core; twenty at once on two cores take longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
+
+/// An epoch that has been checked and is not written down yet.
+struct Fence(Option<Epoch>);
+
+impl Fence {
+    /// Writes it down. Called again it does nothing.
+    async fn close(&mut self, qemu: &LocalQemu, volume: &VolumeDir) -> Result<()> {
+        if let Some(epoch) = self.0 {
+            qemu.record_epoch(volume, epoch).await?;
+            self.0 = None;
+        }
+        Ok(())
+    }
+}
 
 /// What became of a guest that was to be resumed.
 enum Resumed {
@@ -96,14 +115,23 @@ impl LocalQemu {
         Ok(())
     }
 
-    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<Resumed> {
-        let kernel = self.inner.layout.snapshot(&meta.snapshot);
-        let mut qmp = self.spawn(volume, &meta.machine, &kernel, Some(&volume.state())).await?;
-        if let Loaded::Refused(why) = self.load_memory(volume, &mut qmp).await? {
-            return Ok(Resumed::Refused(why));
-        }
-        // Asked while it is paused: once it runs it wants the processor for itself.
-        let address = self.port(volume, &mut qmp).await?;
+    async fn resume(&self, volume: &VolumeDir, meta: &mut Meta, fence: &mut Fence) -> Result<Resumed> {
+        let load = async {
+            let kernel = self.inner.layout.snapshot(&meta.snapshot);
+            let mut qmp = self.spawn(volume, &meta.machine, &kernel, Some(&volume.state())).await?;
+            if let Loaded::Refused(why) = self.load_memory(volume, &mut qmp).await? {
+                return Ok(Err(why));
+            }
+            // Asked while it is paused: once it runs it wants the processor for itself.
+            let address = self.port(volume, &mut qmp).await?;
+            Ok::<_, Error>(Ok((qmp, address)))
+        };
+        let (loaded, fenced) = tokio::join!(load, fence.close(self, volume));
+        fenced?;
+        let (mut qmp, address) = match loaded? {
+            Ok(loaded) => loaded,
+            Err(why) => return Ok(Resumed::Refused(why)),
+        };
         self.disk_moves(volume, meta).await?;
         qmp.call("cont", Value::Null).await?;
         // The saved memory is used up. Its files stay until the next save takes their place: the generation tells that
@@ -148,7 +176,8 @@ impl LocalQemu {
         self.inner.host.remove(&[volume.host_key()]).await
     }
 
-    /// The clock of a resumed guest stands where it was suspended. Set beside the caller's way: SSH does not need it.
+    /// The clock of a resumed guest stands where it was suspended. Set in a task beside the caller's way, which waits for the
+    /// guest's agent for its usual limit and no longer: SSH does not need the clock.
     fn set_clock(&self, volume: &VolumeDir) {
         let (this, volume) = (self.clone(), volume.clone());
         tokio::spawn(async move {
@@ -160,8 +189,14 @@ impl LocalQemu {
         });
     }
 
-    async fn bring_up(&self, volume: &VolumeDir, meta: &mut Meta) -> Result<(StartedBy, SocketAddr)> {
+    async fn bring_up(
+        &self,
+        volume: &VolumeDir,
+        meta: &mut Meta,
+        fence: &mut Fence,
+    ) -> Result<(StartedBy, SocketAddr)> {
         if let Some(pid) = self.pid(volume).await? {
+            fence.close(self, volume).await?;
             match self.state_of_living(volume).await {
                 Ok(Some((state, mut qmp))) => match state.as_str() {
                     "running" => return Ok((StartedBy::Adoption, self.port(volume, &mut qmp).await?)),
@@ -190,7 +225,7 @@ impl LocalQemu {
         }
         self.check_room(volume, meta).await?;
         if self.loadable(volume, meta).await? {
-            match self.resume(volume, meta).await {
+            match self.resume(volume, meta, fence).await {
                 Ok(Resumed::Runs(address)) => {
                     self.set_clock(volume);
                     return Ok((StartedBy::Resume, address));
@@ -204,7 +239,18 @@ impl LocalQemu {
                 Err(error) => return Err(self.abandon(volume, error).await),
             }
         }
+        fence.close(self, volume).await?;
         Ok((StartedBy::Boot, self.boot(volume, meta).await?))
+    }
+
+    async fn start_in_epoch(&self, volume: &VolumeDir, guest: &Guest, fence: &mut Fence) -> Result<Started> {
+        self.check_attached(volume, guest).await?;
+        let mut meta = self.meta(volume).await?;
+        let (by, address) = self.bring_up(volume, &mut meta, fence).await?;
+        if !meta.identified {
+            self.identify(volume, &mut meta, guest).await?;
+        }
+        Ok(Started { endpoint: Self::endpoint(&meta, address), by })
     }
 
     async fn state_of_living(&self, volume: &VolumeDir) -> Result<Option<(String, Qmp)>> {
@@ -273,14 +319,12 @@ impl GuestRuntime for LocalQemu {
     async fn start(&self, guest: &Guest) -> Result<Started> {
         let volume = self.inner.layout.volume(&guest.volume);
         let _lock = self.locked(&volume).await?;
-        self.fence("start box", &volume, guest.epoch).await?;
-        self.check_attached(&volume, guest).await?;
-        let mut meta = self.meta(&volume).await?;
-        let (by, address) = self.bring_up(&volume, &mut meta).await?;
-        if !meta.identified {
-            self.identify(&volume, &mut meta, guest).await?;
-        }
-        Ok(Started { endpoint: Self::endpoint(&meta, address), by })
+        let is_new = self.check_epoch("start box", &volume, guest.epoch).await?;
+        let mut fence = Fence(is_new.then_some(guest.epoch));
+        let started = self.start_in_epoch(&volume, guest, &mut fence).await;
+        // Remembered also when nothing came of it.
+        fence.close(self, &volume).await?;
+        started
     }
 
     async fn suspend(&self, guest: &Guest) -> Result<Suspended> {

@@ -80,6 +80,14 @@ impl LocalQemu {
 
     /// Refuses an older epoch and remembers a newer one, durably. Call it under the volume's lock.
     pub(crate) async fn fence(&self, operation: &'static str, volume: &VolumeDir, epoch: Epoch) -> Result<()> {
+        if self.check_epoch(operation, volume, epoch).await? {
+            self.record_epoch(volume, epoch).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses an epoch that is over. `true` when this one is new and has yet to be written down.
+    pub(crate) async fn check_epoch(&self, operation: &'static str, volume: &VolumeDir, epoch: Epoch) -> Result<bool> {
         let seen = match self.inner.host.read(&volume.epoch()).await? {
             None => Epoch(0),
             // Refused rather than taken for an old one: a fence that cannot be read must not open.
@@ -93,10 +101,12 @@ impl LocalQemu {
             let detail = format!("epoch {epoch} is over: {seen} was seen");
             return Err(Error::new(ErrorKind::Fenced, operation, volume.dir.display()).with_detail(detail));
         }
-        if epoch > seen {
-            self.inner.host.put(&volume.epoch(), epoch.to_string().as_bytes(), 0o644).await?;
-        }
-        Ok(())
+        Ok(epoch > seen)
+    }
+
+    /// Writes the epoch down for good. Only under the volume's lock, after [`Self::check_epoch`].
+    pub(crate) async fn record_epoch(&self, volume: &VolumeDir, epoch: Epoch) -> Result<()> {
+        self.inner.host.put(&volume.epoch(), epoch.to_string().as_bytes(), 0o644).await
     }
 
     /// The saved memory, if it is whole and fits the disk as it is now.

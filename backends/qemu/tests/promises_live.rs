@@ -8,6 +8,7 @@ use boxpool::{
 };
 use boxpool_qemu::LocalQemu;
 use guests::{Bench, later};
+use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_callers_at_once_get_one_guest() {
@@ -129,6 +130,51 @@ async fn a_cut_off_memory_is_not_loaded() {
     let state = std::fs::OpenOptions::new().write(true).open(bench.file(&guest.volume, "state")).unwrap();
     state.set_len(state.metadata().unwrap().len() / 2).unwrap();
     assert_eq!(bench.start(&later(&guest, 2)).await.by, StartedBy::Boot);
+}
+
+/// Changes one byte in the middle of a file, or changes it back. `quietly` leaves the file's time as it was.
+fn flip(path: &Path, quietly: bool) {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    let mut permissions = std::fs::metadata(path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(path, permissions).unwrap();
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let (middle, time) = (file.metadata().unwrap().len() / 2, file.metadata().unwrap().modified().unwrap());
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+    if quietly {
+        file.set_modified(time).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_golden_snapshot_that_was_changed_is_not_used_and_one_that_was_copied_is() {
+    let bench = Bench::new().await;
+    let mut options = bench.options();
+    let shared = options.snapshot_dir.clone().unwrap().join(bench.golden.as_str());
+    let own = bench.dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    // Without the files' times, as a backup would bring it back.
+    let copied = std::process::Command::new("cp").args(["-r", "--sparse=always"]).arg(&shared).arg(&own).status();
+    assert!(copied.unwrap().success());
+    options.snapshot_dir = Some(own.clone());
+    let qemu = LocalQemu::open(options).await.unwrap();
+    let find = async || qemu.ensure_golden(&guests::spec(&bench.key), &|_| {}).await;
+    assert_eq!(find().await.unwrap(), bench.golden);
+    for (part, quietly) in
+        [("vmlinux", true), ("initrd.cpio", true), ("state", true), ("disk.qcow2", false), ("mem", false)]
+    {
+        let file = own.join(bench.golden.as_str()).join(part);
+        flip(&file, quietly);
+        let refused = find().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{part}");
+        assert!(refused.to_string().contains(part) && refused.to_string().contains("build it anew"), "{refused}");
+        flip(&file, quietly);
+        assert_eq!(find().await.unwrap(), bench.golden, "{part} is as it was");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,12 +46,24 @@ impl SimStore {
         self.world.call_as(self.caller, operation, resource, role, effect).await
     }
 
-    /// For readers of the trace: what a write said.
+    /// For readers of the trace: what a write said. And for the engine: whose a volume is.
     fn remark(&self, key: &Key, value: &str) {
         let (Some(engine), Some(caller)) = (self.world.engine(), self.caller) else { return };
         engine.writes(value);
+        if key.table == BOXES
+            && let Some(volume) = volume_named_in(value)
+        {
+            engine.set_role(volume, &format!("{}/{}", key.partition, key.row));
+        }
         engine.remark(Some(caller.gateway), || summary(key, value));
     }
+}
+
+/// The volume that a box's record names. Read without taking the whole record apart: this is done for every write.
+fn volume_named_in(record: &str) -> Option<&str> {
+    const BEFORE: &str = "\"volume\":\"";
+    let rest = &record[record.find(BEFORE)? + BEFORE.len()..];
+    rest.split('"').next()
 }
 
 /// The part of a record that tells what is going on.

@@ -42,10 +42,12 @@ mod case;
 mod cloud;
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;
+pub mod corpus;
 mod engine;
 pub mod guide;
 mod oracle;
 mod run;
+mod shrink;
 mod steer;
 mod timeline;
 
@@ -65,6 +67,7 @@ pub fn draw(seed: u64, name: &str) -> u64 {
 pub use engine::HeldCall;
 pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
 pub use run::{Outcome, run, run_traced};
+pub use shrink::{kind_of, shrink, shrink_violation};
 #[doc(hidden)]
 pub use steer::Snapshot;
 pub use timeline::Timeline;

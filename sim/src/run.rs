@@ -32,6 +32,8 @@ pub struct Outcome {
     pub fingerprint: u64,
     /// How many calls the gateways made.
     pub calls: u64,
+    /// How many things happened in all: calls, effects, and what users and the world did.
+    pub events: u64,
     /// How often somebody was connected, worked, and left.
     pub lives: u64,
     /// How often somebody was refused.
@@ -542,6 +544,7 @@ impl Stage {
             violations: self.cloud.world().violations(),
             fingerprint: self.cloud.fingerprint(),
             calls: engine.map_or(0, |engine| engine.calls()),
+            events: engine.map_or(0, |engine| engine.fingerprint().1),
             lives: run.lives,
             refusals: run.refusals,
             elapsed: self.cloud.elapsed(),

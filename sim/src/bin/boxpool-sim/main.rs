@@ -1,0 +1,116 @@
+//! Explores histories of the real pool in a simulated cloud: see `boxpool-sim --help`.
+
+mod bench;
+mod explore;
+mod replay;
+
+use boxpool_sim::Profile;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "boxpool-sim",
+    about = "Runs the real boxpool core against a simulated cloud, in virtual time, from seeds"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many histories and sums up what was seen; ends with 1 when an invariant was broken
+    Explore {
+        /// How many histories
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stop after so many minutes
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// Which kind of histories: swarm, calm, crashes, calls, machines, or all in turn
+        #[arg(long, default_value = "all")]
+        profile: String,
+        /// How many at once; as many as there are processors, unless said
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Stop after so many failing histories
+        #[arg(long, default_value_t = 3)]
+        failures: usize,
+    },
+    /// Runs one history again and tells what happened
+    Replay {
+        /// A seed, or a file with a history
+        history: String,
+        /// The kind of history that the seed stands for
+        #[arg(long, default_value = "swarm")]
+        profile: Profile,
+        /// Make it as small as it goes while it fails in the same way, and print it as data
+        #[arg(long)]
+        shrink: bool,
+        /// Only lines that contain this
+        #[arg(long)]
+        only: Option<String>,
+        /// Draw it, as a page for a browser
+        #[arg(long)]
+        timeline: Option<PathBuf>,
+    },
+    /// Prints the fingerprint of each seed, to compare runs byte for byte
+    Fingerprint {
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+    },
+    /// Lives (connect, work, leave) per second and core without faults
+    Bench {
+        /// For how many seconds of real time
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Explore { seeds, from, minutes, profile, threads, failures } => {
+            let profiles = if profile == "all" {
+                Profile::ALL.to_vec()
+            } else {
+                match profile.parse::<Profile>() {
+                    Ok(profile) => vec![profile],
+                    Err(error) => return complain(&error),
+                }
+            };
+            explore::explore(&explore::Plan { seeds, from, minutes, profiles, threads, failures })
+        }
+        Command::Replay { history, profile, shrink, only, timeline } => {
+            match replay::replay(&history, profile, shrink, only.as_deref(), timeline.as_deref()) {
+                Ok(code) => code,
+                Err(error) => complain(&error),
+            }
+        }
+        Command::Fingerprint { from, seeds } => {
+            for seed in from..from.saturating_add(seeds) {
+                let profile = Profile::ALL[(seed % Profile::ALL.len() as u64) as usize];
+                let outcome = boxpool_sim::run(&boxpool_sim::Case::random(seed, profile));
+                println!(
+                    "{seed} {:016x} {} {:?} {:?}",
+                    outcome.fingerprint, outcome.calls, outcome.marks, outcome.struck
+                );
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Bench { seconds } => bench::bench(seconds),
+    }
+}
+
+fn complain(error: &str) -> ExitCode {
+    eprintln!("boxpool-sim: {error}");
+    ExitCode::from(2)
+}

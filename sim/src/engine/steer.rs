@@ -144,11 +144,10 @@ impl Engine {
     fn turn(&self, world: &SimWorld, id: u64, turn: Turn) -> Result<()> {
         let taken = {
             let mut inner = self.inner();
-            let found = inner.steering.as_mut().and_then(|steering| {
+            inner.steering.as_mut().and_then(|steering| {
                 let place = steering.held.iter().position(|held| held.call.id == id)?;
                 Some(steering.held.remove(place))
-            });
-            found
+            })
         };
         let Some(mut held) = taken else {
             return Err(Error::new(ErrorKind::NotFound, "steer", "call").with_detail(format!("no call {id} is held")));

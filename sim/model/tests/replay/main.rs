@@ -60,5 +60,6 @@ ways! {
     a_box_that_cannot_be_suspended_runs_on: RanOn in lossy();
     an_instance_is_claimed_by_another_in_between: ClaimLost in Scope { boxes: 2, instances: 1, epochs: 3, ..calm() };
     an_instance_serves_another_box: NextBoxServed in Scope { boxes: 2, instances: 1, epochs: 3, ..calm() };
+    a_guest_is_found_gone_and_started_again: GuestLost in Scope { breakdowns: 1, ..calm() };
     a_box_is_deleted_to_the_end: BoxDeleted in Scope { deletes: true, ..calm() };
 }

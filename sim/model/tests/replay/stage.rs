@@ -3,9 +3,10 @@
 //! Every call that changes something waits in the steered world until the list names it. What the list does not name does not
 //! happen: an intent that the pool has on its own is refused as if another had been faster, and it looks again. A step that
 //! the pool never asks for is an error: model and code say different things then.
+#![allow(clippy::unwrap_used)] // part of a test: what cannot be had here fails it
 
 use boxpool::record::{BoxRecord, InstanceRecord, InstanceStatus, Placement};
-use boxpool::{BoxName, BoxRef, ConnectRequest, ErrorKind, InstanceId, NodeId, Pool, Session, UserId, VolumeId};
+use boxpool::{BoxName, BoxRef, ConnectRequest, Epoch, ErrorKind, InstanceId, NodeId, Pool, Session, UserId, VolumeId};
 use boxpool_model::{Backend, BoxPicture, InstancePicture, Line, Picture, Scope};
 use boxpool_sim::backend::Operation;
 use boxpool_sim::{Gateway, HeldCall, Pace, PoolShape, SimCloud};
@@ -273,6 +274,16 @@ impl Stage {
                 self.cloud.crash_gateway(gateway);
                 Ok(())
             }
+            ("break.guest", _) => {
+                let owner = line.boxed.map(|boxed| self.boxes[usize::from(boxed)].clone());
+                owner.iter().for_each(|owner| self.cloud.kill_guest(owner));
+                Ok(())
+            }
+            ("break.machine", _) => {
+                let id = line.instance.and_then(|instance| self.instances[usize::from(instance)].clone());
+                id.iter().for_each(|id| self.cloud.kill_instance(id));
+                Ok(())
+            }
             (_, Some(node)) => self.take_call(line, node).await,
             _ => diverged("no replay is known for what happens by itself"),
         }
@@ -519,8 +530,13 @@ impl Stage {
                     return;
                 }
                 let (pool, sessions) = (node.pool.clone(), Arc::clone(node.sessions.entry(boxed).or_default()));
+                let mut request = ConnectRequest::new(owner.owner, owner.name);
+                if line.step == "guest_lost.box" {
+                    // Its user could not reach it, or nobody would look.
+                    request = request.distrust(Epoch(line.epoch.unwrap_or_default().into()));
+                }
                 let task = node.gateway.spawn(async move {
-                    if let Ok(session) = pool.connect(ConnectRequest::new(owner.owner, owner.name)).await {
+                    if let Ok(session) = pool.connect(request).await {
                         sessions.lock().unwrap().push(session);
                     }
                 });

@@ -46,6 +46,11 @@ pub mod corpus;
 mod engine;
 pub mod guide;
 mod oracle;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod run;
 mod shrink;
 mod steer;

@@ -97,6 +97,9 @@ impl Oracle {
                 wrong
                     .push(format!("I4: {owner} resumed with memory at {count} and not at {saved}, where it was saved"));
             }
+            None if by == StartedBy::Resume => {
+                wrong.push(format!("I4: {owner} resumed memory that was not saved, or was used before"));
+            }
             _ => {}
         }
         promise.seen = by == StartedBy::Resume && promise.seen;
@@ -107,6 +110,12 @@ impl Oracle {
             StartedBy::Adoption => "guest adopted",
         });
         wrong
+    }
+
+    /// A guest that ran already was found by a start.
+    pub(crate) fn guest_adopted(&mut self, guest: &Guest) -> Vec<String> {
+        self.mark("guest adopted");
+        Vec::from_iter(self.acted("an adoption", guest))
     }
 
     pub(crate) fn suspend_asked(&mut self, guest: &Guest) {

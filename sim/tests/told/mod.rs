@@ -1,0 +1,191 @@
+//! Histories that were made up for one bug each: where chance alone takes too long, or where only the history knows what was
+//! promised. Each tells what went wrong, if anything did.
+
+use boxpool::{
+    BoxName, ConnectRequest, Key, Pool, PoolConfig, Session, StateStore, Table, UserId, VolumeId, VolumeProvider,
+    VolumeSource, VolumeState,
+};
+use boxpool_sim::backend::Operation;
+use boxpool_sim::{
+    CallId, Case, Fate, Faults, Gateway, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud, Strike, What, golden,
+    run, run_traced,
+};
+use std::time::Duration;
+
+pub(crate) type Told = fn() -> Option<String>;
+
+/// One gateway, nothing goes wrong, every call takes milliseconds.
+fn quiet(max_total: u32, ops: Vec<Op>) -> Case {
+    Case {
+        seed: 1,
+        gateways: 1,
+        pool: PoolShape {
+            min_free: 0,
+            max_free: 0,
+            max_total,
+            volumes_free: 1,
+            linger: 0,
+            park_limit: 20_000,
+            destroy: false,
+            forgets_epochs: false,
+        },
+        pace: Pace::Host,
+        jitter: 0,
+        faults: Faults::none(),
+        script: Vec::new(),
+        ops,
+        events: Vec::new(),
+        restart_after: 40_000,
+    }
+}
+
+fn visit(at: u64, user: u8, stay: u64) -> Op {
+    let what = What::Visit { stay, patience: 300_000, rude: false };
+    Op { at, gateway: 0, user, name: user, what }
+}
+
+fn strike(operation: Operation, role: &str, nth: u32, fate: Fate) -> Strike {
+    Strike { call: CallId { gateway: 0, operation, role: role.to_owned(), nth }, fate }
+}
+
+fn first(outcome: &Outcome) -> Option<String> {
+    outcome.violations.first().cloned()
+}
+
+/// With one machine, the second user stands in line before the third.
+pub(crate) fn who_came_first_is_served_first() -> Option<String> {
+    let outcome =
+        run_traced(&quiet(1, vec![visit(5_000, 1, 60_000), visit(10_000, 2, 30_000), visit(20_000, 3, 30_000)]));
+    let connected = |name: &str| {
+        let found = |entry: &&boxpool_sim::Entry| {
+            entry.kind == Kind::User && entry.what == "connected" && entry.resource == name
+        };
+        outcome.trace.iter().find(found).map(|entry| entry.at)
+    };
+    let (second, third) = (connected("b2"), connected("b3"));
+    let fair = second.is_some() && (third.is_none() || second < third);
+    first(&outcome).or((!fair).then(|| format!("I6: the second came up at {second:?}, the third at {third:?}")))
+}
+
+/// One create hangs for ten minutes; the other user's machine comes up meanwhile.
+pub(crate) fn one_slow_create_does_not_hold_up_the_others() -> Option<String> {
+    let mut case = quiet(3, vec![visit(1_000, 1, 1_000), visit(1_000, 2, 1_000)]);
+    case.script = vec![strike(Operation::InstanceEnsure, "i00000", 1, Fate::Stuck { by: 600_000 })];
+    let outcome = run(&case);
+    first(&outcome).or((outcome.lives == 0).then(|| "I6: nobody came up beside a create that hangs".to_owned()))
+}
+
+/// A box is gone from its machine just when the machine that was taken for it would have cooled down.
+pub(crate) fn what_was_just_used_is_kept_for_a_while() -> Option<String> {
+    first(&run(&quiet(1, vec![visit(5_000, 1, 0)])))
+}
+
+/// A machine's deletion is refused once; the machine goes all the same, and nobody has to find it.
+pub(crate) fn a_refused_delete_is_no_delete() -> Option<String> {
+    let mut case = quiet(1, vec![visit(5_000, 1, 0), visit(300_000, 2, 0)]);
+    case.pool.destroy = true;
+    case.script = vec![strike(Operation::InstanceDelete, "i00000", 1, Fate::Refuse(Refusal::Unavailable))];
+    nothing_to_find(&run(&case))
+}
+
+/// The answer of a claim is lost; the claim is known all the same, and nobody has to find it.
+pub(crate) fn a_claim_whose_answer_was_lost_is_known() -> Option<String> {
+    let mut case = quiet(3, vec![visit(30_000, 1, 60_000)]);
+    (case.pool.min_free, case.pool.max_free) = (2, 3);
+    // The first update of a seat says that it is ready, the second that it is claimed.
+    let lost = |seat| strike(Operation::StoreUpdate, seat, 2, Fate::LoseAnswer);
+    case.script = vec![lost("i00000"), lost("i00001")];
+    nothing_to_find(&run(&case))
+}
+
+fn nothing_to_find(outcome: &Outcome) -> Option<String> {
+    let found = ["boxpool_claims_swept_total", "boxpool_orphans_total"]
+        .iter()
+        .find(|name| outcome.repairs.contains_key(**name));
+    first(outcome).or(found.map(|found| format!("repairs: {found}")))
+}
+
+/// A gateway dies while its claim is on the way, and the claim arrives when its box has long been taken elsewhere.
+pub(crate) fn a_claim_that_comes_late_is_swept() -> Option<String> {
+    // Who makes the seat's record, and so how many updates of it come before the claim, is a matter of luck.
+    (1..=3).find_map(|nth| {
+        let mut case = quiet(2, vec![visit(30_000, 1, 1_000), Op { gateway: 1, ..visit(240_000, 2, 1_000) }]);
+        case.gateways = 2;
+        (case.pool.min_free, case.pool.max_free) = (1, 1);
+        case.script = vec![strike(Operation::StoreUpdate, "i00000", nth, Fate::CrashLater { by: 120_000 })];
+        first(&run(&case))
+    })
+}
+
+/// A box is deleted through one gateway while another makes its volume: the volume goes, and nobody has to find it.
+pub(crate) fn what_is_deleted_meanwhile_is_not_made_again() -> Option<String> {
+    (1..40).find_map(|step| {
+        let delete = Op { at: 30_000 + 250 * step, gateway: 1, user: 1, name: 1, what: What::Delete };
+        let mut case = quiet(1, vec![visit(30_000, 1, 1_000), delete]);
+        (case.gateways, case.pace, case.pool.volumes_free) = (2, Pace::Cloud, 0);
+        nothing_to_find(&run(&case))
+    })
+}
+
+/// A used volume loses its record, as after a store was restored from a backup: it is kept for a person to look at.
+pub(crate) fn a_used_volume_without_a_record_is_kept() -> Option<String> {
+    used_volume_after(async |stage, volume| {
+        stage.forget(Table::new("volumes"), volume.as_str(), volume.as_str()).await;
+    })
+}
+
+/// The same when it is the box's record that is lost.
+pub(crate) fn a_used_volume_without_a_box_is_kept() -> Option<String> {
+    used_volume_after(async |stage, _| stage.forget(Table::new("boxes"), "u", "b").await)
+}
+
+struct Stage {
+    cloud: SimCloud,
+    gateway: Gateway,
+    pool: Pool,
+    config: PoolConfig,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let cloud = SimCloud::builder().seed(1).pace(Pace::Host).build().unwrap();
+        let gateway = cloud.gateway().unwrap();
+        let mut config = PoolConfig::new(VolumeSource::Snapshot(golden()), "g1");
+        config.linger = Duration::from_secs(1);
+        config.park_limit = Duration::from_secs(20);
+        config.orphan_grace = Duration::from_secs(120);
+        let (pool, worker) = gateway.pool(1, config.clone()).build().await.unwrap();
+        gateway.spawn(worker.run());
+        Self { cloud, gateway, pool, config }
+    }
+
+    async fn connect(&self) -> Session {
+        self.pool.connect(ConnectRequest::new(UserId::new("u").unwrap(), BoxName::new("b").unwrap())).await.unwrap()
+    }
+
+    async fn forget(&self, table: Table, partition: &str, row: &str) {
+        let key = Key::new(table, partition, row);
+        let store = self.gateway.store();
+        let found = store.get(&key).await.unwrap().unwrap();
+        store.delete(&key, &found.version).await.unwrap();
+    }
+}
+
+/// Uses a box, lets it come to rest, has its store damaged, and looks whether the volume survives an hour.
+fn used_volume_after(damage: impl AsyncFnOnce(&Stage, &VolumeId)) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let stage = Stage::new().await;
+        let (user, name) = (UserId::new("u").unwrap(), BoxName::new("b").unwrap());
+        let volume = stage.pool.create_box(&user, &name).await.unwrap().volume;
+        let session = stage.connect().await;
+        stage.cloud.write(session.owner(), "what must not be lost").unwrap();
+        session.release().await;
+        stage.cloud.advance(stage.config.park_limit * 6).await.unwrap();
+        damage(&stage, &volume).await;
+        stage.cloud.advance(Duration::from_secs(3_600)).await.unwrap();
+        let left = stage.gateway.volumes().get(&volume).await.unwrap();
+        let kept = left.is_some_and(|view| view.state == VolumeState::Ready);
+        (!kept).then(|| format!("I3: {volume} held a user's data and is gone"))
+    })
+}

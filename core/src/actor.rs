@@ -6,6 +6,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, Epoch, InstanceId};
 use crate::parking::ParkedBox;
+use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::record::{BoxRecord, Placement, PlacementEvent};
 use crate::records::{Held, box_key};
@@ -205,6 +206,9 @@ impl Actor {
             Message::Drain => {
                 self.sessions.clear();
                 self.linger_until = None;
+                if planted::is(Bug::DrainLeavesHolds) {
+                    return;
+                }
                 self.leave().await;
             }
         }
@@ -228,6 +232,9 @@ impl Actor {
     }
 
     fn release(&mut self, session: u64) {
+        if planted::is(Bug::FirstToLeaveEndsAll) {
+            self.sessions.retain(|open| *open == session);
+        }
         if self.sessions.remove(&session) && self.sessions.is_empty() {
             self.linger_until = Some(Instant::now() + self.shared.config.linger);
         }
@@ -312,7 +319,9 @@ impl Actor {
 
     /// Whether the node at work on a step is out of it: dead, or ourselves, since an actor does one thing at a time.
     pub(crate) fn is_up_to_us(&self, placement: &Placement) -> bool {
-        placement.worker().is_some_and(|node| *node == self.shared.node || self.shared.is_dead(node))
+        placement.worker().is_some_and(|node| {
+            *node == self.shared.node || self.shared.is_dead(node) || planted::is(Bug::TakeOverWithoutLiveness)
+        })
     }
 }
 

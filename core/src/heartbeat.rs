@@ -5,6 +5,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::id::NodeId;
+use crate::planted::{self, Bug};
 use crate::record::{Envelope, LeaseRecord, NodeRecord};
 use crate::records::{Held, lease_key, node_key};
 use crate::shared::Shared;
@@ -58,6 +59,8 @@ impl Shared {
             Some(held) => {
                 let mut record = held.record.clone();
                 record.beat += 1;
+                #[cfg(feature = "planted")]
+                planted::note_beat(&self.node, self.now());
                 self.records.update(&key, &held.version, record).await?;
             }
             // Others gave this node up long ago and tidied up. What it did is theirs now; it begins again.
@@ -110,7 +113,9 @@ impl Shared {
             return Ok(());
         }
         let ours = held.record.holder == self.node;
-        if ours || self.is_dead(&held.record.holder) || watch.stands_still(&held, self.config.dead_after) {
+        let expired = !planted::is(Bug::LeaseNeverExpires)
+            && (self.is_dead(&held.record.holder) || watch.stands_still(&held, self.config.dead_after));
+        if ours || expired {
             let record = mine(held.record.beat + 1);
             self.records.update(&key, &held.version, record).await?;
             self.state().lease_confirmed = Some(begun);

@@ -13,6 +13,11 @@ mod liveness;
 mod memory;
 mod parking;
 mod plan;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod pool;
 mod progress;
 mod provider;

@@ -6,6 +6,7 @@
 use crate::actor::Message;
 use crate::error::{ErrorKind, Result};
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::planted::{self, Bug};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, VolumeEvent,
@@ -103,7 +104,8 @@ impl Shared {
             | Placement::Detaching { node, .. }
             | Placement::Deleting { node, .. } => self.is_dead(node) || left_by_us(node),
         };
-        if forgotten {
+        let nobody = planted::is(Bug::NoRecoveryOfBoxes) || planted::is(Bug::FailureLeavesStep);
+        if forgotten && !nobody {
             self.tell(&key, Message::Recover);
         }
     }
@@ -132,6 +134,9 @@ impl Shared {
             | InstanceStatus::Recycling { node }
             | InstanceStatus::Starting { node }
             | InstanceStatus::Deleting { node } => {
+                if planted::is(Bug::NoRecoveryOfInstances) {
+                    return Ok(());
+                }
                 if *node != self.node && !self.is_dead(node) {
                     return Ok(());
                 }
@@ -175,6 +180,9 @@ impl Shared {
         claimed_by: &BoxRef,
         epoch: Epoch,
     ) -> Result<()> {
+        if planted::is(Bug::NoSweep) {
+            return Ok(());
+        }
         let Some(guard) = self.busy.enter(held.record.id.as_str()) else { return Ok(()) };
         let event = InstanceEvent::Release { owner: claimed_by.clone(), epoch, node: self.node.clone() };
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
@@ -213,12 +221,15 @@ impl Shared {
     /// A volume that is bound to a box which is not there or has another: the box was deleted, or two nodes were making it at
     /// once. Such a volume was never attached; one that was is never touched.
     async fn look_at_widowed(self: &Arc<Self>, held: &Held<VolumeRecord>, owner: &BoxRef) -> Result<()> {
+        if planted::is(Bug::UndoForgetsVolume) {
+            return Ok(());
+        }
         let found = self.records.get::<BoxRecord>(&box_key(&owner.owner, &owner.name)).await?;
         let id = &held.record.id;
         if found.is_some_and(|found| found.record.owner == *owner && found.record.volume.volume() == id) {
             return Ok(());
         }
-        let used = self.volumes.get(id).await?.is_some_and(|view| view.used);
+        let used = self.volumes.get(id).await?.is_some_and(|view| view.used && !planted::is(Bug::WidowedUsedIsDeleted));
         if used {
             tracing::error!(volume = %id, %owner, "a volume may hold data of a box that does not name it; it is kept for a person to look at");
             return Ok(());
@@ -241,6 +252,9 @@ impl Shared {
 
     async fn look_at_volume(self: &Arc<Self>, held: &Held<VolumeRecord>) -> Result<()> {
         let Some(node) = held.record.status.worker() else { return Ok(()) };
+        if planted::is(Bug::NoRecoveryOfVolumes) || planted::is(Bug::UndoForgetsVolume) {
+            return Ok(());
+        }
         if *node != self.node && !self.is_dead(node) {
             return Ok(());
         }
@@ -287,6 +301,11 @@ impl Shared {
         memory: &mut Memory,
         instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
     ) -> Result<()> {
+        if planted::is(Bug::NoOrphanSweep) {
+            return Ok(());
+        }
+        let grace =
+            if planted::is(Bug::OrphanWithoutGrace) { std::time::Duration::ZERO } else { self.config.orphan_grace };
         let mut seen = BTreeMap::new();
         let mut running = BTreeSet::new();
         let mut cursor = None;
@@ -299,7 +318,7 @@ impl Shared {
                 if !matches!(view.state, InstanceState::Deleting) && !self.has_instance_record(&view.id).await? {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
                     seen.insert(view.id.as_str().to_owned(), since);
-                    if since.elapsed() >= self.config.orphan_grace {
+                    if since.elapsed() >= grace {
                         self.sweep_orphan_instance(&view.id).await;
                     }
                 }
@@ -317,8 +336,9 @@ impl Shared {
                 if !matches!(view.state, VolumeState::Deleting) && !self.has_volume_record(&view.id).await? {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
                     seen.insert(view.id.as_str().to_owned(), since);
-                    if since.elapsed() >= self.config.orphan_grace {
-                        self.sweep_orphan_volume(&view.id, view.used).await;
+                    if since.elapsed() >= grace {
+                        let used = view.used && !planted::is(Bug::OrphanSweepTakesUsed);
+                        self.sweep_orphan_volume(&view.id, used).await;
                     }
                 }
             }
@@ -340,7 +360,8 @@ impl Shared {
     ) -> Result<()> {
         for (held, _) in instances {
             let id = &held.record.id;
-            if held.record.status != InstanceStatus::Free || running.contains(id) {
+            let asleep = planted::is(Bug::FreeIsNeverLookedAt);
+            if held.record.status != InstanceStatus::Free || running.contains(id) || asleep {
                 continue;
             }
             let gone = match self.instances.get(id).await? {

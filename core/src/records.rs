@@ -5,6 +5,7 @@
 
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, InstanceId, NodeId, UserId, VolumeId};
+use crate::planted::{self, Bug};
 use crate::record::{BOXES, INSTANCES, LEASES, NODES, Record, SCHEMA, VOLUMES};
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Version};
 use std::sync::Arc;
@@ -48,6 +49,14 @@ impl Records {
                 Ok(version) => return Ok(Held { record, version }),
                 Err(error) => error,
             };
+            if error.kind() == ErrorKind::AlreadyExists
+                && key.table == BOXES
+                && planted::is(Bug::NameWithoutUniqueness)
+                && let Some(found) = self.store.get(key).await?
+            {
+                let version = self.store.update(key, &found.version, &text).await?;
+                return Ok(Held { record, version });
+            }
             // After a lost answer "already exists" may be our own earlier attempt.
             let in_doubt = error.effect() == Effect::Unknown || (tries > 0 && error.kind() == ErrorKind::AlreadyExists);
             if !in_doubt || tries >= LOST_ANSWER_TRIES {
@@ -66,6 +75,8 @@ impl Records {
     /// Replaces a record that still has the version it is held with. `Conflict` when it has not.
     pub(crate) async fn update<T: Record>(&self, key: &Key, version: &Version, record: T) -> Result<Held<T>> {
         let (record, text) = self.sealed(key, record)?;
+        #[cfg(feature = "planted")]
+        let version = &planted::version_for(&*self.store, key, version, &text).await;
         let mut tries = 0;
         loop {
             let error = match self.limited("update record", key, self.store.update(key, version, &text)).await {
@@ -73,6 +84,12 @@ impl Records {
                 Err(error) => error,
             };
             let in_doubt = error.effect() == Effect::Unknown || (tries > 0 && error.kind() == ErrorKind::Conflict);
+            if in_doubt && planted::is(Bug::LostAnswerIsSuccess) {
+                return Ok(Held { record, version: version.clone() });
+            }
+            if in_doubt && planted::is(Bug::LostAnswerIsConflict) {
+                return Err(Error::new(ErrorKind::Conflict, "update record", key));
+            }
             if !in_doubt || tries >= LOST_ANSWER_TRIES {
                 return Err(error);
             }
@@ -131,8 +148,8 @@ impl Records {
             let page = self.scan(partition, cursor.as_ref()).await?;
             all.extend(page.items);
             match page.next {
-                Some(next) => cursor = Some(next),
-                None => return Ok(all),
+                Some(next) if !planted::is(Bug::ReadsOnePage) => cursor = Some(next),
+                _ => return Ok(all),
             }
         }
     }
@@ -153,7 +170,8 @@ impl Records {
         resource: &impl std::fmt::Display,
         call: impl Future<Output = Result<R>>,
     ) -> Result<R> {
-        tokio::time::timeout(self.call_limit, call).await.unwrap_or_else(|_| {
+        let limit = if planted::is(Bug::NoLimitOnCalls) { planted::NEVER } else { self.call_limit };
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let detail = format!("the state store did not answer within {:?}", self.call_limit);
             Err(Error::new(ErrorKind::TimedOut, operation, resource).with_detail(detail))
         })

@@ -10,6 +10,7 @@ use crate::index::FreeIndex;
 use crate::limited::Limited;
 use crate::liveness::Liveness;
 use crate::parking::{ParkedBox, ParkingPolicy};
+use crate::planted::{self, Bug};
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
 use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, VolumeRecord};
@@ -182,7 +183,7 @@ impl Shared {
     /// Refuses to act when this node has lost touch with the store for so long that others may take it for dead.
     pub(crate) fn check_in_touch(&self, operation: &'static str) -> Result<()> {
         let last = self.state().last_beat;
-        if last.is_some_and(|last| last.elapsed() < self.config.fence_after()) {
+        if last.is_some_and(|last| last.elapsed() < self.config.fence_after()) || planted::is(Bug::NoSelfFence) {
             return Ok(());
         }
         let detail = "this node has lost touch with the state store and waits until it has it again";
@@ -190,6 +191,10 @@ impl Shared {
     }
 
     pub(crate) fn is_dead(&self, node: &NodeId) -> bool {
+        #[cfg(feature = "planted")]
+        if planted::is(Bug::HeartbeatByRemoteClock) {
+            return *node != self.node && planted::clock_says_dead(node, self.now(), self.config.dead_after);
+        }
         *node != self.node && self.state().liveness.is_dead(Instant::now(), node)
     }
 
@@ -199,14 +204,17 @@ impl Shared {
 
     pub(crate) fn is_maintainer(&self) -> bool {
         let confirmed = self.state().lease_confirmed;
-        confirmed.is_some_and(|at| at.elapsed() < self.config.fence_after())
+        confirmed.is_some_and(|at| at.elapsed() < self.config.fence_after()) || planted::is(Bug::EveryNodeMaintains)
     }
 
     /// Appends to the event log, beside the caller's way: the log never delays anybody.
     pub(crate) fn log(self: &Arc<Self>, event: EventRecord) {
         let number = self.events.fetch_add(1, Ordering::Relaxed);
         let partition = event.owner.as_ref().map_or("pool", |owner| owner.owner.as_str());
-        let key = Key::new(EVENTS, partition, format!("{:015}.{}.{number:06}", event.at.0, self.node));
+        let mut key = Key::new(EVENTS, partition, format!("{:015}.{}.{number:06}", event.at.0, self.node));
+        if planted::is(Bug::EventsKeyedBySecond) {
+            key.row = format!("{:015}", event.at.0 / 1_000);
+        }
         let shared = Arc::clone(self);
         self.spawn(async move {
             if let Err(error) = shared.records.insert(&key, event).await {
@@ -238,6 +246,7 @@ pub(crate) async fn limited<T>(
     resource: &impl std::fmt::Display,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
+    let limit = if planted::is(Bug::NoLimitOnCalls) { planted::NEVER } else { limit };
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {limit:?}");
         Err(Error::new(ErrorKind::TimedOut, operation, resource).with_detail(detail))

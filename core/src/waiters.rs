@@ -3,6 +3,7 @@
 //! Fair within a node: nobody overtakes, and a newcomer stands behind even when something is free at that very moment.
 //! Between nodes there is no order; each takes what it finds.
 
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -66,7 +67,9 @@ impl Ticket {
     /// 1 is next.
     pub(crate) fn position(&self) -> usize {
         // Tickets stand in ascending order.
-        self.waiters.line().tickets.partition_point(|ticket| *ticket < self.number) + 1
+        let line = self.waiters.line();
+        let ahead = line.tickets.partition_point(|ticket| *ticket < self.number);
+        if planted::is(Bug::LastComeFirstServed) { line.tickets.len() - ahead } else { ahead + 1 }
     }
 
     /// Waits until the bell rings after the last look.

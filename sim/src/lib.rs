@@ -45,6 +45,11 @@ pub mod conformance;
 mod engine;
 pub mod guide;
 mod oracle;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod run;
 mod steer;
 mod timeline;

@@ -4,10 +4,11 @@
 use crate::backend::Phase;
 use crate::case::{Case, Event, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
-use crate::engine::{Entry, Kind, Strike};
+use crate::engine::{Entry, Faults, Hash, Kind, Pace, Strike};
 use crate::oracle::Ended;
 use crate::oracle::repairs::Counts;
-use boxpool::record::Placement;
+use crate::oracle::stock::Habits;
+use boxpool::record::{EventKind, Placement};
 use boxpool::{BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, Session, UserId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Once faults have stopped, every box is connectable and everything is at rest within so long: a detach that hangs for its
 /// whole limit, a machine that takes its whole limit to go, two lease times and a few passes.
 const LIVENESS_BOUND: Duration = Duration::from_secs(30 * 60);
+/// Boxes that are parked for no longer than this are waited for until they have left their instances.
+const WORTH_WAITING: Duration = Duration::from_secs(30);
 /// How often it is looked whether everything is at rest.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,7 @@ async fn play(case: Case, keep: bool, counts: Counts) -> Outcome {
         .jitter(case.jitter)
         .forgets_epochs(case.pool.forgets_epochs)
         .keep_trace(keep)
+        .page_size(*Hash::new(case.seed).text("pages").draw().pick(&[3, 20, 20]))
         .build()
         .expect("the runtime was made for it");
     let stage = Arc::new(Stage::new(cloud, case));
@@ -109,7 +113,16 @@ struct State {
 impl Stage {
     fn new(cloud: SimCloud, case: Case) -> Self {
         let config = case.pool.config();
-        cloud.world().state().oracle.books.max_instances = Some(config.instances.max_total as usize);
+        let mut state = cloud.world().state();
+        state.oracle.books.max_instances = Some(config.instances.max_total as usize);
+        state.oracle.stock.habits = Habits {
+            calm: undisturbed(&case),
+            brisk: is_brisk(&case),
+            gateways: case.gateways,
+            min_free: config.instances.min_free as usize,
+            cool_down: config.instances.cool_down,
+        };
+        drop(state);
         Self { cloud, config, case, state: Mutex::default() }
     }
 
@@ -286,8 +299,12 @@ impl Stage {
             }
             What::Drain => {
                 self.cloud.world().engine().into_iter().for_each(|engine| engine.trouble(number));
-                pool.drain(Duration::from_secs(60)).await;
+                let report = pool.drain(Duration::from_secs(60)).await;
                 self.note(number, "drained", "");
+                // With faults a leave may fail; that is logged, and left to the others.
+                if report.unfinished.is_empty() && self.case.is_calm() {
+                    self.judge_drain(pool.node());
+                }
                 // The process ends now; whatever it left, others finish.
                 self.cloud.crash_gateway(number);
             }
@@ -304,16 +321,19 @@ impl Stage {
         rude: bool,
     ) -> bool {
         let request = ConnectRequest::new(user, name.clone()).deadline(patience);
+        let begun = Instant::now();
         let session = match self.timed(gateway, "connect", patience, pool.connect(request)).await {
             Ok(session) => session,
             Err(error) => {
                 self.count_refusal(Some(&error));
+                self.judge_refusal(&error, begun.elapsed());
                 return false;
             }
         };
         let owner = session.owner().clone();
         self.note(gateway, "connected", name.as_str());
         self.judge_session(gateway, &session, "when connect said so");
+        self.judge_haste(&session);
         // What a user does in their box: see what is in memory, leave something on the disk.
         let worked = self.cloud.count(&owner).is_ok();
         let text = format!("{gateway}.{}", self.cloud.elapsed().as_millis());
@@ -360,6 +380,37 @@ impl Stage {
                 "contract: {when}, {owner} did not run on {} (it ended {ended:?}, and runs on {elsewhere:?})",
                 session.instance()
             ));
+        }
+    }
+
+    /// Who is refused for lack of room is not refused beside a free instance.
+    fn judge_refusal(&self, error: &Error, waited: Duration) {
+        if error.kind() == ErrorKind::NoCapacity {
+            let state = self.cloud.world().state();
+            let wrong = state.oracle.stock.refused_for_room(waited, self.cloud.elapsed().as_millis() as u64);
+            drop(state);
+            wrong.into_iter().for_each(|wrong| self.cloud.violate(wrong));
+        }
+    }
+
+    /// Where every call takes some milliseconds, an attach takes no seconds.
+    fn judge_haste(&self, session: &Session) {
+        let took = session.timings().attached;
+        if undisturbed(&self.case) && is_brisk(&self.case) && took > Duration::from_secs(1) {
+            self.cloud.violate(format!("contract: it took {took:?} to attach what was attached within milliseconds"));
+        }
+    }
+
+    /// A node that has left in good order holds nothing and is at work on nothing.
+    fn judge_drain(&self, node: &NodeId) {
+        let state = self.cloud.world().state();
+        let named = |record: &&boxpool::record::BoxRecord| {
+            record.holders.contains(node) || record.placement.worker() == Some(node)
+        };
+        let left = state.oracle.books.boxes.values().find(named).map(|record| record.owner.clone());
+        drop(state);
+        if let Some(owner) = left {
+            self.cloud.violate(format!("contract: {node} has left, and {owner} still names it"));
         }
     }
 
@@ -471,6 +522,8 @@ impl Stage {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        // The last event is written beside everything else.
+        tokio::time::sleep(2 * LOOK_EVERY).await;
     }
 
     fn complaints(&self) -> Vec<String> {
@@ -478,7 +531,18 @@ impl Stage {
         if live.len() < self.case.gateways {
             return vec![format!("I7: {} of {} gateways are up", live.len(), self.case.gateways)];
         }
-        self.cloud.check_settled(&self.config, &live).map_or_else(|violations| violations.what, |()| Vec::new())
+        let mut found =
+            self.cloud.check_settled(&self.config, &live).map_or_else(|violations| violations.what, |()| Vec::new());
+        for record in self.cloud.world().state().oracle.books.boxes.values() {
+            match record.placement {
+                Placement::Running { .. } => found.push(format!("I7: {} runs and nobody is there", record.owner)),
+                Placement::Parked { .. } if self.config.park_limit <= WORTH_WAITING => {
+                    found.push(format!("I7: {} is parked beyond its limit", record.owner));
+                }
+                _ => {}
+            }
+        }
+        found
     }
 
     async fn must_come_up(self: Arc<Self>, index: usize, owner: BoxRef, begun: Instant) {
@@ -517,12 +581,49 @@ impl Stage {
         self.cloud.violate(format!("I7: {owner} could not be connected to any more: {last}"));
     }
 
+    /// A call that is refused without effect leaves nothing behind that somebody would have to find.
+    fn judge_repairs(&self, repairs: &BTreeMap<String, u64>) {
+        let case = &self.case;
+        let timely = Faults { late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
+        let honest = Faults { lost: 0.0, ..timely.clone() };
+        let quiet =
+            case.script.is_empty() && case.events.is_empty() && case.ops.iter().all(|op| op.what != What::Drain);
+        // Of a write whose answer was lost it is found out whether it happened.
+        let rules =
+            [("boxpool_claims_swept_total", case.faults == timely), ("boxpool_orphans_total", case.faults == honest)];
+        for (found, judged) in rules {
+            if judged && quiet && repairs.contains_key(found) {
+                self.cloud
+                    .violate(format!("repairs: nobody died or came late, and there was something to find: {found}"));
+            }
+        }
+    }
+
+    /// The event log is what audit and billing read: where nothing goes wrong nothing is missing from it.
+    fn judge_log(&self, counts: &Counts) {
+        let all = counts.all();
+        for (kind, counter) in [
+            (EventKind::BoxCreated, "boxpool_boxes_created_total"),
+            (EventKind::BoxDeleted, "boxpool_boxes_deleted_total"),
+        ] {
+            let counted = all.get(counter).copied().unwrap_or_default();
+            let logged = self.cloud.world().state().oracle.stock.logged(kind);
+            if logged != counted {
+                self.cloud.violate(format!("log: {counted} times {kind:?}, and {logged} are in the log"));
+            }
+        }
+    }
+
     fn outcome(&self, counts: &Counts) -> Outcome {
         let engine = self.cloud.world().engine();
         let repairs = counts.repairs();
         if self.case.is_calm() && !repairs.is_empty() && self.case.ops.iter().all(|op| op.what != What::Drain) {
             self.cloud.violate(format!("repairs: without any fault there was something to put right: {repairs:?}"));
         }
+        if undisturbed(&self.case) {
+            self.judge_log(counts);
+        }
+        self.judge_repairs(&repairs);
         let state = self.cloud.world().state();
         let mut marks: BTreeMap<String, u64> =
             state.oracle.marks.iter().map(|(mark, count)| ((*mark).to_owned(), *count)).collect();
@@ -555,6 +656,16 @@ impl Stage {
 
 /// The longest that creating or deleting a box may take: its volume's limit, and the wait for another's step.
 const LIMIT: Duration = Duration::from_secs(700);
+
+/// Nothing is meant to go wrong, and nobody is shut down.
+fn undisturbed(case: &Case) -> bool {
+    case.is_calm() && case.ops.iter().all(|op| op.what != What::Drain)
+}
+
+/// Every call takes some milliseconds.
+fn is_brisk(case: &Case) -> bool {
+    case.pace == Pace::Host && case.jitter == 0
+}
 
 fn is_there(error: &Error) -> bool {
     error.kind() == ErrorKind::AlreadyExists

@@ -13,6 +13,7 @@
 use super::{Envelope, INSTANCES, IllegalTransition, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId};
+use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
 /// What an instance is used for.
@@ -130,9 +131,9 @@ impl InstanceStatus {
             }
             // Of its own epoch or an older one: a node that wakes up late must not end a later claim of the same box.
             (S::Claimed { owner: held, epoch: claimed }, E::Release { owner, epoch, node })
-                if held == owner && claimed <= epoch =>
+                if held == owner && (claimed <= epoch || planted::is(Bug::ReleaseWithoutEpoch)) =>
             {
-                Ok(S::Recycling { node })
+                Ok(if planted::is(Bug::ReleaseWithoutLook) { S::Free } else { S::Recycling { node } })
             }
             (S::Claimed { owner: held, epoch: claimed }, E::Condemn { owner, epoch, node })
                 if held == owner && claimed <= epoch =>

@@ -18,6 +18,7 @@
 use super::{BOXES, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::planted::{self, Bug};
 use crate::provider::Device;
 use crate::runtime::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,8 @@ impl Placement {
     /// [`IllegalTransition`] for everything else; nothing changes then.
     pub fn after(&self, epoch: Epoch, event: &PlacementEvent) -> Result<(Placement, Epoch), IllegalTransition> {
         use {Placement as P, PlacementEvent as E};
-        let intent = |placement| Ok((placement, epoch.next()));
+        let keeps = planted::is(Bug::TakeOverKeepsEpoch) && matches!(event, E::TakeOver { .. });
+        let intent = |placement| Ok((placement, if keeps { epoch } else { epoch.next() }));
         let result = |placement| Ok((placement, epoch));
         match (self.clone(), event.clone()) {
             (P::Detached, E::Place { instance, node }) => intent(P::Placing { instance, node }),

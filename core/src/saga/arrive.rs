@@ -3,6 +3,7 @@
 use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
+use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::record::{BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding};
 use crate::records::Held;
@@ -97,7 +98,7 @@ impl Actor {
         let node = self.shared.node.clone();
         let doubted = connect.distrust == Some(held.record.epoch);
         let known = held.record.holders.contains(&node) && !self.sessions.is_empty();
-        if !known || doubted {
+        if (!known || doubted) && !planted::is(Bug::JoinsUnseen) {
             match self.ask_guest(&held.record, &instance).await {
                 Ok(GuestStatus::Running(seen)) if seen == endpoint => {}
                 Ok(GuestStatus::Running(_) | GuestStatus::NotRunning) => {
@@ -114,7 +115,7 @@ impl Actor {
             }
         }
         connect.distrust = None;
-        if !held.record.holders.contains(&node) {
+        if !held.record.holders.contains(&node) && !planted::is(Bug::JoinsWithoutHolding) {
             let mut record = held.record.clone();
             record.holders.insert(node);
             record.used_at = self.shared.now();
@@ -294,6 +295,12 @@ impl Actor {
             detail: crate::Report(&error).to_string(),
             ..self.shared.event(EventKind::PlacementFailed)
         });
+        if planted::is(Bug::FailureLeavesStep) {
+            return Err(error);
+        }
+        if planted::is(Bug::RollbackFreesVolume) {
+            self.shared.free_volume_of(&held.record).await?;
+        }
         self.withdraw(held, blames_instance).await?;
         journey.failed_placements += 1;
         if blames_instance && journey.failed_placements < MAX_FAILED_PLACEMENTS { Ok(Round::Again) } else { Err(error) }

@@ -4,6 +4,7 @@ use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, VolumeId};
+use crate::planted::{self, Bug};
 use crate::provider::{VolumeSpec, VolumeState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
@@ -124,7 +125,7 @@ impl Actor {
     async fn look_again(&mut self, held: &Held<BoxRecord>) -> Result<Held<BoxRecord>> {
         self.held = None;
         let next = self.load().await?;
-        if next.record.owner == held.record.owner {
+        if next.record.owner == held.record.owner || planted::is(Bug::AnotherIncarnation) {
             return Ok(next);
         }
         let detail = "it was deleted meanwhile";
@@ -134,7 +135,7 @@ impl Actor {
     /// One step towards the volume that the box wants.
     async fn try_bind(&mut self, held: &Held<BoxRecord>, volume: &VolumeId, fresh: Option<&VolumeId>) -> Result<Bound> {
         let Some(found) = self.shared.records.get::<VolumeRecord>(&volume_key(volume)).await? else {
-            if fresh != Some(volume) {
+            if fresh != Some(volume) && !planted::is(Bug::VolumeNameUsedAgain) {
                 return Ok(Bound::Wait);
             }
             return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
@@ -226,7 +227,11 @@ impl Shared {
             let left = deadline.duration_since(Instant::now());
             // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
             let look = async {
-                if seen { self.volumes.get(&record.id).await } else { self.volumes.ensure(&spec).await.map(Some) }
+                if seen && !planted::is(Bug::MadeAgain) {
+                    self.volumes.get(&record.id).await
+                } else {
+                    self.volumes.ensure(&spec).await.map(Some)
+                }
             };
             let wait = match limited(left, "create volume", &record.id, look).await {
                 Ok(view) => match view.map_or(VolumeState::Deleting, |view| view.state) {

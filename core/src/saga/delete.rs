@@ -3,8 +3,10 @@
 
 use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::record::{
-    BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding, VolumeEvent, VolumeRecord,
+    VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
 use tokio::time::Instant;
@@ -66,7 +68,10 @@ impl Actor {
             self.empty(record, instance, false).await?;
             self.release_instance(record, instance, false).await?;
         }
-        self.delete_volume_of(record).await?;
+        let unbound = matches!(record.volume, VolumeBinding::Wanted(_));
+        if !(planted::is(Bug::DeleteLeavesVolume) || planted::is(Bug::UndoForgetsVolume) && unbound) {
+            self.delete_volume_of(record).await?;
+        }
         self.held = None;
         self.shared.records.delete(&box_key(&self.key.0, &self.key.1), &held.version).await?;
         metrics::counter!("boxpool_boxes_deleted_total").increment(1);

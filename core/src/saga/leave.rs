@@ -3,6 +3,7 @@
 use crate::actor::Actor;
 use crate::error::{ErrorKind, Result};
 use crate::parking::ParkedBox;
+use crate::planted::{self, Bug};
 use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent};
 use crate::records::Held;
 use crate::runtime::Suspended;
@@ -33,6 +34,9 @@ impl Actor {
 
     async fn try_leave(&mut self) -> Result<()> {
         self.shared.check_in_touch("suspend box")?;
+        if planted::is(Bug::NeverLeaves) {
+            return Ok(());
+        }
         let held = self.load().await?;
         let node = self.shared.node.clone();
         if !matches!(held.record.placement, Placement::Running { .. }) {
@@ -43,6 +47,7 @@ impl Actor {
             .holders
             .iter()
             .filter(|other| **other != node && !self.shared.is_dead(other))
+            .filter(|_| !planted::is(Bug::LeavesWithoutLookingAtOthers))
             .cloned()
             .collect();
         if !others.is_empty() || held.record.mode == Mode::KeepRunning {
@@ -67,6 +72,9 @@ impl Actor {
         let guest = Self::guest(&held.record, &instance);
         let limits = self.shared.config.limits.clone();
         let begun = Instant::now();
+        if planted::is(Bug::StopsInsteadOfSuspending) {
+            limited(limits.guest_call, "stop box", &held.record.owner, self.shared.runtime.stop(&guest)).await?;
+        }
         let outcome =
             limited(limits.suspend, "suspend box", &held.record.owner, self.shared.runtime.suspend(&guest)).await;
         match outcome {
@@ -74,6 +82,7 @@ impl Actor {
                 metrics::histogram!("boxpool_suspend_seconds").record(begun.elapsed().as_secs_f64())
             }
             Ok(Suspended::NotRunning) => {}
+            Err(_) if planted::is(Bug::SuspendErrorIsSuccess) => {}
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) if error.kind() == ErrorKind::NoCapacity && self.can_run_on(&held) => {
                 // Nothing is lost: it runs on, and we try again. The person who looks at the log can make room.

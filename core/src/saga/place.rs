@@ -7,6 +7,7 @@ use super::arrive::{Journey, Round};
 use crate::actor::{Actor, Connect};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
+use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::provider::{Attach, Attached, Device};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
@@ -33,6 +34,9 @@ impl Actor {
         let mut candidate = self.acquire(connect).await?;
         journey.timings.waited += waiting.elapsed();
 
+        if planted::is(Bug::ClaimBeforeIntent) {
+            candidate = self.claim_early(&held, candidate).await?;
+        }
         let event = PlacementEvent::Place { instance: candidate.record.id.clone(), node: node.clone() };
         let mut record = self.after(&held, &event)?;
         record.holders.insert(node.clone());
@@ -132,6 +136,9 @@ impl Actor {
         let deadline = Instant::now() + limit;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
         let mut pause = FIRST_POLL;
+        if planted::is(Bug::WaitsBeforeFirstTry) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         loop {
             self.shared.check_in_touch("attach volume")?;
             let left = deadline.duration_since(Instant::now());
@@ -139,6 +146,9 @@ impl Actor {
             let wait = match answer {
                 Ok(Attached::Yes(device)) => return Ok(device),
                 Ok(Attached::Pending) => pause,
+                Err(error) if error.kind() == ErrorKind::Busy && planted::is(Bug::BusyAttachIsOk) => {
+                    return Ok(Device(format!("sim:{}", attach.volume)));
+                }
                 // Asked to slow down, or the answer was lost: the call may be repeated.
                 Err(error)
                     if matches!(
@@ -168,6 +178,17 @@ impl Actor {
         let key = instance_key(&candidate.record.id);
         self.shared.records.update(&key, &candidate.version, record).await?;
         Ok(())
+    }
+
+    /// A claim of which no box's record knows.
+    async fn claim_early(
+        &self,
+        held: &Held<BoxRecord>,
+        candidate: Held<InstanceRecord>,
+    ) -> Result<Held<InstanceRecord>> {
+        let event = InstanceEvent::Claim { owner: held.record.owner.clone(), epoch: held.record.epoch.next() };
+        let Ok(record) = candidate.record.after(&event) else { return Ok(candidate) };
+        self.shared.records.update(&instance_key(&candidate.record.id), &candidate.version, record).await
     }
 
     /// Whether the instance of a half-placed box is ours, or can still be had.
@@ -224,7 +245,10 @@ impl Actor {
             let remaining = connect.deadline.duration_since(now);
             self.tell(Progress::WaitingForInstance { position, remaining });
             // The bell rings for what this node frees; what others free is found by looking again.
-            let look_again = Duration::from_millis(if position == 1 { 250 } else { 5_000 });
+            let mut look_again = Duration::from_millis(if position == 1 { 250 } else { 5_000 });
+            if planted::is(Bug::WaitsForOwnBellOnly) {
+                look_again = remaining;
+            }
             tokio::select! {
                 biased;
                 () = connect.reply.closed() => return Err(self.abandoned()),

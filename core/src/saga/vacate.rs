@@ -8,6 +8,7 @@ use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
+use crate::planted::{self, Bug};
 use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 impl Actor {
     /// Somebody waits for an instance: leave if nobody is here, and give the instance back.
     pub(crate) async fn make_room(&mut self) {
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() || planted::is(Bug::YieldThrowsOut) {
             if self.linger_until.take().is_some() {
                 self.leave().await;
             }
@@ -53,8 +54,13 @@ impl Actor {
     /// `Detaching`, by us.
     pub(crate) async fn vacate(&mut self, held: Held<BoxRecord>, save_memory: bool, doubted: bool) -> Result<()> {
         let Some(instance) = held.record.placement.instance().cloned() else { return Ok(()) };
+        if planted::is(Bug::FreedBeforeDetach) {
+            self.release_instance(&held.record, &instance, doubted).await?;
+        }
         self.empty(&held.record, &instance, save_memory).await?;
-        self.release_instance(&held.record, &instance, doubted).await?;
+        if !planted::is(Bug::LeavesClaim) {
+            self.release_instance(&held.record, &instance, doubted).await?;
+        }
         let mut record = self.after(&held, &PlacementEvent::Detached { epoch: held.record.epoch })?;
         record.device = None;
         self.write(&held, record).await?;
@@ -66,7 +72,7 @@ impl Actor {
     pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<()> {
         let limits = &self.shared.config.limits;
         let guest = Self::guest(record, instance);
-        if !self.shared.instance_is_gone(instance).await {
+        if !planted::is(Bug::DetachBeforeStop) && !self.shared.instance_is_gone(instance).await {
             if save_memory {
                 match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await {
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
@@ -86,7 +92,11 @@ impl Actor {
                 }
             }
         }
+        if planted::is(Bug::LeavesVolumeAttached) {
+            return Ok(());
+        }
         match self.detach(record, instance).await {
+            Err(error) if planted::is(Bug::StuckDetachNeverEscalates) => Err(error),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Permanent) => {
                 tracing::warn!(owner = %record.owner, %instance, error = %crate::Report(&error), "detach is stuck; the instance is deleted");
                 self.pull_out(record, instance).await

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId};
 use crate::parking::ParkedBox;
 use crate::plan::{Census, Step, plan};
+use crate::planted::{self, Bug};
 use crate::provider::{InstanceSpec, InstanceState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
@@ -169,6 +170,9 @@ impl Shared {
 
     /// Looks, and again while it cannot be seen. A machine that cannot be looked at for long is not known to be clean.
     async fn look_whether_clean(&self, id: &InstanceId) -> Result<Cleared> {
+        if planted::is(Bug::RecycleWithoutClear) {
+            return Ok(Cleared::Clean);
+        }
         let limit = self.config.limits.guest_call;
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(100);
@@ -195,7 +199,7 @@ impl Shared {
         match limited(limit, "find instance", instance, self.instances.get(instance)).await {
             Ok(None) => true,
             Ok(Some(view)) => matches!(view.state, InstanceState::Stopped | InstanceState::Failed(_)),
-            Err(_) => false,
+            Err(_) => planted::is(Bug::ErrorMeansGone),
         }
     }
 
@@ -236,6 +240,8 @@ impl Shared {
 
     /// Deletes a machine and waits until it is gone.
     pub(crate) async fn delete_machine(&self, id: &InstanceId) -> Result<()> {
+        #[cfg(feature = "planted")]
+        let id = &planted::name_for_delete(id);
         let limit = self.config.limits.instance_ready;
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(20);
@@ -244,6 +250,7 @@ impl Shared {
             let left = deadline.duration_since(Instant::now());
             let deleted = limited(left, "delete instance", id, self.instances.delete(id)).await;
             let gone = match deleted {
+                Err(_) if planted::is(Bug::ErrorMeansGone) => Ok(true),
                 Ok(()) => limited(left, "find instance", id, self.instances.get(id)).await.map(|view| view.is_none()),
                 Err(error) => Err(error),
             };
@@ -291,21 +298,26 @@ impl Shared {
             free: as_count(free.iter().filter(|held| current(held)).count()),
             stale: as_count(free.iter().filter(|held| !current(held)).count()),
             coming: count(&|s| {
-                matches!(
-                    s,
-                    InstanceStatus::Provisioning { .. }
-                        | InstanceStatus::Starting { .. }
-                        | InstanceStatus::Recycling { .. }
-                )
+                !planted::is(Bug::RefillForgetsComing)
+                    && matches!(
+                        s,
+                        InstanceStatus::Provisioning { .. }
+                            | InstanceStatus::Starting { .. }
+                            | InstanceStatus::Recycling { .. }
+                    )
             }),
             creating: count(&|s| matches!(s, InstanceStatus::Provisioning { .. })),
             total: as_count(all.len()),
             waiting: as_count(self.waiters.len()),
-            quiet_for: self.state().instance_taken.elapsed(),
+            quiet_for: planted::quiet(self.state().instance_taken.elapsed()),
         };
         metrics::gauge!("boxpool_instances_free").set(census.free);
         metrics::gauge!("boxpool_instances_total").set(census.total);
-        match plan(census, self.config.instances) {
+        let mut target = self.config.instances;
+        if planted::is(Bug::MaxTotalIgnored) {
+            target.max_total = 1_000;
+        }
+        match plan(census, target) {
             Step::Rest => {}
             Step::Provision(n) => {
                 if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
@@ -340,7 +352,8 @@ impl Shared {
         back_off: &Arc<Mutex<BackOff>>,
     ) -> Result<()> {
         let taken: BTreeSet<&str> = all.iter().map(|held| seat_of(&held.record.id)).collect();
-        let seats = (0..self.config.instances.max_total).map(|seat| format!("i{seat:05}"));
+        let most = if planted::is(Bug::MaxTotalIgnored) { 1_000 } else { self.config.instances.max_total };
+        let seats = (0..most).map(|seat| format!("i{seat:05}"));
         let open: Vec<String> = seats.filter(|seat| !taken.contains(seat.as_str())).take(n as usize).collect();
         for seat in open {
             self.check_in_touch("create instance")?;
@@ -359,7 +372,7 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
-            self.spawn(async move {
+            let make = async move {
                 let _guard = guard;
                 let outcome = shared.finish_provision(held).await;
                 let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
@@ -371,7 +384,8 @@ impl Shared {
                         back_off.failed(error.retry_after());
                     }
                 }
-            });
+            };
+            if planted::is(Bug::CreatesOneByOne) { make.await } else { self.spawn(make) }
         }
         Ok(())
     }
@@ -401,11 +415,16 @@ impl Shared {
             let left = deadline.duration_since(Instant::now());
             // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
             let look = async {
-                if seen { self.instances.get(id).await } else { self.instances.ensure(&spec).await.map(Some) }
+                if seen && !planted::is(Bug::MadeAgain) {
+                    self.instances.get(id).await
+                } else {
+                    self.instances.ensure(&spec).await.map(Some)
+                }
             };
             let wait = match limited(left, "create instance", id, look).await {
                 Ok(view) => match view.map_or(InstanceState::Deleting, |view| view.state) {
                     InstanceState::Running => break,
+                    InstanceState::Creating if planted::is(Bug::FreeBeforeReady) => return Ok(()),
                     InstanceState::Failed(why) => {
                         return Err(Error::new(ErrorKind::Permanent, "create instance", id).with_detail(why));
                     }

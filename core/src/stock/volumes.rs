@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Census, Step, plan};
-use crate::record::{VolumeEvent, VolumeRecord, VolumeStatus};
+use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
 use crate::stock::BackOff;
@@ -134,6 +134,15 @@ impl Shared {
         let held = self.volume_step(&held, &VolumeEvent::Ready).await?;
         self.put_volume_back(held);
         self.refill_volumes.notify_one();
+        Ok(())
+    }
+
+    /// What no right line does: a user's volume becomes anybody's.
+    pub(crate) async fn free_volume_of(&self, record: &BoxRecord) -> Result<()> {
+        let key = volume_key(record.volume.volume());
+        let Some(found) = self.records.get::<VolumeRecord>(&key).await? else { return Ok(()) };
+        let freed = VolumeRecord { status: VolumeStatus::Free, ..found.record };
+        self.records.update(&key, &found.version, freed).await?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@ use super::fault::Operation;
 use super::listing::{forget_some, page};
 use super::world::{Look, Machine, Phase, Scene, SimWorld, State};
 use crate::engine::Caller;
+use crate::planted::{self, Bug};
 use async_trait::async_trait;
 use boxpool::{
     Cursor, Error, ErrorKind, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Page, Result,
@@ -172,6 +173,11 @@ impl State {
             return;
         }
         (machine.phase, machine.looks_left, machine.due) = (Phase::Deleting, pending, due);
+        if planted::is(Bug::MachineTakesVolume)
+            && let Some(volume) = scene.state.volume_on(id).cloned()
+        {
+            scene.state.remove_volume(&volume);
+        }
         if at_once {
             scene.state.remove_instance(id);
         } else {

@@ -2,7 +2,7 @@ use super::fault::Operation;
 use super::world::{Scene, SimWorld, State};
 use crate::engine::Caller;
 use async_trait::async_trait;
-use boxpool::record::{BOXES, EVENTS, INSTANCES, VOLUMES};
+use boxpool::record::{BOXES, EVENTS, INSTANCES, Placement, VOLUMES};
 use boxpool::{Cursor, Entry, Error, ErrorKind, Key, Page, Result, StateStore, Stored, Table, Version};
 use futures::FutureExt;
 use std::sync::Arc;
@@ -89,8 +89,18 @@ fn at_once<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
 
 impl State {
     fn wrote(&mut self, key: &Key, value: Option<&str>) {
+        let before = self.oracle.books.boxes.get(key).map(|record| record.placement.word());
         for wrong in self.oracle.wrote(key, value, self.now) {
             self.violate(wrong);
+        }
+        // A box that is said to rest does.
+        let Some(record) = self.oracle.books.boxes.get(key) else { return };
+        let rests = matches!(record.placement, Placement::Parked { .. } | Placement::Detached);
+        if rests
+            && before != Some(record.placement.word())
+            && self.guests.values().any(|guest| guest.owner == record.owner)
+        {
+            self.violate(format!("I1: {} is {} and its guest runs", record.owner, record.placement.word()));
         }
     }
 }

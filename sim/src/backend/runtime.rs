@@ -2,6 +2,7 @@ use super::fault::Operation;
 use super::volumes::device_of;
 use super::world::{GuestProcess, LinkPhase, Memory, Phase, SavedMemory, Scene, SimWorld, State};
 use crate::engine::Caller;
+use crate::planted::{self, Bug};
 use async_trait::async_trait;
 use boxpool::{
     Cleared, Effect, Endpoint, EndpointAddress, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, Result,
@@ -46,6 +47,7 @@ impl State {
     /// Every call with an epoch passes here first.
     fn fence(&mut self, operation: Operation, guest: &Guest) -> Result<()> {
         match self.volumes.get_mut(&guest.volume) {
+            Some(_) if planted::is(Bug::RuntimeWithoutFence) => Ok(()),
             Some(volume) => volume.fence(operation, &guest.volume, guest.epoch),
             None => Ok(()),
         }
@@ -69,6 +71,9 @@ impl State {
         if machine.phase != Phase::Running || machine.failed.is_some() {
             return Err(refuse(ErrorKind::Unavailable, format!("instance {} does not run", guest.instance)));
         }
+        if planted::is(Bug::StartDoesNothing) {
+            return Ok(Started { endpoint: endpoint_of(guest), by: StartedBy::Boot });
+        }
         let Some(volume) = self.volumes.get_mut(&guest.volume) else {
             return Err(refuse(ErrorKind::NotFound, "there is no such volume".into()));
         };
@@ -76,11 +81,15 @@ impl State {
             .link
             .as_ref()
             .is_some_and(|link| link.instance == guest.instance && link.phase == LinkPhase::Attached);
+        let attached = attached || planted::is(Bug::StartUnchecked) || planted::is(Bug::BusyAttachIsOk);
         if !attached || guest.device.as_ref().is_some_and(|device| *device != device_of(&guest.volume)) {
             return Err(refuse(ErrorKind::NotFound, format!("the volume is not on {}", guest.instance)));
         }
         // What was saved is used once: from here on the disk moves away from it.
+        let kept = volume.content.saved.clone().filter(|_| planted::is(Bug::ResumeUnpaired));
         let saved = volume.content.saved.take().filter(|saved| saved.fits_writes == volume.content.writes);
+        let saved = saved.or(kept.clone());
+        volume.content.saved = kept;
         let (memory, by) = match saved {
             Some(saved) => (saved.memory, StartedBy::Resume),
             None => (Memory::default(), StartedBy::Boot),
@@ -126,7 +135,7 @@ impl State {
         for wrong in self.oracle.guest_suspended(guest, process.memory.count) {
             self.violate(wrong);
         }
-        if let Some(volume) = self.volumes.get_mut(&guest.volume) {
+        if let Some(volume) = self.volumes.get_mut(&guest.volume).filter(|_| !planted::is(Bug::SuspendDropsMemory)) {
             volume.content.saved = Some(SavedMemory { memory: process.memory, fits_writes: volume.content.writes });
         }
         Ok(Suspended::Saved)
@@ -134,6 +143,9 @@ impl State {
 
     fn stop(&mut self, guest: &Guest) -> Result<()> {
         self.fence(Operation::GuestStop, guest)?;
+        if planted::is(Bug::StopDoesNothing) {
+            return Ok(());
+        }
         if let Some(process) = self.end_guest(&place_of(guest)) {
             for wrong in self.oracle.guest_stopped(guest, &process) {
                 self.violate(wrong);
@@ -158,6 +170,9 @@ impl State {
             return Err(Error::new(ErrorKind::Unavailable, Operation::Clear.as_str(), instance)
                 .with_detail("the instance does not run")
                 .with_effect(Effect::None));
+        }
+        if planted::is(Bug::ClearAlwaysClean) {
+            return Ok(Cleared::Clean);
         }
         if let Some(process) = self.guests.iter().find(|((_, on), _)| on == instance).map(|(_, process)| process) {
             return Ok(Cleared::Doubtful(format!("the guest of {} runs", process.owner)));

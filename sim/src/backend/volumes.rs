@@ -2,6 +2,7 @@ use super::fault::Operation;
 use super::listing::{forget_some, page};
 use super::world::{Content, Link, LinkPhase, Look, Phase, Scene, SimWorld, Snapshot, State, Volume};
 use crate::engine::Caller;
+use crate::planted::{self, Bug};
 use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Cursor, Detached, Device, Epoch, Error, ErrorKind, Page, Result, SnapshotId, SnapshotView,
@@ -106,6 +107,9 @@ impl State {
         let (at_once, pending, due, now) = (scene.at_once(), scene.pending, scene.due, scene.now);
         let state = &mut *scene.state;
         if let Some(volume) = state.look_at_volume(&spec.id) {
+            if planted::is(Bug::EnsureFillsAnew) {
+                volume.content = Content::default();
+            }
             return Ok(volume.view(&spec.id));
         }
         let refuse = |kind, why: String| Err(Error::new(kind, operation.as_str(), &spec.id).with_detail(why));
@@ -186,6 +190,10 @@ impl State {
         }
         volume.look_at_link(now);
         match &volume.link {
+            Some(link) if link.instance != attach.instance && planted::is(Bug::AttachNotExclusive) => {
+                let phase = if at_once { LinkPhase::Attached } else { LinkPhase::Attaching };
+                volume.link = Some(Link { instance: attach.instance.clone(), phase, looks_left: pending, due });
+            }
             Some(link) if link.instance != attach.instance => {
                 let detail = format!("the volume is attached to {}", link.instance);
                 return refuse(ErrorKind::Busy, detail);
@@ -222,7 +230,7 @@ impl State {
         if remembers && attach.epoch < volume.epoch {
             volume.fence(operation, &attach.volume, attach.epoch)?;
         }
-        if guest_runs {
+        if guest_runs && !planted::is(Bug::DetachBeforeStop) {
             return Err(Error::new(ErrorKind::Busy, operation.as_str(), &attach.volume)
                 .with_detail(format!("its guest still runs on {}", attach.instance)));
         }
@@ -239,7 +247,7 @@ impl State {
                 if link.phase != LinkPhase::Detaching {
                     (link.phase, link.looks_left, link.due) = (LinkPhase::Detaching, pending, due);
                 }
-                Ok(Detached::Pending)
+                Ok(if planted::is(Bug::DetachDoneTooSoon) { Detached::Yes } else { Detached::Pending })
             }
             _ => Ok(Detached::Yes),
         }

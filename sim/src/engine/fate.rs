@@ -256,7 +256,9 @@ impl Faults {
         } else if hit(self.stall) {
             Fate::Stall { by: long(&mut draw) }
         } else if hit(self.stuck) {
-            Fate::Stuck { by: draw.between(60_000, 600_000) }
+            // A volume that does not come off comes off when its machine is gone, and not before.
+            let for_ever = operation == Operation::Detach && draw.chance(0.4);
+            Fate::Stuck { by: if for_ever { 86_400_000 } else { draw.between(60_000, 600_000) } }
         } else if hit(self.stale) {
             if draw.chance(0.5) { Fate::Stale } else { Fate::Incomplete }
         } else if hit(self.crash) {

@@ -8,6 +8,7 @@ mod promises;
 mod records;
 pub(crate) mod repairs;
 pub(crate) mod settled;
+pub(crate) mod stock;
 
 use boxpool::{BoxRef, Epoch, Key, VolumeId};
 use promises::Promise;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     pub(crate) books: Books,
+    pub(crate) stock: stock::Stock,
     promises: BTreeMap<BoxRef, Promise>,
     /// The newest epoch with which anybody acted on a volume.
     epochs: BTreeMap<VolumeId, Epoch>,
@@ -35,7 +37,7 @@ impl Oracle {
             // Its owner wanted it gone. A late insert may bring the record back, as a new and empty box.
             self.promises.remove(&record.owner);
         }
-        self.books.wrote(key, value, now, &mut self.marks)
+        self.books.wrote(key, value, now, &mut self.stock, &mut self.marks)
     }
 
     pub(crate) fn mark(&mut self, mark: &'static str) {

@@ -97,6 +97,9 @@ impl Oracle {
                 wrong
                     .push(format!("I4: {owner} resumed with memory at {count} and not at {saved}, where it was saved"));
             }
+            None if by == StartedBy::Resume => {
+                wrong.push(format!("I4: {owner} resumed memory that was not saved, or was used before"));
+            }
             _ => {}
         }
         promise.seen = by == StartedBy::Resume && promise.seen;

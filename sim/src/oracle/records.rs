@@ -1,9 +1,10 @@
 //! The records, as their writes are seen by an auditor: I3 (a bound volume stays its box's), the edges that must not be,
 //! epochs that never go back, and I8's upper bound.
 
+use super::stock::Stock;
 use boxpool::record::{
-    BOXES, BoxRecord, INSTANCES, InstanceRecord, InstanceStatus, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding,
-    VolumeRecord, VolumeStatus,
+    BOXES, BoxRecord, EVENTS, INSTANCES, InstanceRecord, InstanceStatus, LEASES, NODES, NodeRecord, Placement, VOLUMES,
+    VolumeBinding, VolumeRecord, VolumeStatus,
 };
 use boxpool::{BoxRef, InstanceId, Key, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,14 +36,30 @@ impl Books {
         self.instances.values().find(|record| record.id == *id)
     }
 
-    pub(super) fn wrote(&mut self, key: &Key, value: Option<&str>, _now: u64, marks: &mut Marks) -> Vec<String> {
+    pub(super) fn wrote(
+        &mut self,
+        key: &Key,
+        value: Option<&str>,
+        now: u64,
+        stock: &mut Stock,
+        marks: &mut Marks,
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         if key.table == BOXES {
+            if !self.boxes.contains_key(key) {
+                stock.box_appeared();
+            }
             self.wrote_box(key, read(key, value, &mut wrong), marks, &mut wrong);
         } else if key.table == VOLUMES {
             self.wrote_volume(key, read(key, value, &mut wrong), &mut wrong);
         } else if key.table == INSTANCES {
-            self.wrote_instance(key, read(key, value, &mut wrong), marks, &mut wrong);
+            let new = read(key, value, &mut wrong);
+            wrong.extend(stock.wrote_instance(self.instances.get(key), new.as_ref(), now));
+            self.wrote_instance(key, new, marks, &mut wrong);
+        } else if key.table == LEASES {
+            stock.wrote_lease(key, value);
+        } else if key.table == EVENTS {
+            stock.wrote_event(value);
         } else if key.table == NODES {
             match read::<NodeRecord>(key, value, &mut wrong) {
                 Some(record) => drop(self.nodes.insert(record.id)),

@@ -2,7 +2,7 @@
 
 use crate::backend::{Phase, State};
 use boxpool::PoolConfig;
-use boxpool::record::{InstanceStatus, Placement, VolumeBinding, VolumeStatus};
+use boxpool::record::{InstanceStatus, VolumeBinding, VolumeStatus};
 
 /// Everything that is not as it must be when the world has come to rest; `live` names the nodes that are alive.
 pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::NodeId]) -> Vec<String> {
@@ -30,6 +30,9 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
                 }
             }
             InstanceStatus::Free if !exists => found.push(format!("I5: instance {id} is free and does not exist")),
+            InstanceStatus::Free if state.instances.get(id).is_some_and(|machine| machine.phase != Phase::Running) => {
+                found.push(format!("I5: instance {id} is free and does not run"));
+            }
             InstanceStatus::Quarantined { why } => found.push(format!("I5: instance {id} is quarantined: {why}")),
             _ => {}
         }
@@ -62,8 +65,8 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
         {
             found.push(format!("I5: {owner} is {} by {node}, which is no more", record.placement));
         }
-        if let Placement::Deleting { .. } = record.placement {
-            found.push(format!("I7: {owner} is still being deleted"));
+        if record.placement.worker().is_some() {
+            found.push(format!("I7: {owner} is still {}", record.placement));
         }
         if let Some(dead) = record.holders.iter().find(|holder| !live.contains(holder)) {
             found.push(format!("I5: {owner} is held by {dead}, which is no more"));

@@ -1,0 +1,144 @@
+//! How the pools are kept, judged where nothing goes wrong: who makes machines, how many, when they go, and that nobody is
+//! refused beside an empty one. With faults these are matters of luck; what must hold even then is I8 of the records.
+
+use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LEASES, LeaseRecord};
+use boxpool::{InstanceId, Key, NodeId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// An instance that is free for so long was seen by everybody who waits for one.
+const SEEN_BY_NOW: u64 = 25_000;
+/// So many instances may be begun within a minute, in whatever trouble. A pool that asks a cloud without stock again at once
+/// begins thousands; one that doubles its pause, some tens.
+const BEGUN_A_MINUTE: usize = 120;
+
+/// What kind of world it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Habits {
+    /// Nothing goes wrong, nobody is shut down.
+    pub(crate) calm: bool,
+    /// Every call takes some milliseconds, so that what lies seconds apart is no race.
+    pub(crate) brisk: bool,
+    /// How many gateways there are.
+    pub(crate) gateways: usize,
+    /// As many are kept free.
+    pub(crate) min_free: usize,
+    /// For so long after the last one was taken none is retired.
+    pub(crate) cool_down: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Stock {
+    pub(crate) habits: Habits,
+    maintainer: Option<NodeId>,
+    /// Instances that never served, being made or free.
+    fresh: BTreeSet<InstanceId>,
+    free_since: BTreeMap<InstanceId, u64>,
+    taken_at: Option<u64>,
+    begun: VecDeque<u64>,
+    /// How many boxes there ever were: no more can wait for an instance.
+    boxes: usize,
+    /// Events of each kind.
+    pub(crate) events: BTreeMap<String, u64>,
+}
+
+impl Stock {
+    pub(super) fn box_appeared(&mut self) {
+        self.boxes += 1;
+    }
+
+    pub(super) fn wrote_lease(&mut self, key: &Key, value: Option<&str>) {
+        if key.table == LEASES {
+            let lease = value.and_then(|value| serde_json::from_str::<LeaseRecord>(value).ok());
+            self.maintainer = lease.map(|lease| lease.holder);
+        }
+    }
+
+    pub(super) fn wrote_event(&mut self, value: Option<&str>) {
+        let event = value.and_then(|value| serde_json::from_str::<EventRecord>(value).ok());
+        if let Some(EventRecord { kind, .. }) = event {
+            *self.events.entry(format!("{kind:?}")).or_default() += 1;
+        }
+    }
+
+    /// How many events of that kind are in the log.
+    pub(crate) fn logged(&self, kind: EventKind) -> u64 {
+        self.events.get(&format!("{kind:?}")).copied().unwrap_or_default()
+    }
+
+    pub(super) fn wrote_instance(
+        &mut self,
+        old: Option<&InstanceRecord>,
+        new: Option<&InstanceRecord>,
+        now: u64,
+    ) -> Vec<String> {
+        use InstanceStatus as S;
+        let mut wrong = Vec::new();
+        let was = old.map(|old| &old.status);
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.id != old.id || new.status != S::Free)) {
+            self.free_since.remove(&old.id);
+        }
+        let Some(new) = new else {
+            old.map(|old| self.fresh.remove(&old.id));
+            return wrong;
+        };
+        match &new.status {
+            S::Provisioning { node } if was.is_none() => wrong.extend(self.begun(&new.id, node, now)),
+            S::Provisioning { .. } | S::Starting { .. } | S::Stopped => {}
+            S::Free => drop(self.free_since.entry(new.id.clone()).or_insert(now)),
+            S::Claimed { .. } => {
+                self.fresh.remove(&new.id);
+                if was == Some(&S::Free) {
+                    self.taken_at = Some(now);
+                }
+            }
+            S::Deleting { .. } => {
+                self.fresh.remove(&new.id);
+                wrong.extend(self.taken_at.filter(|_| was == Some(&S::Free)).and_then(|at| self.retired(at, now)));
+            }
+            S::Recycling { .. } | S::Quarantined { .. } => drop(self.fresh.remove(&new.id)),
+        }
+        wrong
+    }
+
+    fn begun(&mut self, id: &InstanceId, node: &NodeId, now: u64) -> Vec<String> {
+        let mut wrong = Vec::new();
+        self.begun.push_back(now);
+        self.begun.retain(|at| now - at < 60_000);
+        if self.begun.len() > BEGUN_A_MINUTE {
+            wrong.push(format!("I8: {} instances were begun within a minute", self.begun.len()));
+        }
+        if !self.habits.calm {
+            return wrong;
+        }
+        if let Some(other) = self.maintainer.as_ref().filter(|holder| *holder != node) {
+            wrong.push(format!("I8: {id} was begun by {node} while {other} is the maintainer"));
+        }
+        let wanted = self.habits.min_free.max(self.boxes);
+        self.fresh.insert(id.clone());
+        if self.fresh.len() > wanted {
+            wrong.push(format!(
+                "I8: {id} makes {} that never served, and at most {wanted} are wanted",
+                self.fresh.len()
+            ));
+        }
+        wrong
+    }
+
+    fn retired(&self, taken_at: u64, now: u64) -> Option<String> {
+        let since = now.saturating_sub(taken_at);
+        // Within the first second it may be a race. With several gateways only the maintainer's own takings count.
+        let early = (1_000..self.habits.cool_down.as_millis() as u64 - 1_000).contains(&since);
+        let judged = self.habits.calm && self.habits.brisk && self.habits.gateways == 1;
+        (judged && early).then(|| format!("I8: a free instance was retired {since} ms after one had been taken"))
+    }
+
+    /// Somebody was told that there is no room.
+    pub(crate) fn refused_for_room(&self, waited: Duration, now: u64) -> Option<String> {
+        let long = |(_, since): &(&InstanceId, &u64)| now.saturating_sub(**since) >= SEEN_BY_NOW;
+        let found = self.free_since.iter().find(long).filter(|_| self.habits.calm)?;
+        (waited.as_millis() as u64 > SEEN_BY_NOW).then(|| {
+            format!("I6: somebody was refused for lack of room while {} was free since {} ms", found.0, found.1)
+        })
+    }
+}

@@ -3,7 +3,8 @@
 
 mod stage;
 
-use boxpool_model::{Mark, Scope, way_to};
+use boxpool_model::{Mark, Plan, Planted, Scope, explore, way_to};
+use boxpool::planted::Bug;
 use stage::replay_any;
 
 /// Takes the shortest way of the sound model to `mark` with the real pool.
@@ -12,7 +13,7 @@ fn goes_the_same_way(scope: &Scope, mark: Mark) {
     for (number, words) in way.words.iter().enumerate() {
         println!("{:>3}. {words}", number + 1);
     }
-    let (picture, violations) = replay_any(scope, &way.steps, || {});
+    let (picture, violations) = replay_any(scope, &way.steps, None);
     assert!(violations.is_empty(), "{violations:#?}");
     assert_eq!(picture, way.end, "the model ends otherwise");
 }
@@ -61,4 +62,60 @@ ways! {
     an_instance_is_claimed_by_another_in_between: ClaimLost in Scope { boxes: 2, instances: 1, epochs: 3, ..calm() };
     an_instance_serves_another_box: NextBoxServed in Scope { boxes: 2, instances: 1, epochs: 3, ..calm() };
     a_box_is_deleted_to_the_end: BoxDeleted in Scope { deletes: true, ..calm() };
+}
+
+/// How much of a finding the pool does likewise.
+enum Replay {
+    /// All of it: it ends in the same state.
+    Whole,
+    /// As much as the way in which the bug was written allows.
+    InEffect,
+}
+
+/// Takes the shortest way on which the model breaks `property` with `planted`, with the real pool and `bug` in it, then lets the
+/// pool run on; by then the simulator's judges have seen a breach of `invariant`.
+fn breaks_likewise(scope: &Scope, property: &str, bug: Bug, invariant: &str, replay: &Replay) {
+    let plan = Plan { only: property.into(), ..Plan::default() };
+    let finding = explore(scope, &plan, |_, _| {}).finding.expect("the mistake is found");
+    println!("{finding}");
+    let (picture, violations) = replay_any(&finding.scope, &finding.steps, Some(bug));
+    println!("{violations:#?}");
+    if let Replay::Whole = replay {
+        assert_eq!(picture, finding.end, "the model ends otherwise");
+    }
+    assert!(violations.iter().any(|wrong| wrong.starts_with(invariant)), "{violations:#?}\n{picture:#?}");
+}
+
+macro_rules! mistakes {
+    ($($name:ident: $planted:ident is $bug:ident in $scope:expr, breaks $property:literal, seen as $invariant:literal, $replay:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            breaks_likewise(&$scope.with(Planted::$planted), $property, Bug::$bug, $invariant, &Replay::$replay);
+        }
+    )*};
+}
+
+fn one() -> Scope {
+    Scope { deletes: false, ..Scope::one_box() }
+}
+
+mistakes! {
+    // The bug reads the version when it asks to write and not when it writes, so the write of the finding is refused; the
+    // next one is not.
+    a_claim_without_compare_and_swap:
+        ClaimWithoutCas is ClaimWithoutCas in Scope::two_boxes(), breaks "I2", seen as "I2", InEffect;
+    a_runtime_without_a_fence:
+        NoFence is RuntimeWithoutFence in one(), breaks "I1", seen as "I1", Whole;
+    // Nothing in the records of the model says that an intent has an epoch of its own; the judges see it at once.
+    a_take_over_that_keeps_the_epoch:
+        TakeOverKeepsEpoch is TakeOverKeepsEpoch in one(), breaks "I4", seen as "I9", Whole;
+    an_instance_freed_without_being_cleared:
+        FreedWithoutClear is ReleaseWithoutLook in Scope::two_boxes(), breaks "I2", seen as "I2", Whole;
+    a_volume_detached_from_under_a_guest:
+        ForceFirst is DetachBeforeStop in one(), breaks "I1", seen as "I1", Whole;
+    a_leave_that_stops:
+        LeaveStops is StopsInsteadOfSuspending in one(), breaks "I4", seen as "I4", Whole;
+    a_release_that_ignores_the_epoch:
+        ReleaseIgnoresEpoch is ReleaseWithoutEpoch in Scope { losses: 0, crashes: 0, ..one() },
+        breaks "I4: memory", seen as "I2", Whole;
 }

@@ -3,8 +3,8 @@
 
 mod stage;
 
-use boxpool_model::{Mark, Plan, Planted, Scope, explore, way_to};
 use boxpool::planted::Bug;
+use boxpool_model::{Mark, Plan, Planted, Scope, explore, way_to};
 use stage::replay_any;
 
 /// Takes the shortest way of the sound model to `mark` with the real pool.
@@ -104,8 +104,6 @@ mistakes! {
     // next one is not.
     a_claim_without_compare_and_swap:
         ClaimWithoutCas is ClaimWithoutCas in Scope::two_boxes(), breaks "I2", seen as "I2", InEffect;
-    a_runtime_without_a_fence:
-        NoFence is RuntimeWithoutFence in one(), breaks "I1", seen as "I1", Whole;
     // Nothing in the records of the model says that an intent has an epoch of its own; the judges see it at once.
     a_take_over_that_keeps_the_epoch:
         TakeOverKeepsEpoch is TakeOverKeepsEpoch in one(), breaks "I4", seen as "I9", Whole;
@@ -118,4 +116,15 @@ mistakes! {
     a_release_that_ignores_the_epoch:
         ReleaseIgnoresEpoch is ReleaseWithoutEpoch in Scope { losses: 0, crashes: 0, ..one() },
         breaks "I4: memory", seen as "I2", Whole;
+}
+
+/// The judges look at older epochs only among calls that changed something, and here the newer call found nothing to change.
+/// So that the pool goes the whole way of the finding is all there is to see.
+#[test]
+fn a_runtime_without_a_fence() {
+    let finding = explore(&one().with(Planted::NoFence), &Plan::default(), |_, _| {}).finding.expect("it is found");
+    assert!(finding.property.starts_with("I9"), "{finding}");
+    let (picture, _) = replay_any(&finding.scope, &finding.steps, Some(Bug::RuntimeWithoutFence));
+    assert_eq!(picture, finding.end, "the model ends otherwise");
+    assert!(!picture.guests[0].is_empty(), "a guest was started by a node whose epoch is over");
 }

@@ -4,11 +4,11 @@
 //! happen: an intent that the pool has on its own is refused as if another had been faster, and it looks again. A step that
 //! the pool never asks for is an error: model and code say different things then.
 
+use boxpool::planted::{Bug, is, plant};
 use boxpool::record::{BoxRecord, InstanceRecord, InstanceStatus, Placement};
 use boxpool::{BoxName, BoxRef, ConnectRequest, ErrorKind, InstanceId, NodeId, Pool, Session, UserId, VolumeId};
 use boxpool_model::{Backend, BoxPicture, InstancePicture, Line, Picture, Scope};
 use boxpool_sim::backend::Operation;
-use boxpool::planted::{Bug, is, plant};
 use boxpool_sim::{Gateway, HeldCall, Pace, PoolShape, SimCloud};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -26,6 +26,11 @@ impl SimCloud {
         self.engine().steer();
     }
 
+    /// Ends that: what waits takes effect, and nothing waits from now on.
+    pub fn run_on(&self) {
+        self.engine().run_on(self.world());
+    }
+
     /// What waits, in the order in which it was asked for, and what has lost its caller.
     #[must_use]
     pub fn held(&self) -> Vec<HeldCall> {

@@ -72,6 +72,14 @@ impl Engine {
         self.inner().steering = Some(Steering::default());
     }
 
+    /// Nothing is held any more; what waits takes effect.
+    pub(crate) fn run_on(&self, world: &SimWorld) {
+        let steering = self.inner().steering.take();
+        for mut held in steering.into_iter().flat_map(|steering| steering.held).filter(|held| held.call.waits) {
+            let _ = (held.act)(world, Turn::Act);
+        }
+    }
+
     /// What the next write says; it is submitted right after this.
     pub(crate) fn writes(&self, value: &str) {
         if let Some(steering) = &mut self.inner().steering {

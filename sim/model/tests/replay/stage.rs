@@ -5,6 +5,7 @@
 //! the pool never asks for is an error: model and code say different things then.
 #![allow(clippy::unwrap_used)] // part of a test: what cannot be had here fails it
 
+use boxpool::planted::{Bug, is, plant};
 use boxpool::record::{BoxRecord, InstanceRecord, InstanceStatus, Placement};
 use boxpool::{BoxName, BoxRef, ConnectRequest, Epoch, ErrorKind, InstanceId, NodeId, Pool, Session, UserId, VolumeId};
 use boxpool_model::{Backend, BoxPicture, InstancePicture, Line, Picture, Scope};
@@ -78,13 +79,17 @@ fn diverged<T>(why: impl Into<String>) -> Result<T, Stop> {
 }
 
 /// Takes all steps with the real pool.
-pub fn replay(seed: u64, scope: &Scope, steps: &[Line], begin: impl FnOnce()) -> Replayed {
+pub fn replay(seed: u64, scope: &Scope, steps: &[Line], bug: Option<Bug>) -> Replayed {
+    plant(None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut stage = Stage::set(seed, scope).await;
-        begin();
+        plant(bug);
         for (number, line) in steps.iter().enumerate() {
-            match stage.take(line).await {
+            let outcome = stage.take(line).await;
+            // Who is logged in sees what the guest holds in memory; from then on it is missed when it is lost.
+            stage.boxes.iter().for_each(|owner| drop(stage.cloud.count(owner)));
+            match outcome {
                 Ok(()) => {}
                 Err(Stop::OtherChoice) => return Replayed::OtherChoice,
                 Err(Stop::Diverged(why)) => {
@@ -99,15 +104,17 @@ pub fn replay(seed: u64, scope: &Scope, steps: &[Line], begin: impl FnOnce()) ->
             }
         }
         stage.settle().await;
+        let picture = stage.picture();
+        stage.run_on().await;
         let violations = stage.cloud.check_invariants().map_or_else(|violations| violations.what, |()| Vec::new());
-        Replayed::Done { picture: stage.picture(), violations }
+        Replayed::Done { picture, violations }
     })
 }
 
 /// As [`replay`], with the first seed with which the pool takes the instances that the list wants.
-pub fn replay_any(scope: &Scope, steps: &[Line], begin: impl Fn()) -> (Picture, Vec<String>) {
+pub fn replay_any(scope: &Scope, steps: &[Line], bug: Option<Bug>) -> (Picture, Vec<String>) {
     for seed in 0..64 {
-        match replay(seed, scope, steps, &begin) {
+        match replay(seed, scope, steps, bug) {
             Replayed::Done { picture, violations } => return (picture, violations),
             Replayed::OtherChoice => {}
             Replayed::Diverged(why) => panic!("with seed {seed}: {why}\n{}", told(steps)),
@@ -197,6 +204,29 @@ impl Stage {
 
     async fn settle(&self) {
         self.cloud.advance(Duration::from_millis(500)).await.unwrap();
+    }
+
+    /// Nobody leads any more, and everybody wants to see their box.
+    async fn run_on(&mut self) {
+        self.cloud.run_on();
+        for _ in 0..6 {
+            for node in &self.nodes {
+                for owner in self.boxes.clone() {
+                    let pool = node.pool.clone();
+                    node.gateway.spawn(async move {
+                        let request = ConnectRequest::new(owner.owner, owner.name).deadline(HOUR);
+                        if let Ok(session) = pool.connect(request).await {
+                            tokio::time::sleep(Duration::from_secs(60)).await;
+                            session.release().await;
+                        }
+                    });
+                }
+            }
+            for _ in 0..30 {
+                self.cloud.advance(Duration::from_secs(60)).await.unwrap();
+                self.boxes.iter().for_each(|owner| drop(self.cloud.count(owner)));
+            }
+        }
     }
 
     fn node_number(&self, id: &NodeId) -> Option<u8> {
@@ -391,7 +421,9 @@ impl Stage {
             "suspend" | "vacate.suspend" => of_volume(O::GuestSuspend),
             "stop.unsaved" | "vacate.stop" => of_volume(O::GuestStop),
             "detach" => of_volume(O::Detach),
+            "force_detach" if is(Bug::DetachBeforeStop) => of_volume(O::Detach),
             "force_detach" => of_volume(O::ForceDetach),
+            "release.instance" if is(Bug::ReleaseWithoutLook) => instance(|s| *s == InstanceStatus::Free),
             "pull_out.release.instance" | "release.instance" | "take_over.instance" => instance(ends),
             "sweep.release.instance" => instance(|s| matches!(s, InstanceStatus::Recycling { .. })),
             "retire.instance" | "pull_out.retire.instance" => {

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
 /// How a replay ended.
 #[derive(Debug)]
-pub enum Replayed {
+enum Replayed {
     /// All steps were taken.
     Done {
         /// What is true then.
@@ -79,7 +79,7 @@ fn diverged<T>(why: impl Into<String>) -> Result<T, Stop> {
 }
 
 /// Takes all steps with the real pool.
-pub fn replay(seed: u64, scope: &Scope, steps: &[Line], bug: Option<Bug>) -> Replayed {
+fn replay(seed: u64, scope: &Scope, steps: &[Line], bug: Option<Bug>) -> Replayed {
     plant(None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -112,7 +112,7 @@ pub fn replay(seed: u64, scope: &Scope, steps: &[Line], bug: Option<Bug>) -> Rep
 }
 
 /// As [`replay`], with the first seed with which the pool takes the instances that the list wants.
-pub fn replay_any(scope: &Scope, steps: &[Line], bug: Option<Bug>) -> (Picture, Vec<String>) {
+pub(crate) fn replay_any(scope: &Scope, steps: &[Line], bug: Option<Bug>) -> (Picture, Vec<String>) {
     for seed in 0..64 {
         match replay(seed, scope, steps, bug) {
             Replayed::Done { picture, violations } => return (picture, violations),

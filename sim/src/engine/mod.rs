@@ -134,8 +134,17 @@ struct Member {
     /// Fates for its calls, by their number in its whole life.
     strikes: BTreeMap<u64, Fate>,
     /// Every call, when they are to be counted.
-    log: Option<Vec<(Operation, String)>>,
+    log: Option<Vec<LoggedCall>>,
     troubled: bool,
+}
+
+/// A call, by its number in its gateway's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoggedCall {
+    pub(crate) number: u64,
+    pub(crate) at: u64,
+    pub(crate) operation: Operation,
+    pub(crate) resource: String,
 }
 
 /// What one call asks of the world.
@@ -541,11 +550,6 @@ impl Engine {
         }
     }
 
-    /// How many calls a gateway has made in its whole life.
-    pub(crate) fn calls_of(&self, gateway: usize) -> u64 {
-        self.inner().gateways.get(gateway).map_or(0, |member| member.calls)
-    }
-
     /// Decides the fate of a gateway's n-th call, counted from 1 over its whole life.
     pub(crate) fn strike(&self, gateway: usize, call: u64, fate: Fate) {
         if let Some(member) = self.inner().gateways.get_mut(gateway) {
@@ -560,7 +564,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn logged_calls(&self, gateway: usize) -> Vec<(Operation, String)> {
+    pub(crate) fn logged_calls(&self, gateway: usize) -> Vec<LoggedCall> {
         self.inner().gateways.get(gateway).and_then(|member| member.log.clone()).unwrap_or_default()
     }
 }
@@ -594,7 +598,8 @@ impl Inner {
         member.calls += 1;
         let by_number = member.strikes.remove(&member.calls);
         if let Some(log) = &mut member.log {
-            log.push((operation, resource.to_owned()));
+            let number = member.calls;
+            log.push(LoggedCall { number, at: now, operation, resource: resource.to_owned() });
         }
         let role = role.unwrap_or_else(|| self.role_of(operation, resource));
         let site = site(gateway, operation, &role);

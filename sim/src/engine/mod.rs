@@ -10,10 +10,12 @@ mod fate;
 mod gate;
 mod key;
 mod latency;
+mod steer;
 mod trace;
 
 pub use fate::{Fate, Faults, Refusal};
 pub use latency::Pace;
+pub use steer::HeldCall;
 pub use trace::{Entry, Kind};
 
 pub(crate) use gate::{Gate, Gated};
@@ -114,6 +116,8 @@ struct Inner {
     calls: u64,
     store_down: bool,
     crashes: mpsc::UnboundedSender<Caller>,
+    /// Calls that wait to be let go, in a world that is led by hand.
+    steering: Option<steer::Steering>,
     finished: bool,
 }
 
@@ -165,6 +169,7 @@ impl Engine {
             calls: 0,
             store_down: false,
             crashes,
+            steering: None,
             finished: false,
         };
         (Self { seed, began: Instant::now(), inner: Mutex::new(inner), wake: Arc::new(Notify::new()) }, crashed)
@@ -262,6 +267,7 @@ impl Engine {
         let mut inner = self.inner();
         let Some(plan) = inner.plan(self.seed, now, caller, operation, &resource, role) else { return };
         drop(inner);
+        let Some(reply) = self.hold(caller, operation, &resource, &effect, reply) else { return };
         let Plan { fate, latency: Latency { call, work }, tie } = plan;
         let perform = move |look: Look, work: u64| {
             let (effect, resource) = (Arc::clone(&effect), resource.clone());

@@ -74,7 +74,7 @@ impl Actor {
         let guest = Self::guest(record, instance);
         if !planted::is(Bug::DetachBeforeStop) && !self.shared.instance_is_gone(instance).await {
             if save_memory {
-                match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await {
+                match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await? {
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                     Err(error) => {
                         tracing::warn!(owner = %record.owner, error = %crate::Report(&error), "memory could not be saved")
@@ -82,7 +82,7 @@ impl Actor {
                     Ok(_) => {}
                 }
             }
-            match self.insist(limits.guest_call, "stop box", || self.shared.runtime.stop(&guest)).await {
+            match self.insist(limits.guest_call, "stop box", || self.shared.runtime.stop(&guest)).await? {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                 // It cannot be shown that the guest is gone, so its machine goes.
@@ -106,19 +106,22 @@ impl Actor {
     }
 
     /// Repeats a call to the runtime while it fails in a way that may pass, up to the limit: what comes after it is worse.
+    ///
+    /// # Errors
+    /// When this node is out of touch: then nothing was tried, and nothing worse may follow.
     async fn insist<T, F: Future<Output = Result<T>>>(
         &self,
         limit: Duration,
         operation: &'static str,
         call: impl Fn() -> F,
-    ) -> Result<T> {
+    ) -> Result<Result<T>> {
         let deadline = Instant::now() + limit;
         let mut pause = FIRST_POLL;
         loop {
             self.shared.check_in_touch(operation)?;
             let left = deadline.duration_since(Instant::now());
             let error = match limited(left, operation, &self.key.1, call()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(Ok(answer)),
                 Err(error) => error,
             };
             let passes = match error.kind() {
@@ -136,7 +139,7 @@ impl Actor {
             };
             let wait = error.retry_after().unwrap_or(pause);
             if !passes || Instant::now() + wait >= deadline {
-                return Err(error);
+                return Ok(Err(error));
             }
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(MAX_POLL);
@@ -145,6 +148,8 @@ impl Actor {
 
     /// The end of the ladder: the machine goes, then the volume is detached by force.
     async fn pull_out(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
+        // A limit that ran out while this node stood still says nothing about the guest.
+        self.shared.check_in_touch("detach volume")?;
         // Only a machine that is reserved for this very box, in this epoch or before, may be taken down. Ending the claim by
         // compare-and-swap gives the right to do so to one node alone.
         let _guard = self.shared.busy.enter(instance.as_str());

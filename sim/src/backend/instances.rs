@@ -155,7 +155,7 @@ impl State {
         let phase = scene.state.look_at_instance(id).ok_or_else(|| absent(operation, id))?.phase;
         let runs = matches!(phase, Phase::Running | Phase::Coming);
         if runs {
-            scene.state.power_off(id);
+            scene.state.take_down(id);
         }
         let (at_once, pending, due) = (scene.at_once(), scene.pending, scene.due);
         let machine = scene.state.instances.get_mut(id).ok_or_else(|| absent(operation, id))?;
@@ -178,10 +178,9 @@ impl State {
         {
             scene.state.remove_volume(&volume);
         }
+        scene.state.take_down(id);
         if at_once {
             scene.state.remove_instance(id);
-        } else {
-            scene.state.power_off(id);
         }
     }
 }

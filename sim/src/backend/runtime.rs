@@ -47,10 +47,13 @@ impl State {
     /// Every call with an epoch passes here first.
     fn fence(&mut self, operation: Operation, guest: &Guest) -> Result<()> {
         match self.volumes.get_mut(&guest.volume) {
-            Some(_) if planted::is(Bug::RuntimeWithoutFence) => Ok(()),
-            Some(volume) => volume.fence(operation, &guest.volume, guest.epoch),
-            None => Ok(()),
+            Some(_) if planted::is(Bug::RuntimeWithoutFence) => {}
+            Some(volume) => volume.fence(operation, &guest.volume, guest.epoch)?,
+            None => return Ok(()),
         }
+        // Whatever comes of the call: from now on an older epoch must not act.
+        self.oracle.saw_epoch(guest);
+        Ok(())
     }
 
     fn start(&mut self, guest: &Guest) -> Result<Started> {

@@ -627,6 +627,18 @@ impl State {
         Some(guest)
     }
 
+    /// Ends whatever guest runs on the instance, because the pool has the machine stopped or deleted.
+    pub(super) fn take_down(&mut self, instance: &InstanceId) {
+        let there: Vec<_> = self.guests.keys().filter(|(_, on)| on == instance).cloned().collect();
+        for place in there {
+            if let Some(guest) = self.end_guest(&place)
+                && let Some(wrong) = self.oracle.guest_pulled_down(&guest)
+            {
+                self.violate(wrong);
+            }
+        }
+    }
+
     /// Ends whatever guest runs on the instance, as a power cut would.
     pub(crate) fn power_off(&mut self, instance: &InstanceId) {
         let there: Vec<_> = self.guests.keys().filter(|(_, on)| on == instance).cloned().collect();

@@ -60,6 +60,12 @@ impl Oracle {
         None
     }
 
+    /// A call of that epoch was let through, whether or not it changed anything.
+    pub(crate) fn saw_epoch(&mut self, guest: &Guest) {
+        let newest = self.epochs.entry(guest.volume.clone()).or_default();
+        *newest = guest.epoch.max(*newest);
+    }
+
     pub(crate) fn wrote_line(&mut self, owner: &BoxRef, line: String) {
         self.promise(owner).lines.push(line);
     }
@@ -142,7 +148,7 @@ impl Oracle {
         let deleting =
             self.books.box_of(&guest.owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
         let promise = self.promise(&guest.owner);
-        let tried = promise.asked >= Some(process.epoch);
+        let tried = promise.asked > Some(process.epoch);
         if promise.seen && !process.hung_once && !deleting && !tried {
             wrong.push(format!("I4: {} was stopped in good health without a try to save its memory", guest.owner));
         }
@@ -152,6 +158,22 @@ impl Oracle {
             promise.lost = promise.lost.max(Some(process.epoch));
         }
         self.mark("guest stopped");
+        wrong
+    }
+
+    /// The pool had the guest's machine stopped or deleted.
+    pub(crate) fn guest_pulled_down(&mut self, process: &GuestProcess) -> Option<String> {
+        let owner = &process.owner;
+        let deleting =
+            self.books.box_of(owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
+        let promise = self.promise(owner);
+        let tried = promise.asked > Some(process.epoch);
+        let wrong = (promise.seen && !process.hung_once && !deleting && !tried).then(|| {
+            format!("I4: the machine of {owner} was taken down under a healthy guest, without a try to save its memory")
+        });
+        promise.seen = false;
+        promise.ended = Some(Ended::Stopped);
+        self.mark("machine taken down under its guest");
         wrong
     }
 

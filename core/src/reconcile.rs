@@ -263,9 +263,12 @@ impl Shared {
             // Its box, when it still wants it, finishes it at the next connect; else nobody ever will.
             let key = box_key(&owner.owner, &owner.name);
             let found = self.records.get::<BoxRecord>(&key).await?;
-            if found
-                .is_some_and(|found| found.record.owner == *owner && *found.record.volume.volume() == held.record.id)
-            {
+            let wanted = found.is_some_and(|found| {
+                found.record.owner == *owner
+                    && *found.record.volume.volume() == held.record.id
+                    && !matches!(found.record.placement, Placement::Deleting { .. })
+            });
+            if wanted {
                 return Ok(());
             }
         }

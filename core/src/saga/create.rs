@@ -160,6 +160,7 @@ impl Actor {
                 if *node != self.shared.node && !self.shared.is_dead(node) {
                     return Ok(Bound::Wait);
                 }
+                let Some(_guard) = self.shared.busy.enter(volume.as_str()) else { return Ok(Bound::Wait) };
                 self.shared.await_volume(&found.record).await?;
                 self.shared.bind_volume(&found, &held.record.owner).await?;
                 Ok(Bound::Look)

@@ -87,15 +87,30 @@ impl Actor {
     async fn delete_volume_of(&self, record: &BoxRecord) -> Result<()> {
         let key = volume_key(record.volume.volume());
         let node = self.shared.node.clone();
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         loop {
             // Another task of this node may be at it: then wait until it is done, or has given up.
-            let Some(_guard) = self.shared.busy.enter(record.volume.volume().as_str()) else {
+            let Some(guard) = self.shared.busy.enter(record.volume.volume().as_str()) else {
                 tokio::time::sleep(WATCH_OTHER_EVERY).await;
                 self.shared.check_in_touch("delete volume")?;
                 continue;
             };
             let Some(found) = self.shared.records.get::<VolumeRecord>(&key).await? else { return Ok(()) };
             let event = match &found.record.status {
+                // A node that lives is making it: what it has asked of the cloud may not have happened yet, and would leave a
+                // volume without a record. It will see that the box goes.
+                VolumeStatus::Creating { node, wanted_by: Some(owner) }
+                    if *owner == record.owner && *node != self.shared.node && !self.shared.is_dead(node) =>
+                {
+                    if Instant::now() >= deadline {
+                        let detail = format!("{node} is still making its disk; try again");
+                        return Err(Error::new(ErrorKind::Busy, "delete box", &self.key.1).with_detail(detail));
+                    }
+                    drop(guard);
+                    tokio::time::sleep(WATCH_OTHER_EVERY).await;
+                    self.shared.check_in_touch("delete volume")?;
+                    continue;
+                }
                 VolumeStatus::Bound { owner } if *owner == record.owner || planted::is(Bug::DeletesWantedVolume) => {
                     VolumeEvent::DeletedByOwner { owner: owner.clone(), node: node.clone() }
                 }

@@ -349,7 +349,6 @@ async fn the_users_agent_is_there_only_when_it_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs xauth"]
 async fn a_window_opens_on_the_users_display() {
     let bench = with_box().await;
     let display = 70 + u32::from(bench.port % 900);

@@ -1,4 +1,42 @@
-//! Persistent boxes on disposable machines.
+//! Persistent boxes on disposable machines: the allocation, attachment and recovery core.
+//!
+//! A **box** is a user's machine whose disk and memory live on a **volume**. An **instance** is a machine that can host one
+//! box. The two come from pools of their own and meet only while somebody is connected: on connect the volume is attached to a
+//! free instance and the box resumes; on leave it is suspended, and the instance goes back.
+//!
+//! All authority is in a [`StateStore`], through compare-and-swap of single records, so that any number of processes run at
+//! once and each may die at any moment with nothing lost, leaked or handed to the wrong person. What the pool needs of the
+//! outside it says in five traits: [`StateStore`], [`InstanceProvider`], [`VolumeProvider`], [`GuestRuntime`] and [`Clock`].
+//!
+//! ```
+//! use boxpool::{BoxName, ConnectRequest, GuestRuntime, InstanceProvider, Pool, PoolConfig, StateStore, UserId, VolumeProvider};
+//! use std::sync::Arc;
+//!
+//! async fn visit(
+//!     store: Arc<dyn StateStore>,
+//!     instances: Arc<dyn InstanceProvider>,
+//!     volumes: Arc<dyn VolumeProvider>,
+//!     runtime: Arc<dyn GuestRuntime>,
+//!     config: PoolConfig,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let (pool, worker) = Pool::builder(store, instances, volumes, runtime, config).build().await?;
+//!     // Nothing runs behind your back: the background work is a future, and you run it.
+//!     tokio::spawn(worker.run());
+//!
+//!     let (user, name) = (UserId::new("ada")?, BoxName::new("dev1")?);
+//!     if pool.get_box(&user, &name).await?.is_none() {
+//!         pool.create_box(&user, &name).await?;
+//!     }
+//!     let session = pool.connect(ConnectRequest::new(user, name)).await?;
+//!     println!("its SSH server is at {:?}", session.endpoint().address);
+//!     // The box runs while anybody holds a session on it, here or in another process.
+//!     session.release().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Backends are crates of their own (`boxpool-sqlite`, `boxpool-qemu`); `boxpool-sim` has a simulated cloud to test your own
+//! system against, and the conformance suites for backends.
 
 mod actor;
 mod busy;

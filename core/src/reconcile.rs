@@ -260,7 +260,6 @@ impl Shared {
             return Ok(());
         }
         if let VolumeStatus::Creating { wanted_by: Some(owner), .. } = &held.record.status {
-            // Its box, when it still wants it, finishes it at the next connect; else nobody ever will.
             let key = box_key(&owner.owner, &owner.name);
             let found = self.records.get::<BoxRecord>(&key).await?;
             let wanted = found.is_some_and(|found| {
@@ -269,6 +268,8 @@ impl Shared {
                     && !matches!(found.record.placement, Placement::Deleting { .. })
             });
             if wanted {
+                // Its box goes on with it; that is where the volume's name is.
+                self.tell(&(owner.owner.clone(), owner.name.clone()), Message::Recover);
                 return Ok(());
             }
         }

@@ -207,7 +207,7 @@ impl SimCloud {
         SimCloudBuilder { settings: Settings::default(), forgets_epochs: false, quota: None, page_size: 20 }
     }
 
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         self.world.engine().expect("a cloud's world is always made with an engine")
     }
 

@@ -43,6 +43,7 @@ mod cloud;
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;
 pub mod corpus;
+pub mod crashpoints;
 mod engine;
 pub mod guide;
 mod oracle;
@@ -53,6 +54,7 @@ pub mod planted;
 mod planted;
 mod run;
 mod shrink;
+mod steer;
 mod timeline;
 
 pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};
@@ -67,7 +69,11 @@ pub fn draw(seed: u64, name: &str) -> u64 {
     engine::Hash::new(seed).text(name).draw().next()
 }
 
+#[doc(hidden)]
+pub use engine::HeldCall;
 pub use engine::{CallId, Entry, Fate, Faults, Kind, Pace, Refusal, Strike};
 pub use run::{Outcome, run, run_traced};
 pub use shrink::{kind_of, shrink, shrink_violation};
+#[doc(hidden)]
+pub use steer::Snapshot;
 pub use timeline::Timeline;

@@ -4,7 +4,7 @@
 use crate::backend::Phase;
 use crate::case::{Case, Event, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
-use crate::engine::{Entry, Faults, Hash, Kind, Pace, Strike};
+use crate::engine::{Entry, Fate, Faults, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::Ended;
 use crate::oracle::repairs::Counts;
 use crate::oracle::stock::Habits;
@@ -53,10 +53,36 @@ pub struct Outcome {
     pub trace: Vec<Entry>,
 }
 
+/// What a crash-point survey wants beside the case itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Probe {
+    /// What becomes of calls, by gateway and number of the call in its life.
+    pub(crate) strikes: Vec<(usize, u64, Fate)>,
+    /// Whether every gateway's calls are written down.
+    pub(crate) log: bool,
+    /// Before the dead come back, those who live must have put everything right within this time.
+    pub(crate) settle_within: Option<Duration>,
+}
+
+/// What the survey is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings {
+    /// Every gateway's calls.
+    pub(crate) calls: Vec<Vec<LoggedCall>>,
+    /// How long after the users had left everything was right again.
+    pub(crate) settled_after: Duration,
+}
+
 /// Runs a case in a runtime of its own.
 #[must_use]
 pub fn run(case: &Case) -> Outcome {
     run_keeping(case, false)
+}
+
+pub(crate) fn run_probed(case: &Case, probe: Probe, keep: bool) -> (Outcome, Findings) {
+    let runtime = paused_runtime();
+    let counts = Counts::default();
+    metrics::with_local_recorder(&counts, || runtime.block_on(play(case.clone(), keep, counts.clone(), probe)))
 }
 
 /// As [`run`], and keeps the trace.
@@ -66,16 +92,18 @@ pub fn run_traced(case: &Case) -> Outcome {
 }
 
 fn run_keeping(case: &Case, keep: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    run_probed(case, Probe::default(), keep).0
+}
+
+fn paused_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime with nothing but a timer needs nothing from the system");
-    let counts = Counts::default();
-    metrics::with_local_recorder(&counts, || runtime.block_on(play(case.clone(), keep, counts.clone())))
+        .expect("a runtime with nothing but a timer needs nothing from the system")
 }
 
-async fn play(case: Case, keep: bool, counts: Counts) -> Outcome {
+async fn play(case: Case, keep: bool, counts: Counts, probe: Probe) -> (Outcome, Findings) {
     let cloud = SimCloud::builder()
         .seed(case.seed)
         .pace(case.pace)
@@ -87,11 +115,18 @@ async fn play(case: Case, keep: bool, counts: Counts) -> Outcome {
         .page_size(*Hash::new(case.seed).text("pages").draw().pick(&[3, 20, 20]))
         .build()
         .expect("the runtime was made for it");
-    let stage = Arc::new(Stage::new(cloud, case));
-    stage.begin();
+    let stage = Arc::new(Stage::new(cloud, case, &probe));
+    stage.begin(&probe);
     stage.act().await;
+    let mut findings = Findings::default();
+    if let Some(limit) = probe.settle_within {
+        findings.settled_after = stage.settle_among_the_living(limit).await;
+    }
+    if let Some(engine) = stage.cloud.world().engine() {
+        findings.calls = (0..stage.case.gateways).map(|gateway| engine.logged_calls(gateway)).collect();
+    }
     stage.calm_down().await;
-    stage.outcome(&counts)
+    (stage.outcome(&counts), findings)
 }
 
 /// A running history.
@@ -99,6 +134,8 @@ struct Stage {
     cloud: SimCloud,
     case: Case,
     config: PoolConfig,
+    /// Nothing is meant to go wrong.
+    calm: bool,
     state: Mutex<State>,
 }
 
@@ -113,30 +150,41 @@ struct State {
 }
 
 impl Stage {
-    fn new(cloud: SimCloud, case: Case) -> Self {
+    fn new(cloud: SimCloud, case: Case, probe: &Probe) -> Self {
         let config = case.pool.config();
+        let calm = case.is_calm() && probe.strikes.is_empty();
         let mut state = cloud.world().state();
         state.oracle.books.max_instances = Some(config.instances.max_total as usize);
         state.oracle.stock.habits = Habits {
-            calm: undisturbed(&case),
+            calm: calm && no_drain(&case),
             brisk: is_brisk(&case),
             gateways: case.gateways,
             min_free: config.instances.min_free as usize,
             cool_down: config.instances.cool_down,
         };
         drop(state);
-        Self { cloud, config, case, state: Mutex::default() }
+        Self { cloud, config, case, calm, state: Mutex::default() }
+    }
+
+    fn undisturbed(&self) -> bool {
+        self.calm && no_drain(&self.case)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(self: &Arc<Self>) {
+    fn begin(self: &Arc<Self>, probe: &Probe) {
         for _ in 0..self.case.gateways {
             if let Ok(gateway) = self.cloud.gateway() {
+                if let Some(engine) = self.cloud.world().engine().filter(|_| probe.log) {
+                    engine.log_calls(gateway.number());
+                }
                 self.start(gateway);
             }
+        }
+        for (gateway, call, fate) in &probe.strikes {
+            self.cloud.strike(*gateway, *call, *fate);
         }
         let stage = Arc::clone(self);
         tokio::spawn(async move { stage.supervise().await });
@@ -304,7 +352,7 @@ impl Stage {
                 let report = pool.drain(Duration::from_secs(60)).await;
                 self.note(number, "drained", "");
                 // With faults a leave may fail; that is logged, and left to the others.
-                if report.unfinished.is_empty() && self.case.is_calm() {
+                if report.unfinished.is_empty() && self.calm {
                     self.judge_drain(pool.node());
                 }
                 // The process ends now; whatever it left, others finish.
@@ -398,7 +446,7 @@ impl Stage {
     /// Where every call takes some milliseconds, an attach takes no seconds.
     fn judge_haste(&self, session: &Session) {
         let took = session.timings().attached;
-        if undisturbed(&self.case) && is_brisk(&self.case) && took > Duration::from_secs(1) {
+        if self.undisturbed() && is_brisk(&self.case) && took > Duration::from_secs(1) {
             self.cloud.violate(format!("contract: it took {took:?} to attach what was attached within milliseconds"));
         }
     }
@@ -481,7 +529,7 @@ impl Stage {
             self.state().refusals += 1;
             // A calm world refuses only what is really not there.
             let fair = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NoCapacity | ErrorKind::TimedOut);
-            if self.case.is_calm() && !fair && error.effect() == Effect::Unknown {
+            if self.calm && !fair && error.effect() == Effect::Unknown {
                 self.cloud.violate(format!("contract: without any fault somebody was told {error}"));
             }
         }
@@ -523,9 +571,34 @@ impl Stage {
                 break;
             }
             tokio::time::sleep(LOOK_EVERY).await;
+            // A fault that was already on its way may have struck another one down.
+            (0..self.case.gateways).for_each(|number| self.revive(number));
         }
         // The last event is written beside everything else.
         tokio::time::sleep(2 * LOOK_EVERY).await;
+    }
+
+    /// Waits until those who live have put everything right; tells how long that took.
+    async fn settle_among_the_living(&self, limit: Duration) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let live: Vec<NodeId> = {
+                let state = self.state();
+                let alive = state.pools.values().filter(|(gateway, _)| gateway.is_alive());
+                alive.map(|(_, pool)| pool.node().clone()).collect()
+            };
+            let complaints = self.cloud.check_settled(&self.config, &live);
+            match complaints {
+                Ok(()) => return begun.elapsed(),
+                Err(violations) if begun.elapsed() >= limit => {
+                    for complaint in violations.what {
+                        self.cloud.violate(format!("recovery: after {limit:?} there was still {complaint}"));
+                    }
+                    return limit;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
     }
 
     fn complaints(&self) -> Vec<String> {
@@ -619,10 +692,10 @@ impl Stage {
     fn outcome(&self, counts: &Counts) -> Outcome {
         let engine = self.cloud.world().engine();
         let repairs = counts.repairs();
-        if self.case.is_calm() && !repairs.is_empty() && self.case.ops.iter().all(|op| op.what != What::Drain) {
+        if self.calm && !repairs.is_empty() && self.case.ops.iter().all(|op| op.what != What::Drain) {
             self.cloud.violate(format!("repairs: without any fault there was something to put right: {repairs:?}"));
         }
-        if undisturbed(&self.case) {
+        if self.undisturbed() {
             self.judge_log(counts);
         }
         self.judge_repairs(&repairs);
@@ -661,8 +734,8 @@ impl Stage {
 const LIMIT: Duration = Duration::from_secs(700);
 
 /// Nothing is meant to go wrong, and nobody is shut down.
-fn undisturbed(case: &Case) -> bool {
-    case.is_calm() && case.ops.iter().all(|op| op.what != What::Drain)
+fn no_drain(case: &Case) -> bool {
+    case.ops.iter().all(|op| op.what != What::Drain)
 }
 
 /// Every call takes some milliseconds.

@@ -2,6 +2,7 @@
 //!
 //! | found, with its node out of it | done |
 //! | --- | --- |
+//! | `Detached`, its volume half made | the volume is made and bound |
 //! | `Placing` | taken off the instance; memory saved if a guest runs |
 //! | `Suspending` | suspended, then `Parked` |
 //! | `Detaching` | detached |
@@ -11,7 +12,7 @@
 
 use crate::actor::Actor;
 use crate::error::{ErrorKind, Result};
-use crate::record::{Mode, Placement, PlacementEvent};
+use crate::record::{Mode, Placement, PlacementEvent, VolumeBinding};
 use tokio::time::Instant;
 
 impl Actor {
@@ -35,7 +36,10 @@ impl Actor {
         let node = self.shared.node.clone();
         let placement = held.record.placement.clone();
         match &placement {
-            Placement::Detached => Ok(()),
+            Placement::Detached => match held.record.volume {
+                VolumeBinding::Wanted(_) => self.bind(held, None).await.map(drop),
+                VolumeBinding::Bound(_) => Ok(()),
+            },
             Placement::Parked { since, .. } => {
                 if self.shared.now().since(*since) < self.shared.config.park_limit {
                     return Ok(());

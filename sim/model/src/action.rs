@@ -133,6 +133,7 @@ impl Step {
             Self::EndClaim => "pull_out.release.instance",
             Self::Retire => "pull_out.retire.instance",
             Self::DeleteMachine => "pull_out.delete.machine",
+            Self::ForgetMachine => "pull_out.forget.instance",
             Self::ForceDetach => "force_detach",
             Self::Release => "release.instance",
             Self::Detached => "detached.box",

@@ -3,6 +3,7 @@
 use crate::action::Line;
 use crate::marks::Mark;
 use crate::model::Protocol;
+use crate::picture::Picture;
 use crate::scope::Scope;
 use serde::Serialize;
 use stateright::{Checker, HasDiscoveries, Model};
@@ -21,6 +22,8 @@ pub struct Finding {
     /// The same in words.
     #[serde(skip)]
     pub words: Vec<String>,
+    /// What is true at its end.
+    pub end: Picture,
 }
 
 impl Finding {
@@ -87,8 +90,10 @@ pub fn explore(scope: &Scope, plan: &Plan, mut progress: impl FnMut(usize, usize
     let checker = checker.join();
     let took = begun.elapsed();
     let finding = checker.discoveries().into_iter().next().map(|(property, path)| {
+        let end = Picture::of(path.last_state(), scope);
         let actions = path.into_actions();
         Finding {
+            end,
             property,
             scope: scope.clone(),
             steps: actions.iter().map(crate::action::Action::line).collect(),

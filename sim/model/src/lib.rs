@@ -5,13 +5,17 @@ mod action;
 mod explore;
 mod marks;
 mod model;
+mod picture;
 mod properties;
 mod rules;
 mod scope;
 mod state;
+mod way;
 mod world;
 
 pub use action::Line;
 pub use explore::{Finding, Outcome, Plan, explore};
 pub use marks::Mark;
-pub use scope::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};
+pub use picture::{BoxPicture, InstancePicture, Picture};
+pub use scope::{Backend, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Planted, Scope};
+pub use way::{Way, way_to};

@@ -1,6 +1,6 @@
 //! `cargo run --release -p boxpool-model -- --help`
 
-use boxpool_model::{Backend, Flaw, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Plan, Planted, Scope, explore};
+use boxpool_model::{Backend, MAX_BOXES, MAX_INSTANCES, MAX_NODES, Plan, Planted, Scope, explore};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -45,9 +45,6 @@ struct Arguments {
     /// What the backend promises
     #[arg(long, value_enum, default_value = "local")]
     backend: Backend,
-    /// A flaw of the core to be left as it is; may be given several times
-    #[arg(long = "flaw", value_enum)]
-    flaws: Vec<Flaw>,
     /// A mistake to be found
     #[arg(long, value_enum)]
     planted: Option<Planted>,
@@ -80,7 +77,6 @@ fn main() -> ExitCode {
         stale_index: a.stale_index,
         deletes: a.deletes,
         backend: a.backend,
-        flaws: a.flaws,
         planted: a.planted,
     };
     let mut told = Instant::now();

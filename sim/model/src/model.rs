@@ -11,7 +11,7 @@ use crate::action::{Action, Fate, What};
 use crate::marks::{Mark, Marks};
 use crate::properties::properties;
 use crate::rules::{BoxEvent, ClaimEvent, Rules};
-use crate::scope::{Flaw, Planted, Scope};
+use crate::scope::{Planted, Scope};
 use crate::state::{
     BoxRecord, Call, InstanceStatus, Memory, Place, RecycleStep, Recycler, State, Step, Task, VolumeStatus, bit,
 };
@@ -303,19 +303,22 @@ impl Turn<'_> {
             Step::Stop => Some(Call::Stop { boxed, instance, epoch, knowing: task.unsaved }),
             Step::Detach => Some(Call::Detach { boxed, instance, epoch, force: false }),
             Step::LookAtClaim => None,
-            // The edge that the core does not have: a claim that ends with its machine.
-            Step::EndClaim if !self.scope.has_flaw(Flaw::PullOutInTwoWrites) => {
-                let event = ClaimEvent::Release { boxed, epoch, node };
-                self.rules.instance(status?, event)?;
-                Some(Call::WriteInstance { instance, status: InstanceStatus::Deleting { node }, condemns: true })
-            }
             Step::EndClaim | Step::Release => {
                 let epoch = if self.scope.has(Planted::ReleaseIgnoresEpoch) { u8::MAX } else { epoch };
-                instance_after(ClaimEvent::Release { boxed, epoch, node })
+                let goes = match task.step {
+                    Step::EndClaim => !self.scope.has(Planted::PullOutInTwoWrites),
+                    _ => task.doubted,
+                };
+                instance_after(match goes {
+                    true => ClaimEvent::Condemn { boxed, epoch, node },
+                    false => ClaimEvent::Release { boxed, epoch, node },
+                })
             }
             Step::Retire if !task.fresh => None,
             Step::Retire => instance_after(ClaimEvent::Retire { node }),
             Step::DeleteMachine => Some(Call::DeleteMachine { instance, for_box: Some(boxed) }),
+            Step::ForgetMachine if !task.fresh => None,
+            Step::ForgetMachine => Some(Call::ForgetInstance { instance }),
             Step::ForceDetach => Some(Call::Detach { boxed, instance, epoch, force: true }),
             Step::Detached => after(BoxEvent::Detached { epoch }),
             Step::DeletingVolume => {
@@ -447,22 +450,31 @@ impl Turn<'_> {
             },
             Step::EndClaim => {
                 self.state.apply(call?, self.scope, self.marks);
-                if self.scope.has_flaw(Flaw::PullOutInTwoWrites) {
-                    task.fresh = true;
-                    Some(Step::Retire)
-                } else {
-                    Some(Step::DeleteMachine)
-                }
+                task.fresh = true;
+                if self.scope.has(Planted::PullOutInTwoWrites) { Some(Step::Retire) } else { Some(Step::DeleteMachine) }
             }
             Step::Retire => {
                 self.state.apply(call?, self.scope, self.marks);
+                task.fresh = true;
                 Some(Step::DeleteMachine)
             }
             Step::DeleteMachine => {
                 self.marks.see(Mark::PulledOut);
                 self.state.apply(call?, self.scope, self.marks);
-                Some(Step::ForceDetach)
+                match self.scope.has(Planted::PullOutUnrecorded) {
+                    true => Some(Step::ForceDetach),
+                    false => Some(Step::ForgetMachine),
+                }
             }
+            // Forgotten by another meanwhile is as good; taken over by another is not.
+            Step::ForgetMachine if self.state.instances[here].is_none() => Some(Step::ForceDetach),
+            Step::ForgetMachine => match call {
+                Some(call) => {
+                    self.state.apply(call, self.scope, self.marks);
+                    Some(Step::ForceDetach)
+                }
+                None => None,
+            },
             Step::Release => {
                 if let Some(call) = call {
                     self.state.apply(call, self.scope, self.marks);
@@ -593,14 +605,14 @@ impl Turn<'_> {
         Some(())
     }
 
-    /// The instance's record has just become `Recycling`, by `node`.
+    /// The instance's record has just become `Recycling` or, when it is in doubt, `Deleting`, by `node`.
     fn begin_recycle(&mut self, node: u8, instance: u8, doubted: bool) {
         let at = usize::from(instance);
         if self.scope.has(Planted::FreedWithoutClear) || self.scope.has(Planted::FreedBeforeDetach) {
             self.state.instances[at] = Some(InstanceStatus::Free);
             return;
         }
-        let step = if doubted { RecycleStep::Retire } else { RecycleStep::Clear };
+        let step = if doubted { RecycleStep::DeleteMachine } else { RecycleStep::Clear };
         self.state.recyclers[at] = Some(Recycler { node, step });
     }
 
@@ -860,7 +872,10 @@ impl Protocol {
                 // A node does one thing at a time to an instance, and pulls out under the same guard.
                 let pulls_out = state.tasks[usize::from(node)].iter().flatten().any(|task| {
                     task.instance == instance
-                        && matches!(task.step, Step::Retire | Step::DeleteMachine | Step::ForceDetach)
+                        && matches!(
+                            task.step,
+                            Step::Retire | Step::DeleteMachine | Step::ForgetMachine | Step::ForceDetach
+                        )
                 });
                 let ours = worker == node && state.recyclers[at].is_none() && !pulls_out;
                 if dead || ours {
@@ -887,9 +902,9 @@ fn fates(step: Step) -> &'static [Fate] {
     match step {
         Step::ClaimInstance => &[Fate::LostStop, Fate::Superseded],
         Step::Attach => &[Fate::LostAgain, Fate::LostGiveUp],
-        Step::Start | Step::StartParked | Step::SaveMemory | Step::Stop => &[Fate::LostGiveUp],
+        Step::Start | Step::StartParked => &[Fate::LostGiveUp],
         Step::Suspend => &[Fate::LostStop, Fate::LostGiveUp, Fate::Refused],
-        Step::Detach => &[Fate::LostAgain, Fate::LostGiveUp],
+        Step::SaveMemory | Step::Stop | Step::Detach => &[Fate::LostAgain, Fate::LostGiveUp],
         Step::DeleteMachine | Step::ForceDetach | Step::DeleteVolume => &[Fate::LostAgain, Fate::LostStop],
         Step::LookAtClaim | Step::ChooseAgain => &[],
         _ => &[Fate::LostStop],

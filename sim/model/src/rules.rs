@@ -34,6 +34,7 @@ pub(crate) enum BoxEvent {
 pub(crate) enum ClaimEvent {
     Claim { boxed: u8, epoch: u8 },
     Release { boxed: u8, epoch: u8, node: u8 },
+    Condemn { boxed: u8, epoch: u8, node: u8 },
     Cleared,
     Retire { node: u8 },
     TakeOver { node: u8 },
@@ -98,7 +99,7 @@ impl Rules {
         let newer = match (status, event) {
             (
                 InstanceStatus::Claimed { epoch: old, .. },
-                ClaimEvent::Claim { epoch, .. } | ClaimEvent::Release { epoch, .. },
+                ClaimEvent::Claim { epoch, .. } | ClaimEvent::Release { epoch, .. } | ClaimEvent::Condemn { epoch, .. },
             ) => epoch >= old,
             _ => true,
         };
@@ -123,7 +124,7 @@ impl Rules {
 const PLACES: usize = 7 * 5 * 4;
 const BOX_EVENTS: usize = 11 * 4 * 4;
 const STATUSES: usize = 4 * 4;
-const CLAIM_EVENTS: usize = 5 * 4 * 4;
+const CLAIM_EVENTS: usize = 6 * 4 * 4;
 
 fn place_number(place: Place) -> usize {
     let (kind, instance, node) = match place {
@@ -173,6 +174,7 @@ fn claim_slot(status: InstanceStatus, event: ClaimEvent, newer: bool) -> usize {
         ClaimEvent::Cleared => (2, 0, 0),
         ClaimEvent::Retire { node } => (3, 0, node),
         ClaimEvent::TakeOver { node } => (4, 0, node),
+        ClaimEvent::Condemn { boxed, node, .. } => (5, boxed, node),
     };
     let event = (kind * 4 + usize::from(boxed)) * 4 + usize::from(node);
     (status * CLAIM_EVENTS + event) * 2 + usize::from(newer)
@@ -231,6 +233,7 @@ fn all_claim_events() -> Vec<ClaimEvent> {
     for (boxed, node) in pairs() {
         all.push(ClaimEvent::Claim { boxed, epoch: 0 });
         all.push(ClaimEvent::Release { boxed, epoch: 0, node });
+        all.push(ClaimEvent::Condemn { boxed, epoch: 0, node });
         all.push(ClaimEvent::Retire { node });
         all.push(ClaimEvent::TakeOver { node });
     }
@@ -297,6 +300,9 @@ fn ask_instance(status: InstanceStatus, event: ClaimEvent, newer: bool) -> Optio
         ClaimEvent::Claim { boxed, .. } => InstanceEvent::Claim { owner: owner(boxed), epoch },
         ClaimEvent::Release { boxed, node: n, .. } => {
             InstanceEvent::Release { owner: owner(boxed), epoch, node: node(n) }
+        }
+        ClaimEvent::Condemn { boxed, node: n, .. } => {
+            InstanceEvent::Condemn { owner: owner(boxed), epoch, node: node(n) }
         }
         ClaimEvent::Cleared => InstanceEvent::Cleared,
         ClaimEvent::Retire { node: n } => InstanceEvent::Retire { node: node(n) },

@@ -23,15 +23,6 @@ pub enum Backend {
     CloudForgetful,
 }
 
-/// A flaw that the model found in the core. Without one named the model has it mended, so that the rest can be explored;
-/// with it, the model does what the core does. The README of this crate tells each in full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Flaw {
-    /// The end of the ladder ends the claim and says that the machine goes in two writes. Mended: in one.
-    PullOutInTwoWrites,
-}
-
 /// A mistake that the real protocol does not make. Each must be found: that is how the model shows that it can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +55,8 @@ pub enum Planted {
     LeaveStops,
     /// A release ends any claim of its box, a newer one, too. Once a flaw of the core.
     ReleaseIgnoresEpoch,
+    /// The end of the ladder ends the claim in one write and says that the machine goes in another. Once a flaw of the core.
+    PullOutInTwoWrites,
     /// The end of the ladder looks whose the claim is and then deletes the machine; no record says that it goes. Once a flaw
     /// of the core.
     PullOutUnrecorded,
@@ -96,8 +89,6 @@ pub struct Scope {
     pub deletes: bool,
     /// What the backend promises.
     pub backend: Backend,
-    /// Flaws of the core that are not mended.
-    pub flaws: Vec<Flaw>,
     /// The mistake, if any.
     pub planted: Option<Planted>,
 }
@@ -119,7 +110,6 @@ impl Scope {
             stale_index: false,
             deletes: true,
             backend: Backend::Local,
-            flaws: Vec::new(),
             planted: None,
         }
     }
@@ -134,17 +124,6 @@ impl Scope {
     #[must_use]
     pub fn with(self, planted: Planted) -> Self {
         Self { planted: Some(planted), ..self }
-    }
-
-    /// The same with a flaw of the core as it is.
-    #[must_use]
-    pub fn as_in_core(mut self, flaw: Flaw) -> Self {
-        self.flaws.push(flaw);
-        self
-    }
-
-    pub(crate) fn has_flaw(&self, flaw: Flaw) -> bool {
-        self.flaws.contains(&flaw)
     }
 
     pub(crate) fn has(&self, planted: Planted) -> bool {

@@ -121,6 +121,7 @@ pub(crate) enum Step {
     EndClaim,
     Retire,
     DeleteMachine,
+    ForgetMachine,
     ForceDetach,
     Release,
     Detached,

@@ -18,12 +18,12 @@ fn no_order_of_steps_losses_and_deaths_breaks_a_promise() {
     let one = Scope::one_box;
     let two = Scope::two_boxes;
     let scopes = [
-        one(),
-        Scope { losses: 2, epochs: 4, deletes: false, ..one() },
-        Scope { breakdowns: 1, epochs: 4, makes: 1, stale_index: true, deletes: false, ..one() },
-        Scope { backend: Backend::Cloud, epochs: 4, ..one() },
+        Scope { epochs: 4, ..one() },
+        Scope { losses: 2, epochs: 3, deletes: false, ..one() },
+        Scope { breakdowns: 1, epochs: 3, makes: 1, stale_index: true, deletes: false, ..one() },
+        Scope { backend: Backend::Cloud, epochs: 4, deletes: false, ..one() },
         two(),
-        Scope { instances: 2, losses: 0, ..two() },
+        Scope { instances: 2, losses: 0, crashes: 0, ..two() },
         Scope { losses: 0, epochs: 4, stale_index: true, ..two() },
     ];
     let mut seen: Vec<(Mark, u64)> = Mark::ALL.iter().map(|mark| (*mark, 0)).collect();

@@ -1,7 +1,6 @@
-//! The model can fail: each planted mistake, and each known flaw of the core, is found, and the property that it breaks is
-//! the one it should.
+//! The model can fail: each planted mistake is found, and the property that it breaks is the one it should.
 
-use boxpool_model::{Backend, Finding, Flaw, Plan, Planted, Scope, explore};
+use boxpool_model::{Backend, Finding, Plan, Planted, Scope, explore};
 use std::time::Duration;
 
 fn found(scope: &Scope, only: &str) -> Finding {
@@ -63,11 +62,9 @@ fn a_machine_deleted_without_a_record_of_it_takes_another_boxs_guest_along() {
     assert!(finding.steps.last().is_some_and(|step| step.step == "delete.machine" && step.fate == "late"), "{finding}");
 }
 
-// Known flaws of the core: see the README. When the core is mended, its flaw goes from `Flaw` and its test from here.
-
 #[test]
 fn a_ladder_that_ends_the_claim_before_it_condemns_the_instance_frees_it_too_early() {
-    let scope = Scope { losses: 2, ..one() }.as_in_core(Flaw::PullOutInTwoWrites);
+    let scope = Scope { losses: 2, ..one() }.with(Planted::PullOutInTwoWrites);
     assert!(found(&scope, "").property.starts_with("I2: a free instance"));
 }
 

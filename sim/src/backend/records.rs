@@ -49,6 +49,7 @@ impl SimStore {
     /// For readers of the trace: what a write said. And for the engine: whose a volume is.
     fn remark(&self, key: &Key, value: &str) {
         let (Some(engine), Some(caller)) = (self.world.engine(), self.caller) else { return };
+        engine.writes(value);
         if key.table == BOXES
             && let Some(volume) = volume_named_in(value)
         {

@@ -10,10 +10,12 @@ mod fate;
 mod gate;
 mod key;
 mod latency;
+mod steer;
 mod trace;
 
 pub use fate::{Fate, Faults, Refusal};
 pub use latency::Pace;
+pub use steer::HeldCall;
 pub use trace::{Entry, Kind};
 
 pub(crate) use gate::{Gate, Gated};
@@ -114,6 +116,8 @@ struct Inner {
     calls: u64,
     store_down: bool,
     crashes: mpsc::UnboundedSender<Caller>,
+    /// Calls that wait to be let go, in a world that is led by hand.
+    steering: Option<steer::Steering>,
     finished: bool,
 }
 
@@ -130,8 +134,17 @@ struct Member {
     /// Fates for its calls, by their number in its whole life.
     strikes: BTreeMap<u64, Fate>,
     /// Every call, when they are to be counted.
-    log: Option<Vec<(Operation, String)>>,
+    log: Option<Vec<LoggedCall>>,
     troubled: bool,
+}
+
+/// A call, by its number in its gateway's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoggedCall {
+    pub(crate) number: u64,
+    pub(crate) at: u64,
+    pub(crate) operation: Operation,
+    pub(crate) resource: String,
 }
 
 /// What one call asks of the world.
@@ -156,6 +169,7 @@ impl Engine {
             calls: 0,
             store_down: false,
             crashes,
+            steering: None,
             finished: false,
         };
         (Self { seed, began: Instant::now(), inner: Mutex::new(inner), wake: Arc::new(Notify::new()) }, crashed)
@@ -253,6 +267,7 @@ impl Engine {
         let mut inner = self.inner();
         let Some(plan) = inner.plan(self.seed, now, caller, operation, &resource, role) else { return };
         drop(inner);
+        let Some(reply) = self.hold(caller, operation, &resource, &effect, reply) else { return };
         let Plan { fate, latency: Latency { call, work }, tie } = plan;
         let perform = move |look: Look, work: u64| {
             let (effect, resource) = (Arc::clone(&effect), resource.clone());
@@ -535,11 +550,6 @@ impl Engine {
         }
     }
 
-    /// How many calls a gateway has made in its whole life.
-    pub(crate) fn calls_of(&self, gateway: usize) -> u64 {
-        self.inner().gateways.get(gateway).map_or(0, |member| member.calls)
-    }
-
     /// Decides the fate of a gateway's n-th call, counted from 1 over its whole life.
     pub(crate) fn strike(&self, gateway: usize, call: u64, fate: Fate) {
         if let Some(member) = self.inner().gateways.get_mut(gateway) {
@@ -554,7 +564,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn logged_calls(&self, gateway: usize) -> Vec<(Operation, String)> {
+    pub(crate) fn logged_calls(&self, gateway: usize) -> Vec<LoggedCall> {
         self.inner().gateways.get(gateway).and_then(|member| member.log.clone()).unwrap_or_default()
     }
 }
@@ -588,7 +598,8 @@ impl Inner {
         member.calls += 1;
         let by_number = member.strikes.remove(&member.calls);
         if let Some(log) = &mut member.log {
-            log.push((operation, resource.to_owned()));
+            let number = member.calls;
+            log.push(LoggedCall { number, at: now, operation, resource: resource.to_owned() });
         }
         let role = role.unwrap_or_else(|| self.role_of(operation, resource));
         let site = site(gateway, operation, &role);

@@ -3,6 +3,7 @@
 mod bench;
 mod explore;
 mod replay;
+mod survey;
 
 use boxpool_sim::Profile;
 use clap::{Parser, Subcommand};
@@ -68,6 +69,15 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         seeds: u64,
     },
+    /// Has a gateway die at every call of every flow, and tells how many points there are
+    Crashpoints {
+        /// Only flows whose name contains this
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Every n-th point of a second crash during the recovery; 0 for none
+        #[arg(long, default_value_t = 20)]
+        second_every: usize,
+    },
     /// Lives (connect, work, leave) per second and core without faults
     Bench {
         /// For how many seconds of real time
@@ -106,6 +116,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Command::Crashpoints { only, second_every } => survey::survey(only, second_every),
         Command::Bench { seconds } => bench::bench(seconds),
     }
 }

@@ -1,0 +1,319 @@
+//! Every point at which a gateway can die, tried one by one.
+//!
+//! For each flow a run without faults tells which calls the gateways make. Then the flow is run once more for each of those calls and
+//! each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; or the answer is lost, told
+//! or not. Those who live must put everything right within one lease time and one pass ([`bound`]), every invariant
+//! must hold after every effect, and afterwards every box must be connectable with its content. A second crash strikes the
+//! recovery itself ([`Options::second_every`]).
+//!
+//! Crashes between calls cannot be told apart from outside, so these are all crash points of that schedule. A crash before a
+//! call that only looks is the same as one after the call before it; of such calls only the answer is lost.
+
+use crate::case::{Case, Event, Happening, Op, PoolShape, What};
+use crate::engine::{Entry, Fate, Faults, LoggedCall, Pace};
+use crate::run::{Findings, Probe, run_probed};
+use boxpool::PoolConfig;
+use serde::Serialize;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What is surveyed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Only flows whose name contains this.
+    pub only: String,
+    /// Of the crashes of a second gateway during the recovery from the first, every n-th is tried; 0 tries none, 1 all.
+    pub second_every: usize,
+    /// So many at once.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            only: String::new(),
+            second_every: 0,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Where one or two gateways are struck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// In which flow.
+    pub flow: &'static str,
+    /// Which calls: gateway, number of the call in its life, and what becomes of it.
+    pub strikes: Vec<(usize, u64, Fate)>,
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.flow)?;
+        for (gateway, call, fate) in &self.strikes {
+            write!(f, " g{gateway}:{call}:{}", fate.word())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a survey of one flow found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct FlowReport {
+    /// Which flow.
+    pub flow: &'static str,
+    /// How many points were tried, first and second ones.
+    pub points: usize,
+    /// How many of them with a second crash.
+    pub second: usize,
+    /// The longest recovery, from when the users had left.
+    pub longest: Duration,
+    /// The most repairs that a single point took.
+    pub most_repairs: u64,
+    /// What went wrong, and where.
+    pub failures: Vec<(Point, String)>,
+}
+
+/// How long those who live may take to put right what a dead gateway left: the time to take it for dead (two heartbeats may lie
+/// between its last and the reading that shows it), one pass of each kind, the grace for resources without a record, and a
+/// census that finds them.
+#[must_use]
+pub fn bound(config: &PoolConfig) -> Duration {
+    config.dead_after
+        + 2 * config.heartbeat_every
+        + config.reconcile_every
+        + 2 * config.census_every
+        + config.orphan_grace
+        + config.instances.cool_down
+}
+
+fn flow(shape: PoolShape, ops: Vec<Op>, events: Vec<Event>) -> Case {
+    Case {
+        seed: 1,
+        gateways: 3,
+        pool: shape,
+        pace: Pace::Host,
+        jitter: 0,
+        faults: Faults::none(),
+        script: Vec::new(),
+        ops,
+        events,
+        // The dead stay dead until everything was put right without them.
+        restart_after: 100_000_000,
+    }
+}
+
+/// One gateway dies in the flow itself: with two more crashes somebody must be left.
+fn four(flow: Case) -> Case {
+    Case { gateways: 4, ..flow }
+}
+
+fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
+    Op { at: at * 1_000, gateway, user, name: 1, what }
+}
+
+fn visit(stay: u64) -> What {
+    What::Visit { stay: stay * 1_000, patience: 300_000, rude: false }
+}
+
+/// The flows, by name.
+#[must_use]
+pub fn flows() -> Vec<(&'static str, Case)> {
+    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
+    let fresh = PoolShape { volumes_free: 0, ..shape.clone() };
+    let one = PoolShape { min_free: 0, max_free: 1, max_total: 1, ..shape.clone() };
+    let forgetful = PoolShape { forgets_epochs: true, ..shape.clone() };
+    let crash = |at: u64, gateway| Event { at: at * 1_000, what: Happening::Crash { gateway } };
+    vec![
+        ("create with a volume of the pool", flow(shape.clone(), vec![op(40, 0, 1, What::Create)], vec![])),
+        ("create with a fresh volume", flow(fresh, vec![op(40, 0, 1, What::Create)], vec![])),
+        ("connect, leave, park", flow(shape.clone(), vec![op(40, 0, 1, visit(2))], vec![])),
+        ("the same where epochs are forgotten", flow(forgetful, vec![op(40, 0, 1, visit(2))], vec![])),
+        ("connect to a parked box", flow(shape.clone(), vec![op(40, 1, 1, visit(1)), op(60, 0, 1, visit(1))], vec![])),
+        ("join a running box", flow(shape.clone(), vec![op(40, 1, 1, visit(20)), op(50, 0, 1, visit(5))], vec![])),
+        ("two connects at once", flow(shape.clone(), vec![op(40, 0, 1, visit(3)), op(40, 1, 1, visit(3))], vec![])),
+        ("return while it lingers", flow(shape.clone(), vec![op(40, 0, 1, visit(1)), op(43, 0, 1, visit(1))], vec![])),
+        ("a parked box makes room", flow(one.clone(), vec![op(40, 1, 1, visit(1)), op(60, 0, 2, visit(1))], vec![])),
+        (
+            "a parked box makes room, its machine goes",
+            flow(
+                PoolShape { destroy: true, ..one.clone() },
+                vec![op(40, 1, 1, visit(1)), op(60, 0, 2, visit(1))],
+                vec![],
+            ),
+        ),
+        (
+            "a box is parked for too long",
+            flow(
+                PoolShape { park_limit: 10_000, ..shape.clone() },
+                vec![op(40, 0, 1, visit(1)), op(130, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "the pools grow and shrink",
+            flow(
+                PoolShape { min_free: 0, max_free: 0, volumes_free: 2, park_limit: 1_000, ..shape.clone() },
+                vec![op(40, 0, 1, visit(1)), op(41, 1, 2, visit(1)), op(140, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "delete a detached box",
+            flow(shape.clone(), vec![op(40, 1, 1, What::Create), op(45, 0, 1, What::Delete)], vec![]),
+        ),
+        ("delete a parked box", flow(shape.clone(), vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Delete)], vec![])),
+        (
+            "delete a running box",
+            flow(shape.clone(), vec![op(40, 1, 1, visit(30)), op(50, 0, 1, What::Delete)], vec![]),
+        ),
+        (
+            "another adopts a running box",
+            four(flow(shape.clone(), vec![op(40, 2, 1, visit(60)), op(80, 0, 1, visit(2))], vec![crash(50, 2)])),
+        ),
+        (
+            "another finishes a placement",
+            four(flow(
+                shape.clone(),
+                vec![op(40, 2, 1, visit(60)), op(80, 0, 1, visit(2))],
+                vec![Event { at: 40_100, what: Happening::Crash { gateway: 2 } }],
+            )),
+        ),
+        ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
+    ]
+}
+
+/// From when on a flow's calls are points: before, the world is only being set up.
+const BEGINS_AT: u64 = 39_000;
+
+fn fates(call: &LoggedCall) -> &'static [Fate] {
+    if call.operation.is_read() {
+        &[Fate::LoseAnswer]
+    } else {
+        &[Fate::CrashBefore, Fate::CrashAfter, Fate::CrashLater { by: 15_000 }, Fate::LoseAnswer, Fate::SwallowAnswer]
+    }
+}
+
+fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::Outcome, Findings) {
+    let dies = |fate: &Fate| matches!(fate, Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLater { .. });
+    // A gateway that lives on with an answer missing waits for its own limits first.
+    let config = case.pool.config();
+    let waits = if strikes.iter().all(|(_, _, fate)| dies(fate)) {
+        Duration::ZERO
+    } else {
+        config.limits.detach + config.limits.suspend + config.limits.provider_call
+    };
+    let crashes = u32::try_from(strikes.len().max(1)).unwrap_or(u32::MAX);
+    let settle_within = Some(bound(&config) * crashes + waits);
+    run_probed(case, Probe { strikes, log: true, settle_within }, keep)
+}
+
+/// Runs one point again and tells what happened.
+#[must_use]
+pub fn replay(point: &Point) -> Vec<Entry> {
+    let found = flows().into_iter().find(|(name, _)| *name == point.flow);
+    found.map(|(_, case)| probe(&case, point.strikes.clone(), true).0.trace).unwrap_or_default()
+}
+
+/// Tries every point of every flow. `tell` is called when a flow is done.
+pub fn survey(options: &Options, mut tell: impl FnMut(&FlowReport)) -> Vec<FlowReport> {
+    let wanted = flows().into_iter().filter(|(name, _)| name.contains(&options.only));
+    wanted
+        .map(|(name, case)| {
+            let report = survey_flow(name, &case, options);
+            tell(&report);
+            report
+        })
+        .collect()
+}
+
+fn survey_flow(name: &'static str, case: &Case, options: &Options) -> FlowReport {
+    let mut report = FlowReport { flow: name, ..FlowReport::default() };
+    let (outcome, findings) = probe(case, Vec::new(), false);
+    let undisturbed = Point { flow: name, strikes: Vec::new() };
+    for violation in outcome.violations {
+        report.failures.push((undisturbed.clone(), violation));
+    }
+    if case.events.is_empty() && !outcome.repairs.is_empty() && !name.contains("drain") {
+        report.failures.push((undisturbed, format!("repairs without any fault: {:?}", outcome.repairs)));
+    }
+    let mut points = Vec::new();
+    for (gateway, calls) in findings.calls.iter().enumerate() {
+        for call in calls.iter().filter(|call| call.at >= BEGINS_AT) {
+            points.extend(fates(call).iter().map(|fate| vec![(gateway, call.number, *fate)]));
+        }
+    }
+    let seconds = try_all(name, case, points, options, &mut report);
+    let every = options.second_every;
+    if every > 0 {
+        let seconds: Vec<_> = seconds.into_iter().step_by(every).collect();
+        report.second = seconds.len();
+        try_all(name, case, seconds, options, &mut report);
+    }
+    report
+}
+
+type Strikes = Vec<(usize, u64, Fate)>;
+
+/// Tries points side by side. Returns the points that a second crash makes of them.
+fn try_all(
+    name: &'static str,
+    case: &Case,
+    points: Vec<Strikes>,
+    options: &Options,
+    report: &mut FlowReport,
+) -> Vec<Strikes> {
+    let next = AtomicUsize::new(0);
+    let seconds = Mutex::new(Vec::new());
+    let shared = Mutex::new(&mut *report);
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(strikes) = points.get(index) else { return };
+                    let (outcome, findings) = probe(case, strikes.clone(), false);
+                    if let [(dead, call, Fate::CrashAfter)] = strikes.as_slice()
+                        && options.second_every > 0
+                    {
+                        let after = second_crashes(*dead, *call, &findings);
+                        let all = after.into_iter().map(|second| (index, vec![strikes[0], second]));
+                        seconds.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+                    }
+                    let mut report = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.points += 1;
+                    report.longest = report.longest.max(findings.settled_after);
+                    report.most_repairs = report.most_repairs.max(outcome.repairs.values().sum());
+                    if let Some(violation) = outcome.violations.into_iter().next() {
+                        report.failures.push((Point { flow: name, strikes: strikes.clone() }, violation));
+                    }
+                }
+            });
+        }
+    });
+    drop(shared);
+    // In the order of the points, whichever thread was faster.
+    report.failures.sort_by_key(|(point, _)| point.to_string());
+    let mut seconds = seconds.into_inner().unwrap_or_else(PoisonError::into_inner);
+    seconds.sort_by_key(|(index, strikes)| (*index, strikes[1].0, strikes[1].1));
+    seconds.into_iter().map(|(_, strikes)| strikes).collect()
+}
+
+/// The calls of the others after a gateway's death: at each of them the one who calls may die too.
+fn second_crashes(dead: usize, call: u64, findings: &Findings) -> Strikes {
+    let died_at = findings.calls.get(dead).and_then(|calls| calls.iter().find(|logged| logged.number == call));
+    let Some(died_at) = died_at.map(|logged| logged.at) else { return Vec::new() };
+    let mut after = Vec::new();
+    for (gateway, calls) in findings.calls.iter().enumerate().filter(|(gateway, _)| *gateway != dead) {
+        let changing = calls.iter().filter(|logged| logged.at > died_at && !logged.operation.is_read());
+        // Heartbeats and leases are renewed all the time: a crash there is a crash between other calls.
+        let telling =
+            changing.filter(|logged| !logged.resource.starts_with("nodes/") && !logged.resource.starts_with("leases/"));
+        after.extend(telling.map(|logged| (gateway, logged.number, Fate::CrashAfter)));
+    }
+    after
+}

@@ -144,7 +144,7 @@ bugs! {
     ErrorMeansGone,
     /// B21: a machine is deleted under a name that is cut short.
     DeletesByWrongName,
-    /// B31: what somebody deletes meanwhile is made again.
+    /// B31: what somebody deletes meanwhile is made again, and who deletes it does not wait for its maker.
     MadeAgain,
     /// A volume's name that was used is used again.
     VolumeNameUsedAgain,

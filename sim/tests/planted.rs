@@ -41,11 +41,11 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::LostAnswerIsSuccess, In(Calls)),
     (Bug::ReadsOnePage, In(Calm)),
     (Bug::EventsKeyedBySecond, In(Calm)),
-    (Bug::ReleaseWithoutEpoch, In(Crashes)),
+    (Bug::ReleaseWithoutEpoch, Search::Told(told::who_wakes_late_does_not_end_a_later_claim)),
     (Bug::TakeOverKeepsEpoch, In(Crashes)),
     (Bug::RollbackFreesVolume, In(Calls)),
     (Bug::LeavesVolumeAttached, In(Calm)),
-    (Bug::FailureLeavesStep, In(Calls)),
+    (Bug::FailureLeavesStep, In(Machines)),
     (Bug::UndoForgetsVolume, In(Calls)),
     (Bug::ClaimBeforeIntent, In(Calm)),
     (Bug::ReleaseWithoutLook, In(Calm)),
@@ -89,28 +89,27 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::DeletesByWrongName, In(Calm)),
     (Bug::MadeAgain, Search::Told(told::what_is_deleted_meanwhile_is_not_made_again)),
     (Bug::VolumeNameUsedAgain, In(Crashes)),
-    (Bug::DeletesWantedVolume, In(Crashes)),
+    (Bug::DeletesWantedVolume, Search::Told(told::who_did_not_get_a_volume_does_not_take_it_along)),
     (Bug::DeleteLeavesVolume, In(Calm)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),
-    (Bug::WaitsForOwnBellOnly, In(Calm)),
-    (Bug::AttachNotExclusive, In(Calls)),
+    (Bug::WaitsForOwnBellOnly, Search::Told(told::what_another_gateway_frees_is_seen)),
+    (Bug::AttachNotExclusive, Search::Told(told::an_attach_that_comes_late_takes_nothing_away)),
     (Bug::BusyAttachIsOk, In(Calls)),
-    (Bug::StartUnchecked, In(Machines)),
     (Bug::StartDoesNothing, In(Calm)),
-    (Bug::RuntimeWithoutFence, In(Crashes)),
+    (Bug::RuntimeWithoutFence, In(Calls)),
     (Bug::ResumeUnpaired, In(Machines)),
     (Bug::SuspendDropsMemory, In(Calm)),
     (Bug::ClearAlwaysClean, In(Calm)),
     (Bug::DetachDoneTooSoon, In(Calm)),
     (Bug::StopDoesNothing, In(Calm)),
     (Bug::MachineTakesVolume, In(Calls)),
-    (Bug::EnsureFillsAnew, In(Calls)),
+    (Bug::EnsureFillsAnew, Search::Told(told::a_request_for_a_volume_that_comes_twice_harms_nothing)),
 ];
 
 /// Bugs that another layer makes harmless, so that no user can ever see them; PLANTED.md says which layer.
-const MASKED: &[Bug] = &[Bug::NoSelfFence];
+const MASKED: &[Bug] = &[Bug::NoSelfFence, Bug::StartUnchecked];
 
 /// What was found out, and how long it took.
 #[derive(Debug, Clone)]
@@ -127,10 +126,13 @@ fn look(bug: Bug, search: Search, from: u64) -> Option<Caught> {
     let found = match search {
         Search::Told(told) => told().map(|what| (what, 1)),
         Search::In(profile) => (0..MOST).find_map(|n| {
-            // A bug's own panic is a find, too.
-            let outcome = std::panic::catch_unwind(|| run(&Case::random(from + n, profile)));
-            let what = outcome.map_or(Some("panic".to_owned()), |outcome| outcome.violations.first().cloned());
-            what.map(|what| (what, n + 1))
+            let case = Case::random(from + n, profile);
+            let what = run(&case).violations.into_iter().next()?;
+            // What is wrong in this history without the bug, too, says nothing about the bug.
+            plant(None);
+            let clean = run(&case).violations.is_empty();
+            plant(Some(bug));
+            clean.then_some((what, n + 1))
         }),
     };
     plant(None);

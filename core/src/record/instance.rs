@@ -136,7 +136,7 @@ impl InstanceStatus {
                 Ok(if planted::is(Bug::ReleaseWithoutLook) { S::Free } else { S::Recycling { node } })
             }
             (S::Claimed { owner: held, epoch: claimed }, E::Condemn { owner, epoch, node })
-                if held == owner && claimed <= epoch =>
+                if held == owner && (claimed <= epoch || planted::is(Bug::ReleaseWithoutEpoch)) =>
             {
                 Ok(S::Deleting { node })
             }

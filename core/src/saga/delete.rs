@@ -100,7 +100,10 @@ impl Actor {
                 // A node that lives is making it: what it has asked of the cloud may not have happened yet, and would leave a
                 // volume without a record. It will see that the box goes.
                 VolumeStatus::Creating { node, wanted_by: Some(owner) }
-                    if *owner == record.owner && *node != self.shared.node && !self.shared.is_dead(node) =>
+                    if *owner == record.owner
+                        && *node != self.shared.node
+                        && !self.shared.is_dead(node)
+                        && !planted::is(Bug::MadeAgain) =>
                 {
                     if Instant::now() >= deadline {
                         let detail = format!("{node} is still making its disk; try again");

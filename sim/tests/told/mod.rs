@@ -2,13 +2,12 @@
 //! promised. Each tells what went wrong, if anything did.
 
 use boxpool::{
-    BoxName, ConnectRequest, Key, Pool, PoolConfig, Session, StateStore, Table, UserId, VolumeId, VolumeProvider,
-    VolumeSource, VolumeState,
+    BoxName, ConnectRequest, Key, Pool, PoolConfig, Session, Table, UserId, VolumeId, VolumeSource, VolumeState,
 };
 use boxpool_sim::backend::Operation;
 use boxpool_sim::{
-    CallId, Case, Fate, Faults, Gateway, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud, Strike, What, golden,
-    run, run_traced,
+    CallId, Case, Event, Fate, Faults, Gateway, Happening, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud,
+    Strike, What, golden, run, run_traced,
 };
 use std::time::Duration;
 
@@ -75,9 +74,10 @@ pub(crate) fn one_slow_create_does_not_hold_up_the_others() -> Option<String> {
     first(&outcome).or((outcome.lives == 0).then(|| "I6: nobody came up beside a create that hangs".to_owned()))
 }
 
-/// A box is gone from its machine just when the machine that was taken for it would have cooled down.
+/// A machine that was taken a moment ago and is free again is kept until the pool has cooled down.
 pub(crate) fn what_was_just_used_is_kept_for_a_while() -> Option<String> {
-    first(&run(&quiet(1, vec![visit(5_000, 1, 0)])))
+    let delete = Op { at: 10_000, gateway: 0, user: 1, name: 1, what: What::Delete };
+    first(&run(&quiet(1, vec![visit(5_000, 1, 0), delete])))
 }
 
 /// A machine's deletion is refused once; the machine goes all the same, and nobody has to find it.
@@ -124,6 +124,58 @@ pub(crate) fn what_is_deleted_meanwhile_is_not_made_again() -> Option<String> {
         let mut case = quiet(1, vec![visit(30_000, 1, 1_000), delete]);
         (case.gateways, case.pace, case.pool.volumes_free) = (2, Pace::Cloud, 0);
         nothing_to_find(&run(&case))
+    })
+}
+
+/// Two boxes want one volume. The one that did not get it is left half made, and is deleted: the other keeps its own.
+pub(crate) fn who_did_not_get_a_volume_does_not_take_it_along() -> Option<String> {
+    let delete = Op { at: 100_000, gateway: 0, user: 2, name: 2, what: What::Delete };
+    let mut case = quiet(2, vec![visit(40_000, 1, 1_000), Op { gateway: 1, ..visit(40_000, 2, 0) }, delete]);
+    case.gateways = 2;
+    let made = CallId { gateway: 1, operation: Operation::StoreInsert, role: "u2/b2".to_owned(), nth: 1 };
+    case.script = vec![Strike { call: made, fate: Fate::CrashAfter }];
+    first(&run(&case))
+}
+
+/// A gateway dies while it attaches, and the attach is done when the box runs elsewhere: it is refused.
+pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
+    (1..12).find_map(|seed| {
+        let again = Op { gateway: 1, ..visit(90_000, 1, 120_000) };
+        let mut case = Case { seed, ..quiet(3, vec![visit(40_000, 1, 1_000), again]) };
+        (case.gateways, case.pool.forgets_epochs) = (2, true);
+        (case.pool.min_free, case.pool.max_free) = (2, 3);
+        case.script = vec![strike(Operation::Attach, "u1/b1", 1, Fate::CrashLater { by: 90_000 })];
+        first(&run(&case))
+    })
+}
+
+/// With one machine, which another gateway frees, whoever waits at this one is served.
+pub(crate) fn what_another_gateway_frees_is_seen() -> Option<String> {
+    let delete = Op { at: 60_000, gateway: 0, user: 1, name: 1, what: What::Delete };
+    let mut case = quiet(1, vec![visit(30_000, 1, 60_000), Op { gateway: 1, ..visit(40_000, 2, 1_000) }, delete]);
+    case.gateways = 2;
+    let outcome = run(&case);
+    first(&outcome).or((outcome.lives < 2).then(|| "I6: who waited was not told that there is room".to_owned()))
+}
+
+/// A request for a volume arrives once more when the volume is in use: nothing is lost.
+pub(crate) fn a_request_for_a_volume_that_comes_twice_harms_nothing() -> Option<String> {
+    let mut case = quiet(1, vec![visit(30_000, 1, 1_000), visit(120_000, 1, 1_000)]);
+    case.pool.volumes_free = 0;
+    case.script = vec![strike(Operation::VolumeEnsure, "u1/b1", 1, Fate::Twice { by: 60_000 })];
+    first(&run(&case))
+}
+
+/// A gateway stands still while it gives an instance back, and goes on when the same box is there again.
+pub(crate) fn who_wakes_late_does_not_end_a_later_claim() -> Option<String> {
+    (0..1_500).find_map(|step| {
+        let again = Op { gateway: 1, ..visit(100_000, 1, 60_000) };
+        let mut case = Case { seed: 1 + step / 150, ..quiet(1, vec![visit(20_000, 1, 0), again]) };
+        (case.gateways, case.pace) = (2, Pace::Wild);
+        (case.pool.min_free, case.pool.max_free) = (1, 1);
+        let what = Happening::Pause { gateway: 0, time: 75_000 };
+        case.events = vec![Event { at: 40_000 + 200 * (step % 150), what }];
+        first(&run(&case))
     })
 }
 

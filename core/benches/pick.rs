@@ -2,7 +2,15 @@
 //!
 //! The index is private to the crate, so its source is taken in here as it is.
 
-#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types
+)]
 
 #[path = "../src/index.rs"]
 mod index;

@@ -1,6 +1,6 @@
 //! Exact conversations: which calls connects and leaves make, in which order, with which epochs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod world;
 

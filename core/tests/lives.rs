@@ -1,6 +1,6 @@
 //! Whole lives of boxes on one node and on several, in virtual time.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod world;
 

@@ -295,7 +295,6 @@ fn try_all(
             });
         }
     });
-    drop(shared);
     // In the order of the points, whichever thread was faster.
     report.failures.sort_by_key(|(point, _)| point.to_string());
     let mut seconds = seconds.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -54,6 +54,8 @@ pub mod planted;
 mod planted;
 mod run;
 mod shrink;
+#[cfg(feature = "proptest")]
+pub mod strategy;
 mod timeline;
 
 pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};

@@ -73,21 +73,7 @@ fn drop_gateway(case: &mut Case, left: usize) {
     }
     case.gateways = left;
     case.ops.iter_mut().for_each(|op| op.gateway %= left);
-    for event in &mut case.events {
-        match &mut event.what {
-            Happening::Crash { gateway }
-            | Happening::Pause { gateway, .. }
-            | Happening::Partition { gateway, .. }
-            | Happening::Clock { gateway, .. } => *gateway %= left,
-            Happening::StoreOutage { .. }
-            | Happening::KillInstance { .. }
-            | Happening::Preempt { .. }
-            | Happening::Reboot { .. }
-            | Happening::KillGuest { .. }
-            | Happening::HangGuest { .. }
-            | Happening::Quota { .. } => {}
-        }
-    }
+    case.events.iter_mut().filter_map(|event| event.what.gateway_mut()).for_each(|number| *number %= left);
 }
 
 fn easier_ops(op: &Op) -> Vec<Op> {

@@ -195,6 +195,23 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// The gateway that it befalls, if it is one.
+    pub(crate) fn gateway_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Crash { gateway }
+            | Self::Pause { gateway, .. }
+            | Self::Partition { gateway, .. }
+            | Self::Clock { gateway, .. } => Some(gateway),
+            Self::StoreOutage { .. }
+            | Self::KillInstance { .. }
+            | Self::Preempt { .. }
+            | Self::Reboot { .. }
+            | Self::KillGuest { .. }
+            | Self::HangGuest { .. }
+            | Self::Quota { .. } => None,
+        }
+    }
+
     /// One word, for summaries.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -1,4 +1,8 @@
 //! Histories that once went wrong, kept as data: each is run again in every test run, and must be sound.
+//!
+//! A history can grow stale: when the pool makes other calls than it did, a strike may hit nothing any more, and the history is
+//! sound because nothing happens in it. Where a planted bug makes the same mistake, the entry names it, and the tests see that
+//! the history still catches it.
 
 use crate::case::Case;
 use serde::{Deserialize, Serialize};
@@ -10,8 +14,18 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// What went wrong in it, in a sentence.
     pub found: String,
+    /// The version of this crate in which it was found.
+    #[serde(default = "this_version")]
+    pub version: String,
+    /// The bug of the feature `planted` that makes it go wrong again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planted: Option<String>,
     /// The history.
     pub case: Case,
+}
+
+fn this_version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
 }
 
 /// Why an entry could not be read or written.
@@ -35,22 +49,37 @@ pub enum CorpusError {
     },
 }
 
+/// Reads an entry, or a bare case, from JSON.
+///
+/// # Errors
+/// Where the text differs from an entry.
+pub fn parse(text: &str) -> Result<Entry, serde_json::Error> {
+    let why = match serde_json::from_str(text) {
+        Ok(entry) => return Ok(entry),
+        Err(why) => why,
+    };
+    match serde_json::from_str(text) {
+        Ok(case) => Ok(Entry::new(String::new(), case)),
+        // Of the two complaints, the one about what the text was meant to be.
+        Err(of_case) => Err(if text.contains("\"case\"") { why } else { of_case }),
+    }
+}
+
 impl Entry {
+    /// An entry of this version.
+    #[must_use]
+    pub fn new(found: impl Into<String>, case: Case) -> Self {
+        Self { found: found.into(), version: this_version(), planted: None, case }
+    }
+
     /// Reads an entry, or a bare case.
     ///
     /// # Errors
     /// [`CorpusError`] names the file.
     pub fn read(path: &Path) -> Result<Self, CorpusError> {
-        let file = |source| CorpusError::File { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(file)?;
-        let format = |source| CorpusError::Format { path: path.to_owned(), source };
-        match serde_json::from_str(&text) {
-            Ok(entry) => Ok(entry),
-            Err(error) => match serde_json::from_str(&text) {
-                Ok(case) => Ok(Entry { found: String::new(), case }),
-                Err(_) => Err(format(error)),
-            },
-        }
+        let text =
+            std::fs::read_to_string(path).map_err(|source| CorpusError::File { path: path.to_owned(), source })?;
+        parse(&text).map_err(|source| CorpusError::Format { path: path.to_owned(), source })
     }
 
     /// Writes an entry.

@@ -55,6 +55,8 @@ mod planted;
 mod run;
 mod shrink;
 mod steer;
+#[cfg(feature = "proptest")]
+pub mod strategy;
 mod timeline;
 
 pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};

@@ -4,19 +4,26 @@
 //! keeps its luck when a part of it goes. What is left out is found by delta debugging (Zeller & Hildebrandt 2002): halves, then
 //! quarters, down to single parts.
 
-use crate::case::{Case, Happening, What};
-use crate::engine::{Fate, Faults, Pace};
-use crate::run::run;
+mod easier;
 
-/// What kind of violation it is: the part before the colon, as `I4` or `contract`.
+use crate::case::Case;
+use crate::engine::Faults;
+use crate::run::run;
+use easier::easier;
+use std::collections::BTreeSet;
+
+/// What kind of violation it is: the part before the colon, as `I4`, `contract` or `at rest: I5`.
 #[must_use]
 pub fn kind_of(violation: &str) -> &str {
-    violation.split(':').next().unwrap_or(violation)
+    const AT_REST: &str = "at rest: ";
+    let begin = if violation.starts_with(AT_REST) { AT_REST.len() } else { 0 };
+    let end = violation[begin..].find(':').map_or(violation.len(), |colon| begin + colon);
+    &violation[..end]
 }
 
 /// Makes `case` smaller while `fails` holds, in at most `runs` runs. Returns `case` itself when it does not fail.
 pub fn shrink(case: &Case, runs: usize, fails: impl FnMut(&Case) -> bool) -> Case {
-    let mut shrinker = Shrinker { best: case.clone(), left: runs, fails };
+    let mut shrinker = Shrinker { best: case.clone(), left: runs, tried: BTreeSet::new(), fails };
     if !(shrinker.fails)(case) {
         return case.clone();
     }
@@ -44,6 +51,8 @@ pub fn shrink_violation(case: &Case, runs: usize) -> Case {
 struct Shrinker<F> {
     best: Case,
     left: usize,
+    /// Cases that did not fail, so that no round tries them again.
+    tried: BTreeSet<String>,
     fails: F,
 }
 
@@ -51,6 +60,11 @@ impl<F: FnMut(&Case) -> bool> Shrinker<F> {
     /// Takes the case over if it still fails.
     fn try_case(&mut self, case: Case) -> bool {
         if self.left == 0 || case == self.best {
+            return false;
+        }
+        // A case is plain data; one that could not be written down would only be tried again.
+        let name = serde_json::to_string(&case).unwrap_or_default();
+        if !self.tried.insert(name) {
             return false;
         }
         self.left -= 1;
@@ -87,81 +101,25 @@ impl<F: FnMut(&Case) -> bool> Shrinker<F> {
         }
     }
 
+    /// Takes steps to easier cases until none of them fails any more.
     fn simplify(&mut self) {
-        self.change(|case| case.pace = Pace::Host);
-        self.change(|case| case.jitter = 0);
-        self.change(|case| case.pool.destroy = false);
-        self.change(|case| case.pool.forgets_epochs = false);
-        self.change(|case| case.pool.linger = 0);
-        self.change(|case| case.pool.park_limit = 3_600_000);
-        self.change(|case| case.pool.volumes_free = 0);
-        self.change(|case| (case.pool.min_free, case.pool.max_free) = (0, 0));
-        self.change(|case| case.pool.max_total = 1);
-        self.change(|case| case.restart_after = 100);
-        while self.best.gateways > 1 && self.change(drop_last_gateway) {}
-        for index in 0..self.best.ops.len() {
-            self.change(|case| case.ops[index].at = case.ops[index].at / 1_000 * 1_000);
-            self.change(|case| {
-                if let What::Visit { stay, rude, .. } = &mut case.ops[index].what {
-                    (*stay, *rude) = (0, false);
-                }
-            });
-            self.change(|case| case.ops[index].name = 1);
-            self.change(|case| case.ops[index].user = 1);
-        }
-        for index in 0..self.best.script.len() {
-            for gentler in gentler(self.best.script[index].fate) {
-                self.change(|case| case.script[index].fate = gentler);
+        let (mut steps, mut at) = (easier(&self.best), 0);
+        while at < steps.len() && self.left > 0 {
+            if self.try_case(steps[at].clone()) {
+                // The next steps are those from here; the ones before `at` come again in the next round.
+                steps = easier(&self.best);
+            } else {
+                at += 1;
             }
         }
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Case)) -> bool {
-        let mut changed = self.best.clone();
-        change(&mut changed);
-        self.try_case(changed)
-    }
-}
-
-fn drop_last_gateway(case: &mut Case) {
-    case.gateways -= 1;
-    let left = case.gateways;
-    case.ops.iter_mut().for_each(|op| op.gateway %= left);
-    for event in &mut case.events {
-        match &mut event.what {
-            Happening::Crash { gateway }
-            | Happening::Pause { gateway, .. }
-            | Happening::Partition { gateway, .. }
-            | Happening::Clock { gateway, .. } => *gateway %= left,
-            Happening::StoreOutage { .. }
-            | Happening::KillInstance { .. }
-            | Happening::Preempt { .. }
-            | Happening::Reboot { .. }
-            | Happening::KillGuest { .. }
-            | Happening::HangGuest { .. }
-            | Happening::Quota { .. } => {}
-        }
-    }
-}
-
-/// Fates that are easier to think about, the easiest last.
-fn gentler(fate: Fate) -> Vec<Fate> {
-    match fate {
-        Fate::Late { by } | Fate::LateSilent { by } | Fate::Twice { by } if by > 1_000 => {
-            vec![Fate::LoseAnswer, Fate::SwallowAnswer]
-        }
-        Fate::CrashLater { .. } => vec![Fate::CrashAfter, Fate::CrashBefore],
-        Fate::SwallowAnswer => vec![Fate::LoseAnswer],
-        Fate::SwallowCall => vec![Fate::LoseCall],
-        Fate::Stall { by } if by > 2_000 => vec![Fate::Stall { by: by / 2 }],
-        _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::Profile;
+    use crate::case::{Happening, Profile, What};
+    use crate::engine::Pace;
 
     #[test]
     fn what_does_not_matter_is_left_out() {

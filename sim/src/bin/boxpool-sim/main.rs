@@ -45,7 +45,7 @@ enum Command {
     },
     /// Runs one history again and tells what happened
     Replay {
-        /// A seed, or a file with a history
+        /// A seed, a file with a history, or - for a history on standard input
         history: String,
         /// The kind of history that the seed stands for
         #[arg(long, default_value = "swarm")]

@@ -12,6 +12,7 @@ use crate::record::{BoxRecord, Placement, PlacementEvent};
 use crate::records::{Held, box_key};
 use crate::runtime::{Endpoint, Guest};
 use crate::shared::{BoxKey, Shared};
+use crate::signal::Signal;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub(crate) struct Arrival {
     pub(crate) session: u64,
     pub(crate) via: Via,
     pub(crate) timings: Timings,
-    pub(crate) ended: watch::Receiver<Option<Epoch>>,
+    pub(crate) ended: Signal<Option<Epoch>>,
 }
 
 /// From which state a connect brought the box up.
@@ -143,7 +144,7 @@ pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Ou
         sessions: BTreeSet::new(),
         linger_until: None,
         ran_since: None,
-        ended: watch::channel(None).0,
+        ended: Signal::new(None),
     };
     (Handle { mailbox: sender, watchers }, actor.run())
 }
@@ -160,7 +161,14 @@ pub(crate) struct Actor {
     pub(crate) linger_until: Option<Instant>,
     pub(crate) ran_since: Option<Instant>,
     /// The newest epoch whose guest is known to be gone: sessions on it are over.
-    pub(crate) ended: watch::Sender<Option<Epoch>>,
+    pub(crate) ended: Signal<Option<Epoch>>,
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // An actor goes while sessions are open only when the worker has ended: nobody here knows more of their guests.
+        self.ended.set(Some(Epoch(u64::MAX)));
+    }
 }
 
 impl Actor {

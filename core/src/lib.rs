@@ -67,6 +67,7 @@ mod runtime;
 mod saga;
 mod session;
 mod shared;
+mod signal;
 mod stock;
 mod store;
 mod waiters;

@@ -14,6 +14,7 @@ use crate::records::{Records, box_key};
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
 use crate::shared::{BoxKey, Parts, Shared};
+use crate::signal::Signal;
 use crate::store::StateStore;
 use crate::worker::Worker;
 use std::fmt;
@@ -31,11 +32,11 @@ pub struct Pool {
 }
 
 /// Ends the worker when the last pool handle goes.
-struct LastHandle(watch::Sender<bool>);
+struct LastHandle(Signal<bool>);
 
 impl Drop for LastHandle {
     fn drop(&mut self) {
-        self.0.send_replace(true);
+        self.0.set(true);
     }
 }
 
@@ -344,7 +345,7 @@ impl Pool {
         loop {
             let unfinished = self.shared.actors();
             if unfinished.is_empty() || Instant::now() >= deadline {
-                self.shared.stop.send_replace(true);
+                self.shared.stop.set(true);
                 let left = active.len().saturating_sub(unfinished.len());
                 return DrainReport { left, unfinished };
             }

@@ -63,6 +63,8 @@ impl fmt::Display for Progress {
 /// A channel for [`Progress`]: the sender goes into a [`ConnectRequest`](crate::ConnectRequest). The receiver always sees the latest state;
 /// a slow reader delays nobody.
 #[must_use]
+// One receiver and whoever clones it: the pool itself waits on none.
+#[allow(clippy::disallowed_methods)]
 pub fn progress() -> (watch::Sender<Progress>, watch::Receiver<Progress>) {
     watch::channel(Progress::Looking)
 }

@@ -6,7 +6,7 @@ use crate::runtime::Endpoint;
 use crate::shared::{BoxKey, Shared};
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// A hold on a running box: while there is one, the box is not suspended.
 ///
@@ -62,10 +62,8 @@ impl Session {
     /// Waits until this node knows that the guest of this session is gone: deleted, lost, or taken elsewhere. It may be gone
     /// for a while before; a broken connection tells sooner.
     pub async fn ended(&self) {
-        let mut ended: watch::Receiver<_> = self.arrival.ended.clone();
         let epoch = self.arrival.epoch;
-        // An error means that the box's actor has left, which it does only when no session is open.
-        let _ = ended.wait_for(|gone| gone.is_some_and(|gone| gone >= epoch)).await;
+        self.arrival.ended.wait_for(|gone| gone.is_some_and(|gone| gone >= epoch)).await;
     }
 
     /// Gives the session back. When it was the last one the box lingers and is then suspended.

@@ -16,6 +16,7 @@ use crate::random::Random;
 use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, VolumeRecord};
 use crate::records::{Held, Records};
 use crate::runtime::GuestRuntime;
+use crate::signal::Signal;
 use crate::store::Key;
 use crate::waiters::Waiters;
 use futures::future::BoxFuture;
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// Which box, before it is known whether it exists.
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) refill_instances: Notify,
     pub(crate) refill_volumes: Notify,
     pub(crate) draining: AtomicBool,
-    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) stop: Signal<bool>,
     tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     desk: Mutex<BTreeMap<BoxKey, Handle>>,
     state: Mutex<State>,
@@ -107,7 +108,7 @@ impl Shared {
             refill_instances: Notify::new(),
             refill_volumes: Notify::new(),
             draining: AtomicBool::new(false),
-            stop: watch::channel(false).0,
+            stop: Signal::new(false),
             desk: Mutex::new(BTreeMap::new()),
             state: Mutex::new(state),
             sessions: AtomicU64::new(1),

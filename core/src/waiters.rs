@@ -4,16 +4,16 @@
 //! Between nodes there is no order; each takes what it finds.
 
 use crate::planted::{self, Bug};
+use crate::signal::Signal;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::watch;
 
 /// The line.
 #[derive(Debug)]
 pub(crate) struct Waiters {
     line: Mutex<Line>,
     /// Changes whenever somebody should look again: a place in line or an instance became free.
-    bell: watch::Sender<u64>,
+    bell: Signal<u64>,
     limit: usize,
 }
 
@@ -25,7 +25,7 @@ struct Line {
 
 impl Waiters {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { line: Mutex::new(Line::default()), bell: watch::channel(0).0, limit }
+        Self { line: Mutex::new(Line::default()), bell: Signal::new(0), limit }
     }
 
     /// Stands in line; `None` when the line is full. Dropping the ticket leaves the line.
@@ -37,7 +37,7 @@ impl Waiters {
         let number = line.next;
         line.next += 1;
         line.tickets.push_back(number);
-        Some(Ticket { waiters: Arc::clone(self), number, bell: self.bell.subscribe() })
+        Some(Ticket { waiters: Arc::clone(self), number, heard: self.bell.get() })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -46,7 +46,7 @@ impl Waiters {
 
     /// Says that an instance may be free.
     pub(crate) fn ring(&self) {
-        self.bell.send_modify(|count| *count = count.wrapping_add(1));
+        self.bell.update(|count| *count = count.wrapping_add(1));
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -60,7 +60,7 @@ impl Waiters {
 pub(crate) struct Ticket {
     waiters: Arc<Waiters>,
     number: u64,
-    bell: watch::Receiver<u64>,
+    heard: u64,
 }
 
 impl Ticket {
@@ -74,8 +74,8 @@ impl Ticket {
 
     /// Waits until the bell rings after the last look.
     pub(crate) async fn rung(&mut self) {
-        // The sender lives in `waiters`, which we hold: this cannot fail.
-        let _ = self.bell.changed().await;
+        let heard = self.heard;
+        self.heard = self.waiters.bell.wait_for(|count| count != heard).await;
     }
 }
 

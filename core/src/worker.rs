@@ -34,7 +34,7 @@ impl Worker {
     /// Runs until the pool was drained or its last handle was dropped, and takes the node's record along.
     pub async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut stop = shared.stop.subscribe();
+        let mut stopped = std::pin::pin!(shared.stop.wait_for(|stop| stop));
         let mut running: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
         running.push(Box::pin(Arc::clone(&shared).keep_alive()));
         running.push(Box::pin(Arc::clone(&shared).reconcile()));
@@ -43,7 +43,7 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = &mut stopped => break,
                 Some(task) = self.tasks.recv() => running.push(task),
                 // The four tasks above never end, so there is always something running.
                 _ = running.next() => {}

@@ -152,7 +152,7 @@ impl Actor {
         record.holders.insert(node);
         let lost = held.record.epoch;
         let held = self.write(&held, record).await?;
-        self.ended.send_replace(Some(lost));
+        self.ended.set(Some(lost));
         metrics::counter!("boxpool_guests_lost_total").increment(1);
         self.shared.log(EventRecord {
             owner: Some(held.record.owner.clone()),
@@ -256,7 +256,7 @@ impl Actor {
             session: self.shared.session_number(),
             via,
             timings: journey.timings,
-            ended: self.ended.subscribe(),
+            ended: self.ended.clone(),
         })
     }
 

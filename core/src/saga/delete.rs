@@ -55,7 +55,7 @@ impl Actor {
             let held = self.write(&held, record).await?;
             self.sessions.clear();
             self.linger_until = None;
-            self.ended.send_replace(Some(held.record.epoch));
+            self.ended.set(Some(held.record.epoch));
             return self.finish_delete(held).await;
         }
     }

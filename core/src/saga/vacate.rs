@@ -64,7 +64,7 @@ impl Actor {
         let mut record = self.after(&held, &PlacementEvent::Detached { epoch: held.record.epoch })?;
         record.device = None;
         self.write(&held, record).await?;
-        self.ended.send_replace(Some(held.record.epoch));
+        self.ended.set(Some(held.record.epoch));
         Ok(())
     }
 

@@ -129,3 +129,13 @@ fn a_runtime_without_a_fence() {
     assert_eq!(picture, finding.end, "the model ends otherwise");
     assert!(!picture.guests[0].is_empty(), "a guest was started by a node whose epoch is over");
 }
+
+#[test]
+fn a_node_that_lost_touch_in_the_middle_of_a_vacate_does_not_give_memory_up_untried() {
+    for seed in 0..20 {
+        let asked = stage::first_call_after_losing_touch(seed);
+        // A write here would be the one that condemns the machine, with the guest running on it.
+        let condemns = asked.contains(&boxpool_sim::backend::Operation::StoreUpdate);
+        assert!(!condemns, "with seed {seed} it asks for {asked:?}");
+    }
+}

@@ -619,3 +619,40 @@ fn instance_in(call: &HeldCall) -> Option<InstanceRecord> {
     call.resource.starts_with("instances/").then_some(())?;
     serde_json::from_str(call.value.as_deref()?).ok()
 }
+
+/// A node takes a half-placed box with a running guest back, stands still in the middle of it for longer than it may go without a
+/// heartbeat, and goes on. What does it ask for first?
+pub(crate) fn first_call_after_losing_touch(seed: u64) -> Vec<Operation> {
+    plant(None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut stage = Stage::set(seed, &Scope { deletes: false, ..Scope::one_box() }).await;
+        let line = |step, node, epoch| Line {
+            step,
+            node: Some(node),
+            boxed: Some(0),
+            instance: Some(0),
+            epoch: Some(epoch),
+            fate: "done",
+            doubting: false,
+        };
+        for (step, epoch) in [("claim.box", 0), ("claim.instance", 1), ("attach", 1), ("start", 1), ("crash", 1)] {
+            assert!(stage.take(&line(step, 0, epoch)).await.is_ok(), "{step}");
+        }
+        let (withdraw, gateway) = (line("recover.withdraw.box", 1, 1), stage.gateway(1));
+        let asked = loop {
+            let held = stage.cloud.held().into_iter().find(|call| call.waits && stage.fits(&withdraw, call));
+            if let Some(call) = held {
+                break call.id;
+            }
+            stage.cloud.advance(Duration::from_secs(60)).await.unwrap();
+        };
+        stage.cloud.pause_gateway(gateway, true);
+        stage.cloud.let_act(asked).unwrap();
+        stage.cloud.advance(DEAD_AFTER * 3 / 4).await.unwrap();
+        stage.cloud.pause_gateway(gateway, false);
+        stage.settle().await;
+        let waiting = stage.cloud.held().into_iter().filter(|call| call.waits && call.gateway == gateway);
+        waiting.map(|call| call.operation).collect()
+    })
+}

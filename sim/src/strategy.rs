@@ -110,8 +110,12 @@ pub fn failure(case: &Case, violations: &[String]) -> String {
 /// Pools of every habit, with room for `most` instances or less.
 pub fn pools(most: u32) -> impl Strategy<Value = PoolShape> {
     let numbers = (0..=2_u32, 0..=2_u32, 1..=most.max(1), 0..=2_u32);
-    let habits =
-        (select(vec![0, 1_000, 10_000, 30_000]), select(vec![3_600_000, 120_000, 20_000]), any::<bool>(), any::<bool>());
+    let habits = (
+        select(vec![0, 1_000, 10_000, 30_000]),
+        select(vec![3_600_000, 120_000, 20_000]),
+        any::<bool>(),
+        any::<bool>(),
+    );
     (numbers, habits).prop_map(
         |((min_free, spare, max_total, volumes_free), (linger, park_limit, destroy, forgets_epochs))| {
             let min_free = min_free.min(max_total);
@@ -215,11 +219,8 @@ pub fn fates(crashes: bool) -> impl Strategy<Value = Fate> {
         1 => by().prop_map(|by| Fate::SlowAnswer { by }),
         1 => (60_000..=600_000_u64).prop_map(|by| Fate::Stuck { by }),
     ];
-    let deaths = prop_oneof![
-        Just(Fate::CrashBefore),
-        Just(Fate::CrashAfter),
-        by().prop_map(|by| Fate::CrashLater { by }),
-    ];
+    let deaths =
+        prop_oneof![Just(Fate::CrashBefore), Just(Fate::CrashAfter), by().prop_map(|by| Fate::CrashLater { by }),];
     if crashes { prop_oneof![4 => of_calls, 1 => deaths].boxed() } else { of_calls.boxed() }
 }
 

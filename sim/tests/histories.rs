@@ -1,6 +1,7 @@
 //! Whole histories against the real pool: a budget of random ones of every kind, and every one that once went wrong.
 #![allow(clippy::unwrap_used)]
 
+use boxpool_sim::planted::{Bug, plant};
 use boxpool_sim::{Case, Profile, corpus, run, shrink_violation};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -143,10 +144,17 @@ fn everything_may_go_wrong_at_once() {
 fn what_once_went_wrong_is_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let entries = corpus::read_all(&folder).unwrap();
-    assert!(entries.len() >= 5, "{} histories are kept in {}", entries.len(), folder.display());
+    assert!(entries.len() >= 20, "{} histories are kept in {}", entries.len(), folder.display());
     for (name, entry) in entries {
         assert!(!entry.found.is_empty(), "{name} does not say what it is kept for");
         assert_eq!(run(&entry.case).violations, Vec::<String>::new(), "{name}: {}", entry.found);
+        let Some(planted) = entry.planted else { continue };
+        let bug = Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == planted);
+        let bug = bug.unwrap_or_else(|| panic!("{name} names the planted bug {planted}, which there is not"));
+        plant(Some(bug));
+        let violations = run(&entry.case).violations;
+        plant(None);
+        assert!(!violations.is_empty(), "{name} is stale: with {planted} in place nothing goes wrong in it");
     }
 }
 

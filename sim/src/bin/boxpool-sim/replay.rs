@@ -16,7 +16,9 @@ pub(crate) fn replay(
         Ok(seed) => Case::random(seed, profile),
         Err(_) if history == "-" => {
             let text = std::io::read_to_string(std::io::stdin()).map_err(|error| format!("standard input: {error}"))?;
-            corpus::parse(&text).map_err(|error| format!("standard input is not a history of this version: {error}"))?.case
+            corpus::parse(&text)
+                .map_err(|error| format!("standard input is not a history of this version: {error}"))?
+                .case
         }
         Err(_) => corpus::Entry::read(Path::new(history)).map_err(|error| error.to_string())?.case,
     };

@@ -78,9 +78,9 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     );
     let history = (
         vec(ops(size), 1..=size.ops),
-        weighted(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
-        weighted(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
-        weighted(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
+        sometimes(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
+        sometimes(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
+        sometimes(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
     );
     (world, history).prop_map(|(world, (ops, script, to_gateways, to_machines))| {
         let (seed, gateways, pool, pace, jitter, restart_after) = world;
@@ -95,6 +95,18 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         case.events.iter_mut().filter_map(|event| event.what.gateway_mut()).for_each(|number| *number %= gateways);
         case
     })
+}
+
+/// That with this probability, 0 and 1 among them.
+fn sometimes<S>(probability: f64, what: S) -> BoxedStrategy<Option<S::Value>>
+where
+    S: Strategy + 'static,
+{
+    match probability {
+        p if p <= 0.0 => Just(()).prop_map(|()| None).boxed(),
+        p if p >= 1.0 => what.prop_map(Some).boxed(),
+        p => weighted(p, what).boxed(),
+    }
 }
 
 /// What a failing test says: what was broken, how to see it again, and the history as data.

@@ -136,6 +136,8 @@ struct Stage {
     config: PoolConfig,
     /// Nothing is meant to go wrong.
     calm: bool,
+    /// A probe strikes calls so that they are late or die or that their answers are lost.
+    probed: bool,
     state: Mutex<State>,
 }
 
@@ -153,6 +155,7 @@ impl Stage {
     fn new(cloud: SimCloud, case: Case, probe: &Probe) -> Self {
         let config = case.pool.config();
         let calm = case.is_calm() && probe.strikes.is_empty();
+        let probed = probe.strikes.iter().any(|(_, _, fate)| !matches!(fate, Fate::Refuse(_)));
         let mut state = cloud.world().state();
         state.oracle.books.max_instances = Some(config.instances.max_total as usize);
         state.oracle.stock.habits = Habits {
@@ -163,7 +166,7 @@ impl Stage {
             cool_down: config.instances.cool_down,
         };
         drop(state);
-        Self { cloud, config, case, calm, state: Mutex::default() }
+        Self { cloud, config, case, calm, probed, state: Mutex::default() }
     }
 
     fn undisturbed(&self) -> bool {
@@ -661,8 +664,7 @@ impl Stage {
         let case = &self.case;
         let timely = Faults { late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
         let honest = Faults { lost: 0.0, ..timely.clone() };
-        let quiet =
-            case.script.is_empty() && case.events.is_empty() && case.ops.iter().all(|op| op.what != What::Drain);
+        let quiet = !self.probed && case.script.is_empty() && case.events.is_empty() && no_drain(case);
         // Of a write whose answer was lost it is found out whether it happened.
         let rules =
             [("boxpool_claims_swept_total", case.faults == timely), ("boxpool_orphans_total", case.faults == honest)];

@@ -77,6 +77,9 @@ enum Command {
         /// Every n-th point of a second crash during the recovery; 0 for none
         #[arg(long, default_value_t = 20)]
         second_every: usize,
+        /// Every n-th pair of faults in the short flows; 0 for none
+        #[arg(long, default_value_t = 100)]
+        pairs_every: usize,
     },
     /// Lives (connect, work, leave) per second and core without faults
     Bench {
@@ -116,7 +119,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Crashpoints { only, second_every } => survey::survey(only, second_every),
+        Command::Crashpoints { only, second_every, pairs_every } => survey::survey(only, second_every, pairs_every),
         Command::Bench { seconds } => bench::bench(seconds),
     }
 }

@@ -159,6 +159,8 @@ bugs! {
     WaitsBeforeFirstTry,
     /// The last to come is served first.
     LastComeFirstServed,
+    /// The maintainer provides only for those who wait on its own node.
+    WaitersElsewhereUnseen,
     /// Who waits is not woken by what other nodes free.
     WaitsForOwnBellOnly,
     // The world's side: what a backend may do wrong.
@@ -184,6 +186,10 @@ bugs! {
     StopDoesNothing,
     /// B19: deleting a machine deletes the volume on it.
     MachineTakesVolume,
+    /// B37: the golden snapshot is built by whoever finds it being built.
+    BuildsGoldenTwice,
+    /// A golden snapshot is said to be ready when its building has begun.
+    GoldenReadyUnbuilt,
     /// B37: an existing volume is filled anew.
     EnsureFillsAnew,
 }

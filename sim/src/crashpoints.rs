@@ -189,12 +189,22 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                 vec![Event { at: 40_100, what: Happening::Crash { gateway: 2 } }],
             )),
         ),
+        (
+            "build the golden snapshot, retire an older one",
+            flow(
+                PoolShape { builds_golden: true, ..shape.clone() },
+                vec![op(60, 0, 1, What::Create), op(200, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
         ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
     ]
 }
 
-/// From when on a flow's calls are points: before, the world is only being set up.
-const BEGINS_AT: u64 = 39_000;
+/// From when on a flow's calls are points: before, the world is only being set up. The golden snapshot is built then.
+fn begins_at(case: &Case) -> u64 {
+    if case.pool.builds_golden { 0 } else { 39_000 }
+}
 
 fn fates(call: &LoggedCall) -> &'static [Fate] {
     if call.operation.is_read() {
@@ -208,10 +218,11 @@ fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::O
     let dies = |fate: &Fate| matches!(fate, Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLater { .. });
     // A gateway that lives on with an answer missing waits for its own limits first.
     let config = case.pool.config();
+    let golden = if case.pool.builds_golden { 2 * config.limits.golden } else { Duration::ZERO };
     let waits = if strikes.iter().all(|(_, _, fate)| dies(fate)) {
         Duration::ZERO
     } else {
-        config.limits.detach + config.limits.suspend + config.limits.provider_call
+        config.limits.detach + config.limits.suspend + config.limits.provider_call + golden
     };
     let crashes = u32::try_from(strikes.len().max(1)).unwrap_or(u32::MAX);
     let settle_within = Some(bound(&config) * crashes + waits);
@@ -250,7 +261,7 @@ fn survey_flow(name: &'static str, case: &Case, options: &Options) -> FlowReport
     let mut points = Vec::new();
     let mut firsts = Vec::new();
     for (gateway, calls) in findings.calls.iter().enumerate() {
-        for call in calls.iter().filter(|call| call.at >= BEGINS_AT) {
+        for call in calls.iter().filter(|call| call.at >= begins_at(case)) {
             points.extend(fates(call).iter().map(|fate| vec![(gateway, call.number, *fate)]));
             if telling(call) {
                 let fates = FIRST_OF_PAIR.iter().filter(|fate| fate.fits(call.operation));

@@ -1,8 +1,8 @@
 //! Runs a case: the real pool on every gateway, users, faults, and then a time without faults in which everything must come
 //! right.
 
-use crate::backend::Phase;
-use crate::case::{Case, Event, Happening, Op, What};
+use crate::backend::{Phase, SimGolden};
+use crate::case::{Case, Event, GENERATION, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
 use crate::engine::{Entry, Fate, Faults, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::Ended;
@@ -156,6 +156,9 @@ impl Stage {
         let config = case.pool.config();
         let calm = case.is_calm() && probe.strikes.is_empty();
         let probed = probe.strikes.iter().any(|(_, _, fate)| !matches!(fate, Fate::Refuse(_)));
+        if case.pool.builds_golden {
+            cloud.leave_golden("g0");
+        }
         let mut state = cloud.world().state();
         state.oracle.books.max_instances = Some(config.instances.max_total as usize);
         state.oracle.stock.habits = Habits {
@@ -197,7 +200,11 @@ impl Stage {
     fn start(self: &Arc<Self>, gateway: Gateway) {
         let (stage, here) = (Arc::clone(self), gateway.clone());
         gateway.spawn(async move {
-            match here.pool(stage.case.seed, stage.config.clone()).build().await {
+            let mut builder = here.pool(stage.case.seed, stage.config.clone());
+            if stage.case.pool.builds_golden {
+                builder = builder.golden(Arc::new(SimGolden::new(here.volumes(), GENERATION)));
+            }
+            match builder.build().await {
                 Ok((pool, worker)) => {
                     here.spawn(worker.run());
                     stage.state().pools.insert(here.number(), (here.clone(), pool));

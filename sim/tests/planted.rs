@@ -26,7 +26,7 @@ enum Search {
     Told(Told),
 }
 
-use Profile::{Calls, Calm, Crashes, Machines, Swarm};
+use Profile::{Calls, Calm, Crashes, Golden, Machines, Swarm};
 use Search::In;
 
 #[rustfmt::skip]
@@ -94,6 +94,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),
+    (Bug::WaitersElsewhereUnseen, Search::Told(told::who_waits_elsewhere_is_provided_for)),
     (Bug::WaitsForOwnBellOnly, Search::Told(told::what_another_gateway_frees_is_seen)),
     (Bug::AttachNotExclusive, Search::Told(told::an_attach_that_comes_late_takes_nothing_away)),
     (Bug::BusyAttachIsOk, In(Calls)),
@@ -105,6 +106,8 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::DetachDoneTooSoon, In(Calm)),
     (Bug::StopDoesNothing, In(Calm)),
     (Bug::MachineTakesVolume, In(Calls)),
+    (Bug::BuildsGoldenTwice, In(Golden)),
+    (Bug::GoldenReadyUnbuilt, In(Golden)),
     (Bug::EnsureFillsAnew, Search::Told(told::a_request_for_a_volume_that_comes_twice_harms_nothing)),
 ];
 

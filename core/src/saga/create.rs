@@ -138,6 +138,7 @@ impl Actor {
             if fresh != Some(volume) && !planted::is(Bug::VolumeNameUsedAgain) {
                 return Ok(Bound::Wait);
             }
+            self.shared.volume_source()?;
             return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
                 Ok(_) => Ok(Bound::Look),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Bound::Look),
@@ -220,7 +221,7 @@ impl Shared {
     pub(crate) async fn await_volume(&self, record: &VolumeRecord) -> Result<()> {
         let limit = self.config.limits.volume_ready;
         let deadline = Instant::now() + limit;
-        let spec = VolumeSpec::new(record.id.clone(), self.config.volume_source.clone());
+        let spec = VolumeSpec::new(record.id.clone(), self.volume_source()?);
         let mut pause = FIRST_POLL;
         let mut seen = false;
         loop {

@@ -60,7 +60,7 @@ impl Books {
             wrong.extend(stock.wrote_instance(self.instances.get(key), new.as_ref(), now));
             self.wrote_instance(key, new, marks, &mut wrong);
         } else if key.table == GOLDENS {
-            self.wrote_golden(key, read(key, value, &mut wrong), &mut wrong);
+            self.wrote_golden(key, read(key, value, &mut wrong), marks, &mut wrong);
         } else if key.table == LEASES {
             stock.wrote_lease(key, value);
         } else if key.table == EVENTS {
@@ -78,7 +78,7 @@ impl Books {
     }
 
     /// I5 for golden snapshots: legal moves only, and never a name twice.
-    fn wrote_golden(&mut self, key: &Key, new: Option<GoldenRecord>, wrong: &mut Vec<String>) {
+    fn wrote_golden(&mut self, key: &Key, new: Option<GoldenRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
         let Some(new) = new else {
             wrong.push(format!("I5: the record of golden snapshot {} was deleted", key.row));
             return;
@@ -107,6 +107,14 @@ impl Books {
                 wrong.push(format!("I5: golden snapshot {} went from {:?} to {:?}", key.row, old.state, new.state));
             }
         }
+        let mark = match (&new.state, self.goldens.get(key).map(|old| &old.state)) {
+            (GoldenState::Building { .. }, Some(GoldenState::Building { .. })) => "golden taken over",
+            (GoldenState::Building { .. }, _) => "golden begun",
+            (GoldenState::Ready { .. }, _) => "golden ready",
+            (GoldenState::Retired { .. }, _) => "golden retired",
+            (GoldenState::Gone, _) => "golden gone",
+        };
+        *marks.entry(mark).or_default() += 1;
         if let GoldenState::Building { snapshot, .. } = &new.state {
             self.golden_names.insert(snapshot.clone());
         }

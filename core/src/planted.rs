@@ -150,6 +150,8 @@ bugs! {
     VolumeNameUsedAgain,
     /// With a box goes the volume that it wanted and did not get.
     DeletesWantedVolume,
+    /// A volume that an earlier attempt has bound is taken without a write.
+    TakesBoundUnwritten,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
     // Waiting.

@@ -216,10 +216,10 @@ impl Books {
                 Some(VolumeStatus::Bound { owner: also }) if also == owner => {}
                 Some(VolumeStatus::Deleting { .. }) => {
                     let asked = match self.box_of(owner) {
-                        Some(record) if *record.volume.volume() == id => {
+                        Some(record) if record.volume == VolumeBinding::Bound(id.clone()) => {
                             matches!(record.placement, Placement::Deleting { .. })
                         }
-                        // Its box was deleted while it was still being made, or was given another.
+                        // Its box was deleted while it was still being made (and may have come back, late), or was given another.
                         _ => !self.lived_in.contains(&id),
                     };
                     if !asked {

@@ -7,8 +7,9 @@ use boxpool::{
 use boxpool_sim::backend::Operation;
 use boxpool_sim::{
     CallId, Case, Event, Fate, Faults, Gateway, Happening, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud,
-    Strike, What, golden, run, run_traced,
+    Strike, What, corpus, golden, run, run_traced,
 };
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) type Told = fn() -> Option<String>;
@@ -159,6 +160,22 @@ pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
         case.script = vec![strike(Operation::Attach, "u1/b1", 1, Fate::CrashLater { by: 90_000 })];
         first(&run(&case))
     })
+}
+
+/// A deleted box comes back with a late write while another gateway deletes the volume that it had.
+pub(crate) fn a_box_that_comes_back_keeps_its_volume() -> Option<String> {
+    kept("a-box-comes-back-while-its-volume-goes.json")
+}
+
+/// A node that was cut off from the store for a while reads again.
+pub(crate) fn who_was_cut_off_does_not_take_others_for_dead() -> Option<String> {
+    kept("who-was-cut-off-takes-others-for-dead.json")
+}
+
+/// A history of the corpus.
+fn kept(file: &str) -> Option<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(file);
+    first(&run(&corpus::Entry::read(&file).unwrap().case))
 }
 
 /// With one machine, which another gateway frees, whoever waits at this one is served.

@@ -5,7 +5,7 @@
 use boxpool_sim::arm::{ArmBuilder, ArmFate, ArmFaults, ArmServer, ArmStrike, Kind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -420,12 +420,17 @@ async fn what_makes_no_sense_is_refused_and_breaks_nothing() {
     assert_eq!(call(&server, "PUT", &disk("d"), empty_disk()).await.status, 202);
 }
 
+/// Where scripts/install-azure-sdk puts it.
+fn sdk_folder() -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache"))).unwrap();
+    named("BOXPOOL_AZURE_SDK").unwrap_or_else(|| cache().join("boxpool/azure-sdk"))
+}
+
 #[tokio::test]
 async fn the_official_sdk_is_content() {
-    let tools = std::env::var_os("BOXPOOL_AZURE_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/azure-tools"), std::path::PathBuf::from);
-    let python = tools.join("venv/bin/python");
-    assert!(python.exists(), "{} is not there: run scripts/install-azure-tools", python.display());
+    let python = sdk_folder().join("venv/bin/python");
+    assert!(python.exists(), "{} is not there: run scripts/install-azure-sdk", python.display());
     let throttled = ArmFate::Refuse { status: 429, code: "TooManyRequests".into(), retry_after: Some(1) };
     let mut script = strike("GET", "/disks/busy", throttled);
     script[0].nth = 3;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod guests;
+mod sshd;
 
 use async_trait::async_trait;
 use boxpool::{Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
@@ -64,4 +65,60 @@ mod volumes {
 mod runtime {
     use super::*;
     boxpool_sim::runtime_conformance!(Bench::new().await);
+}
+
+/// The same machine, reached by SSH as another one would be.
+struct OverSsh {
+    bench: Bench,
+    _sshd: sshd::Sshd,
+}
+
+impl OverSsh {
+    async fn new() -> Self {
+        let mut bench = Bench::new().await;
+        let sshd = sshd::Sshd::start();
+        bench.qemu = boxpool_qemu::LocalQemu::open_on(std::sync::Arc::new(sshd.host()), bench.options()).await.unwrap();
+        Self { bench, _sshd: sshd }
+    }
+}
+
+#[async_trait]
+impl InstanceBench for OverSsh {
+    fn instances(&self) -> &dyn InstanceProvider {
+        self.bench.instances()
+    }
+    fn fresh_instance(&self) -> InstanceId {
+        self.bench.fresh_instance()
+    }
+}
+
+#[async_trait]
+impl VolumeBench for OverSsh {
+    fn volumes(&self) -> &dyn VolumeProvider {
+        self.bench.volumes()
+    }
+    fn fresh_volume(&self) -> VolumeId {
+        self.bench.fresh_volume()
+    }
+    fn source(&self) -> VolumeSource {
+        self.bench.source()
+    }
+}
+
+#[async_trait]
+impl RuntimeBench for OverSsh {
+    fn runtime(&self) -> &dyn GuestRuntime {
+        self.bench.runtime()
+    }
+    async fn run(&self, endpoint: &Endpoint, command: &str) -> String {
+        self.bench.run(endpoint, command).await
+    }
+    async fn kill(&self, guest: &Guest) {
+        RuntimeBench::kill(&self.bench, guest).await;
+    }
+}
+
+mod runtime_over_ssh {
+    use super::*;
+    boxpool_sim::runtime_conformance!(OverSsh::new().await);
 }

@@ -74,7 +74,7 @@ async fn files_are_put_whole_read_and_removed(host: &dyn Host, folder: &Path) {
     assert_eq!(host.read(&file).await.unwrap().unwrap(), b"");
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1, "nothing half-written is left");
     host.remove(std::slice::from_ref(&file)).await.unwrap();
-    host.remove(&[file.clone()]).await.unwrap();
+    host.remove(std::slice::from_ref(&file)).await.unwrap();
     assert!(host.look(&file).await.unwrap().is_none());
 }
 

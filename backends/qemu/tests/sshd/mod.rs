@@ -39,6 +39,8 @@ impl Sshd {
             let child = Command::new("/usr/sbin/sshd")
                 .args(["-D", "-e", "-f"])
                 .arg(at("config"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
                 .stderr(Stdio::from(std::fs::File::create(at("log")).unwrap()))
                 .spawn();
             let mut child = child.expect("sshd is installed: apt-get install openssh-server");

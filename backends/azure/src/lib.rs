@@ -1,1 +1,15 @@
 //! boxpool on Azure: the state store on Tables, instances as virtual machines, volumes as managed disks.
+//!
+//! The Azure crates stay inside: nothing of them is in the public interface, and one module (`sdk`) names them.
+
+mod credential;
+mod errors;
+mod key;
+mod options;
+mod sdk;
+mod store;
+mod transport;
+
+pub use credential::CredentialChoice;
+pub use options::{Proxy, Secret, TablesAccess, TablesOptions};
+pub use store::TableStore;

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A running emulator; killed when it is dropped, or when this process ends.
-pub struct Azurite {
-    pub port: u16,
+pub(crate) struct Azurite {
+    pub(crate) port: u16,
     child: Child,
 }
 
@@ -25,7 +25,7 @@ impl Drop for Azurite {
 }
 
 impl Azurite {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // Another process may take the port in between; then the emulator ends and the next try has another one.
         for _ in 0..5 {
             let port = free_port();
@@ -44,7 +44,7 @@ impl Azurite {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -77,7 +77,7 @@ fn installed() -> PathBuf {
 }
 
 /// The emulator that the tests of this process share.
-pub fn shared() -> &'static Azurite {
+pub(crate) fn shared() -> &'static Azurite {
     static SHARED: OnceLock<Azurite> = OnceLock::new();
     SHARED.get_or_init(|| {
         // `pdeathsig` follows the thread that starts the child, so that thread stays.
@@ -93,13 +93,13 @@ pub fn shared() -> &'static Azurite {
 }
 
 /// Options for tables that no other test has.
-pub fn fresh_options() -> TablesOptions {
+pub(crate) fn fresh_options() -> TablesOptions {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut options = TablesOptions::emulator(shared().port);
     options.prefix = format!("t{}n{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     options
 }
 
-pub fn fresh_store() -> TableStore {
+pub(crate) fn fresh_store() -> TableStore {
     TableStore::open(&fresh_options()).unwrap()
 }

@@ -23,6 +23,8 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) request_id: Option<String>,
+    /// Of a throttled request: the subscription's budget is empty, not one machine's.
+    pub(crate) targets_subscription: bool,
 }
 
 impl Refusal {
@@ -35,6 +37,7 @@ impl Refusal {
             message: String::new(),
             retry_after: answer.retry_after().map(|wait| wait.min(MAX_RETRY_AFTER)),
             request_id: answer.header("x-ms-request-id").map(str::to_owned),
+            targets_subscription: false,
         };
         let text = String::from_utf8_lossy(&answer.body);
         if let Ok(body) = serde_json::from_str::<Value>(&text) {
@@ -59,6 +62,7 @@ impl Refusal {
             message: String::new(),
             retry_after: None,
             request_id: None,
+            targets_subscription: false,
         };
         refusal.read(error);
         refusal
@@ -77,6 +81,7 @@ impl Refusal {
             let details = error["details"].as_array().into_iter().flatten().chain(error.get("innererror"));
             for detail in details {
                 self.inner.extend(detail["code"].as_str().map(str::to_owned));
+                self.targets_subscription |= detail["target"].as_str().is_some_and(|on| on.contains("Subscription"));
                 if self.inner.len() < 16 {
                     next.push(detail);
                 }

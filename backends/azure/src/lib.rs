@@ -4,10 +4,15 @@
 
 mod credential;
 mod errors;
+mod ids;
 mod key;
+mod names;
 mod options;
+mod poll;
+mod retry;
 mod sdk;
 mod store;
+mod throttle;
 mod transport;
 
 pub use credential::CredentialChoice;

@@ -20,6 +20,7 @@
 use crate::errors::{Act, Failure};
 use crate::key;
 use crate::options::TablesOptions;
+use crate::retry::{pause, reading};
 use crate::sdk::tables::{Row, Tables, Token};
 use crate::transport::Transport;
 use async_trait::async_trait;
@@ -32,13 +33,8 @@ use std::time::Duration;
 
 /// The service returns no more rows at once.
 const MAX_PAGE: usize = 1_000;
-/// How often a read is tried before its failure is told.
-const READ_TRIES: u32 = 5;
 /// How often a write is sent whose answers are lost.
 const WRITE_TRIES: u32 = 4;
-/// A service that asks for more is not waited for in a read; the caller is told.
-const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
-
 /// A [`StateStore`] in the tables of an Azure storage account, shared by any number of processes.
 ///
 /// One store belongs to one runtime: its connections do.
@@ -152,27 +148,6 @@ fn version_of(mark: &str, etag: &str) -> Version {
 fn etag_of(version: &Version) -> Option<&str> {
     let (_, etag) = version.0.split_once(' ')?;
     etag.starts_with("W/\"").then_some(etag)
-}
-
-/// Repeats a read while it fails in a way that may pass. Never for a write.
-async fn reading<T, F: Future<Output = Result<T, Failure>>>(read: impl Fn() -> F) -> Result<T, Failure> {
-    let mut tries = 1;
-    loop {
-        let failure = match read().await {
-            Ok(value) => return Ok(value),
-            Err(failure) => failure,
-        };
-        let wait = failure.retry_after().unwrap_or_else(|| pause(tries));
-        if !failure.may_pass() || tries >= READ_TRIES || wait > MAX_READ_PAUSE {
-            return Err(failure);
-        }
-        tries += 1;
-        tokio::time::sleep(wait).await;
-    }
-}
-
-fn pause(tries: u32) -> Duration {
-    Duration::from_millis(50 << tries.min(5))
 }
 
 /// What a look at the row says of a write whose answer was lost.

@@ -68,6 +68,15 @@ impl Refusal {
         refusal
     }
 
+    /// Not even sent: this process has used up what it allows itself.
+    pub(crate) fn of_own_budget(wait: Duration) -> Self {
+        let mut refusal = Self::of_operation(&Value::Null);
+        refusal.status = 429;
+        refusal.message = "the budget of requests is used up for now".into();
+        refusal.retry_after = Some(wait.min(MAX_RETRY_AFTER));
+        refusal
+    }
+
     fn read(&mut self, error: &Value) {
         if self.code.is_empty() {
             self.code = error["code"].as_str().unwrap_or_default().to_owned();

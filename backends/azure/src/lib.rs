@@ -2,6 +2,9 @@
 //!
 //! The Azure crates stay inside: nothing of them is in the public interface, and one module (`sdk`) names them.
 
+mod arm;
+mod bodies;
+mod cloud_options;
 mod credential;
 mod errors;
 mod ids;
@@ -15,6 +18,7 @@ mod store;
 mod throttle;
 mod transport;
 
+pub use cloud_options::{Candidate, CloudOptions, DiskOptions, MachineOptions};
 pub use credential::CredentialChoice;
 pub use options::{Proxy, Secret, TablesAccess, TablesOptions};
 pub use store::TableStore;

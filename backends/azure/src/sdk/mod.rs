@@ -5,6 +5,7 @@
 //! `send()`, and `crate::poll` waits. Retries are off: a write that is sent twice behind its caller's back turns a
 //! success into "conflict". A test looks through this crate for both.
 
+pub(crate) mod compute;
 pub(crate) mod http;
 pub(crate) mod tables;
 pub(crate) mod tokens;

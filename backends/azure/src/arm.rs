@@ -78,6 +78,8 @@ pub(crate) struct Common {
     pub(crate) id: ArmId,
     pub(crate) name: String,
     pub(crate) tags: Tags,
+    /// As they came, for those who send them back: tags are only ever replaced as a whole.
+    pub(crate) raw_tags: serde_json::Map<String, Value>,
     pub(crate) provisioning: String,
     pub(crate) created_at: Option<Timestamp>,
 }
@@ -93,7 +95,8 @@ impl Common {
         let properties = &body["properties"];
         let provisioning = properties["provisioningState"].as_str().unwrap_or_default().to_owned();
         let created_at = properties["timeCreated"].as_str().and_then(timestamp);
-        Some(Self { id, name, tags, provisioning, created_at })
+        let raw_tags = body["tags"].as_object().cloned().unwrap_or_default();
+        Some(Self { id, name, tags, raw_tags, provisioning, created_at })
     }
 
     pub(crate) fn is_in(&self, provisioning: &str) -> bool {
@@ -191,7 +194,6 @@ fn number(value: &Value) -> Option<u32> {
 pub(crate) struct Disk {
     pub(crate) common: Common,
     pub(crate) managed_by: Option<ArmId>,
-    pub(crate) state: String,
     pub(crate) gib: u64,
     /// Tells a disk from one that had its name before.
     pub(crate) unique_id: String,
@@ -202,15 +204,14 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn read(body: &Value) -> Option<Self> {
         let properties = &body["properties"];
-        let state = properties["diskState"].as_str().unwrap_or_default().to_owned();
+        let state = properties["diskState"].as_str().unwrap_or_default();
         let managed_by = body["managedBy"].as_str().filter(|id| !id.is_empty()).map(ArmId::new);
         Some(Self {
             common: Common::read(body)?,
             changed_hands: managed_by.is_some()
-                || !["", "Unattached"].contains(&state.as_str())
+                || !["", "Unattached"].contains(&state)
                 || properties["LastOwnershipUpdateTime"].as_str().is_some_and(|at| !at.is_empty()),
             managed_by,
-            state,
             gib: properties["diskSizeGB"].as_u64().unwrap_or_default(),
             unique_id: properties["uniqueId"].as_str().unwrap_or_default().to_owned(),
         })
@@ -221,7 +222,6 @@ impl Disk {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) common: Common,
-    pub(crate) gib: u64,
     /// Of a copy that goes on in the background.
     pub(crate) percent: Option<f64>,
 }
@@ -229,11 +229,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn read(body: &Value) -> Option<Self> {
         let properties = &body["properties"];
-        Some(Self {
-            common: Common::read(body)?,
-            gib: properties["diskSizeGB"].as_u64().unwrap_or_default(),
-            percent: properties["completionPercent"].as_f64(),
-        })
+        Some(Self { common: Common::read(body)?, percent: properties["completionPercent"].as_f64() })
     }
 
     pub(crate) fn is_ready(&self) -> bool {

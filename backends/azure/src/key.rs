@@ -31,7 +31,7 @@ fn codes() -> Vec<Option<String>> {
     let (first, second) = high.split_at(ALPHABET.len());
     run(b'y', &mut first.iter().copied(), 0);
     run(b'z', &mut second.iter().copied(), 0);
-    for byte in (b'0'..b'9').chain(b'A'..=b'Z').chain(b'a'..b'y') {
+    for byte in (b'0'..=b'8').chain(b'A'..=b'Z').chain(b'a'..=b'x') {
         codes[usize::from(byte)] = Some(char::from(byte).to_string());
     }
     codes

@@ -18,6 +18,10 @@ use boxpool::{
 };
 use serde_json::json;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// When to look again at a machine that is being changed.
+const CHANGE: Duration = Duration::from_secs(2);
 
 impl AzureCloud {
     /// The private address of a machine; `None` while it has none.
@@ -138,6 +142,11 @@ fn state_of(machine: &Machine) -> InstanceState {
     }
 }
 
+/// Another change is under way, by whomever: one more would be refused or would supersede it.
+fn is_changing(machine: &Machine) -> bool {
+    machine.common.is_in("Updating") || machine.common.is_in("Creating")
+}
+
 fn is_capacity(code: &str) -> bool {
     CAPACITY_CODES.iter().any(|known| known.eq_ignore_ascii_case(code))
 }
@@ -195,7 +204,6 @@ impl InstanceProvider for AzureCloud {
         let mut starting = false;
         match self.inner.progress(&name).await {
             Some((Work::Start, Progress::Running(_))) => starting = true,
-            Some((_, Progress::Running(wait))) => return Err(busy_for(act.operation, id, wait)),
             Some((Work::Start, Progress::Failed(why))) if !is_superseded(&why) => {
                 return Err(act.failed(refused(why)));
             }
@@ -206,6 +214,7 @@ impl InstanceProvider for AzureCloud {
         match view.state {
             InstanceState::Running | InstanceState::Creating | InstanceState::Deleting => return Ok(view),
             _ if starting => {}
+            _ if is_changing(&machine) => return Err(busy_for(act.operation, id, CHANGE)),
             _ => {
                 let begun = self.inner.arm.start(&name).await.map_err(|failure| act.failed(failure))?;
                 self.inner.began(&name, Work::Start, begun);
@@ -222,7 +231,6 @@ impl InstanceProvider for AzureCloud {
         let mut stopping = false;
         match self.inner.progress(&name).await {
             Some((Work::Stop, Progress::Running(_))) => stopping = true,
-            Some((_, Progress::Running(wait))) => return Err(busy_for(act.operation, id, wait)),
             Some((Work::Stop, Progress::Failed(why))) if !is_superseded(&why) => {
                 return Err(act.failed(refused(why)));
             }
@@ -236,6 +244,9 @@ impl InstanceProvider for AzureCloud {
             return Ok(view);
         }
         if !stopping && machine.power != "deallocating" {
+            if is_changing(&machine) {
+                return Err(busy_for(act.operation, id, CHANGE));
+            }
             let begun = self.inner.arm.deallocate(&name).await.map_err(|failure| act.failed(failure))?;
             self.inner.began(&name, Work::Stop, begun);
         }

@@ -80,6 +80,11 @@ impl StandIn {
         stand_in
     }
 
+    /// One that listens there in another process: for its options.
+    pub(crate) fn at(port: u16) -> Self {
+        Self { port, state: Arc::default() }
+    }
+
     pub(crate) fn options(&self) -> CloudOptions {
         let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
         options.endpoint = format!("http://127.0.0.1:{}", self.port);

@@ -27,6 +27,8 @@ pub struct Limits {
     pub instance_ready: Duration,
     /// Making a volume until it is ready, and deleting one.
     pub volume_ready: Duration,
+    /// One attempt to build, verify or delete a golden snapshot. The next one goes on where it stopped.
+    pub golden: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             guest_call: seconds(30),
             instance_ready: seconds(600),
             volume_ready: seconds(300),
+            golden: seconds(3_600),
         }
     }
 }

@@ -20,7 +20,14 @@ const FORGET_AFTER: u32 = 60;
 
 impl Shared {
     pub(crate) async fn register(&self) -> Result<()> {
-        let record = NodeRecord { id: self.node.clone(), started_at: self.now(), beat: 0, envelope: Envelope::new() };
+        let record = NodeRecord {
+            id: self.node.clone(),
+            started_at: self.now(),
+            beat: 0,
+            waiting: 0,
+            golden: self.golden.as_ref().map(|builder| builder.generation().to_owned()),
+            envelope: Envelope::new(),
+        };
         self.records.insert(&node_key(&self.node), record).await?;
         self.state().last_beat = Some(Instant::now());
         Ok(())
@@ -59,6 +66,7 @@ impl Shared {
             Some(held) => {
                 let mut record = held.record.clone();
                 record.beat += 1;
+                record.waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
                 #[cfg(feature = "planted")]
                 planted::note_beat(&self.node, self.now());
                 self.records.update(&key, &held.version, record).await?;
@@ -81,8 +89,15 @@ impl Shared {
             let live = state.liveness.live();
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);
+            let elsewhere = nodes.iter().map(|(_, held)| &held.record).filter(|record| live.contains(&record.id));
+            let elsewhere = elsewhere.filter(|record| record.id != self.node).map(|record| record.waiting);
+            let elsewhere = elsewhere.fold(0, u32::saturating_add);
+            state.waiting_elsewhere = if planted::is(Bug::WaitersElsewhereUnseen) { 0 } else { elsewhere };
             (state.liveness.long_dead(FORGET_AFTER), live)
         };
+        if self.state().waiting_elsewhere > 0 {
+            self.refill_instances.notify_one();
+        }
         metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
         for (key, held) in nodes {
             if held.record.id != self.node && forgotten.contains(&held.record.id) {

@@ -150,6 +150,8 @@ bugs! {
     VolumeNameUsedAgain,
     /// With a box goes the volume that it wanted and did not get.
     DeletesWantedVolume,
+    /// A volume that an earlier attempt has bound is taken without a write.
+    TakesBoundUnwritten,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
     // Waiting.
@@ -159,6 +161,8 @@ bugs! {
     WaitsBeforeFirstTry,
     /// The last to come is served first.
     LastComeFirstServed,
+    /// The maintainer provides only for those who wait on its own node.
+    WaitersElsewhereUnseen,
     /// Who waits is not woken by what other nodes free.
     WaitsForOwnBellOnly,
     // The world's side: what a backend may do wrong.
@@ -184,6 +188,10 @@ bugs! {
     StopDoesNothing,
     /// B19: deleting a machine deletes the volume on it.
     MachineTakesVolume,
+    /// B37: the golden snapshot is built by whoever finds it being built.
+    BuildsGoldenTwice,
+    /// A golden snapshot is said to be ready when its building has begun.
+    GoldenReadyUnbuilt,
     /// B37: an existing volume is filled anew.
     EnsureFillsAnew,
 }

@@ -4,7 +4,8 @@ use crate::actor::{Connect, Message};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
-use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, UserId, VolumeId};
+use crate::golden::GoldenBuilder;
+use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
@@ -52,6 +53,7 @@ pub struct PoolBuilder {
     config: PoolConfig,
     clock: Arc<dyn Clock>,
     policy: Arc<dyn ParkingPolicy>,
+    golden: Option<Arc<dyn GoldenBuilder>>,
     seed: Option<u64>,
 }
 
@@ -70,6 +72,15 @@ impl PoolBuilder {
         self
     }
 
+    /// Has the pool see to the golden snapshot itself: built once however many nodes want it, taken up when its builder dies,
+    /// verified before it is used, deleted when no live node wants its generation any more. New volumes are copied from it, in
+    /// place of the configuration's `volume_source` and `volume_generation`; until it is ready none are made.
+    #[must_use]
+    pub fn golden(mut self, builder: Arc<dyn GoldenBuilder>) -> Self {
+        self.golden = Some(builder);
+        self
+    }
+
     /// Makes picks and names repeatable. Two nodes must not have the same seed. Without it the seed comes from the operating system.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -81,7 +92,10 @@ impl PoolBuilder {
     ///
     /// # Errors
     /// `Invalid` names the setting that is wrong; the store's own error when it cannot be reached.
-    pub async fn build(self) -> Result<(Pool, Worker)> {
+    pub async fn build(mut self) -> Result<(Pool, Worker)> {
+        if let Some(golden) = &self.golden {
+            self.config.volume_generation = golden.generation().to_owned();
+        }
         let invalid =
             |detail: String| Error::new(ErrorKind::Invalid, "build pool", "configuration").with_detail(detail);
         self.config.check().map_err(invalid)?;
@@ -105,6 +119,7 @@ impl PoolBuilder {
             runtime: self.runtime,
             clock: self.clock,
             policy: self.policy,
+            golden: self.golden,
             random,
             tasks,
         }));
@@ -247,7 +262,7 @@ impl Pool {
         config: PoolConfig,
     ) -> PoolBuilder {
         let (clock, policy) = (Arc::new(SystemClock), Arc::new(LeastRecentlyUsed));
-        PoolBuilder { store, instances, volumes, runtime, config, clock, policy, seed: None }
+        PoolBuilder { store, instances, volumes, runtime, config, clock, policy, golden: None, seed: None }
     }
 
     /// This node's id.
@@ -374,6 +389,31 @@ impl Pool {
             waiting: self.shared.waiters.len(),
             active,
         }
+    }
+
+    /// The golden snapshot that new volumes are copied from, waiting until it is built.
+    ///
+    /// # Errors
+    /// `TimedOut` when it is not there within `limit`: the building goes on. `Invalid` for a pool without a
+    /// [builder](PoolBuilder::golden).
+    pub async fn golden(&self, limit: Duration) -> Result<SnapshotId> {
+        let error = |kind| Error::new(kind, "provide golden snapshot", &self.shared.config.volume_generation);
+        if self.shared.golden.is_none() {
+            return Err(error(ErrorKind::Invalid).with_detail("this pool was built without a golden builder"));
+        }
+        let ready = async {
+            loop {
+                let heard = self.shared.golden_bell.get();
+                let snapshot = self.shared.state().golden.clone();
+                match snapshot {
+                    Some(snapshot) => return snapshot,
+                    None => self.shared.golden_bell.wait_for(|count| count != heard).await,
+                };
+            }
+        };
+        tokio::time::timeout(limit, ready).await.map_err(|_| {
+            error(ErrorKind::TimedOut).with_detail(format!("it was not ready within {limit:?}; the building goes on"))
+        })
     }
 
     /// The newest events of a user's boxes, oldest first, at most `limit`.

@@ -307,6 +307,9 @@ impl Shared {
         instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
     ) -> Result<()> {
         let grace = planted::grace(self.config.orphan_grace);
+        let building = self.golden_is_being_built().await?;
+        let scratch = |name: &str| self.is_scratch(name);
+        let in_use = |name: &str| building && scratch(name);
         let mut seen = BTreeMap::new();
         let mut running = BTreeSet::new();
         let mut cursor = None;
@@ -316,7 +319,10 @@ impl Shared {
                 if view.state == InstanceState::Running {
                     running.insert(view.id.clone());
                 }
-                if !matches!(view.state, InstanceState::Deleting) && !self.has_instance_record(&view.id).await? {
+                if !matches!(view.state, InstanceState::Deleting)
+                    && !in_use(view.id.as_str())
+                    && !self.has_instance_record(&view.id).await?
+                {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
                     seen.insert(view.id.as_str().to_owned(), since);
                     if since.elapsed() >= grace {
@@ -334,11 +340,14 @@ impl Shared {
         loop {
             let page = self.volumes.list(cursor.as_ref()).await?;
             for view in page.items {
-                if !matches!(view.state, VolumeState::Deleting) && !self.has_volume_record(&view.id).await? {
+                if !matches!(view.state, VolumeState::Deleting)
+                    && !in_use(view.id.as_str())
+                    && !self.has_volume_record(&view.id).await?
+                {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
                     seen.insert(view.id.as_str().to_owned(), since);
                     if since.elapsed() >= grace {
-                        let used = view.used && !planted::is(Bug::OrphanSweepTakesUsed);
+                        let used = view.used && !scratch(view.id.as_str()) && !planted::is(Bug::OrphanSweepTakesUsed);
                         self.sweep_orphan_volume(&view.id, used).await;
                     }
                 }

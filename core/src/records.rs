@@ -6,7 +6,7 @@
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, InstanceId, NodeId, UserId, VolumeId};
 use crate::planted::{self, Bug};
-use crate::record::{BOXES, INSTANCES, LEASES, NODES, Record, SCHEMA, VOLUMES};
+use crate::record::{BOXES, GOLDENS, INSTANCES, LEASES, NODES, Record, SCHEMA, VOLUMES};
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -215,6 +215,11 @@ pub(crate) fn instance_key(id: &InstanceId) -> Key {
 /// The seat an instance sits on.
 pub(crate) fn seat_of(id: &InstanceId) -> &str {
     id.as_str().split('-').next().unwrap_or(id.as_str())
+}
+
+/// Where the record of a generation's golden snapshot lives.
+pub(crate) fn golden_key(generation: &str) -> Key {
+    Key::new(GOLDENS, "golden", generation)
 }
 
 /// Where a node's record lives.

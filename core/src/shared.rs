@@ -5,7 +5,8 @@ use crate::busy::Busy;
 use crate::clock::{Clock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxName, BoxRef, InstanceId, NodeId, UserId, VolumeId};
+use crate::golden::GoldenBuilder;
+use crate::id::{BoxName, BoxRef, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::index::FreeIndex;
 use crate::limited::Limited;
 use crate::liveness::Liveness;
@@ -39,6 +40,9 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn GuestRuntime>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Arc<dyn ParkingPolicy>,
+    pub(crate) golden: Option<Arc<dyn GoldenBuilder>>,
+    /// Rings when this node begins or ceases to use a golden snapshot.
+    pub(crate) golden_bell: Signal<u64>,
     pub(crate) random: Random,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) busy: Arc<Busy>,
@@ -67,6 +71,10 @@ pub(crate) struct State {
     pub(crate) last_beat: Option<Instant>,
     pub(crate) lease_confirmed: Option<Instant>,
     pub(crate) instances_read: Option<Instant>,
+    /// What new volumes are copied from, once this node has seen that it is whole.
+    pub(crate) golden: Option<SnapshotId>,
+    /// How many connects of the other live nodes waited for an instance when they said so last.
+    pub(crate) waiting_elsewhere: u32,
     pub(crate) instance_taken: Instant,
     pub(crate) volume_taken: Instant,
 }
@@ -80,13 +88,14 @@ pub(crate) struct Parts {
     pub(crate) runtime: Arc<dyn GuestRuntime>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Arc<dyn ParkingPolicy>,
+    pub(crate) golden: Option<Arc<dyn GoldenBuilder>>,
     pub(crate) random: Random,
     pub(crate) tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, config, records, instances, volumes, runtime, clock, policy, random, tasks } = parts;
+        let Parts { node, config, records, instances, volumes, runtime, clock, policy, golden, random, tasks } = parts;
         let now = Instant::now();
         let provider_call = config.limits.provider_call;
         let state = State {
@@ -99,6 +108,8 @@ impl Shared {
             last_beat: Some(now),
             lease_confirmed: None,
             instances_read: None,
+            golden: None,
+            waiting_elsewhere: 0,
             instance_taken: now,
             volume_taken: now,
         };
@@ -121,6 +132,8 @@ impl Shared {
             runtime,
             clock,
             policy,
+            golden,
+            golden_bell: Signal::new(0),
             random,
             tasks,
         }
@@ -197,6 +210,11 @@ impl Shared {
             return *node != self.node && planted::clock_says_dead(node, self.now(), self.config.dead_after);
         }
         *node != self.node && self.state().liveness.is_dead(Instant::now(), node)
+    }
+
+    /// Whether that resource belongs to the building of a golden snapshot.
+    pub(crate) fn is_scratch(&self, name: &str) -> bool {
+        self.golden.as_ref().is_some_and(|builder| builder.is_scratch(name))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

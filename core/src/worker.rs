@@ -40,12 +40,13 @@ impl Worker {
         running.push(Box::pin(Arc::clone(&shared).reconcile()));
         running.push(Box::pin(Arc::clone(&shared).maintain_instances()));
         running.push(Box::pin(Arc::clone(&shared).maintain_volumes()));
+        running.push(Box::pin(Arc::clone(&shared).keep_golden()));
         loop {
             tokio::select! {
                 biased;
                 _ = &mut stopped => break,
                 Some(task) = self.tasks.recv() => running.push(task),
-                // The four tasks above never end, so there is always something running.
+                // The five tasks above never end, so there is always something running.
                 _ = running.next() => {}
             }
         }

@@ -38,6 +38,9 @@ fn is_default(faults: &Faults) -> bool {
     *faults == Faults::default()
 }
 
+/// The edition of the golden snapshot that pools want.
+pub(crate) const GENERATION: &str = "g1";
+
 /// How large the pools are and how they behave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,9 @@ pub struct PoolShape {
     pub destroy: bool,
     /// Whether the volume provider forgets epochs.
     pub forgets_epochs: bool,
+    /// Whether the pool builds its golden snapshot, and an older one is to be retired.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub builds_golden: bool,
 }
 
 /// Something a user does.
@@ -243,6 +249,7 @@ impl Default for PoolShape {
             park_limit: 3_600_000,
             destroy: false,
             forgets_epochs: false,
+            builds_golden: false,
         }
     }
 }
@@ -252,7 +259,7 @@ impl PoolShape {
     #[must_use]
     pub fn config(&self) -> PoolConfig {
         let seconds = Duration::from_secs;
-        let mut config = PoolConfig::new(VolumeSource::Snapshot(crate::golden()), "g1");
+        let mut config = PoolConfig::new(VolumeSource::Snapshot(crate::golden()), GENERATION);
         config.instances = WarmTarget::new(self.min_free, self.max_free, self.max_total);
         config.volumes = WarmTarget::new(self.volumes_free, self.volumes_free * 2, 1_000);
         config.instances.cool_down = seconds(30);
@@ -267,7 +274,7 @@ impl PoolShape {
         config.census_every = seconds(30);
         config.orphan_grace = seconds(120);
         config.recycle = if self.destroy { Recycle::Destroy } else { Recycle::ReuseWhenClean };
-        config.limits = Limits { store_call: seconds(5), ..Limits::default() };
+        config.limits = Limits { store_call: seconds(5), golden: seconds(120), ..Limits::default() };
         config
     }
 }
@@ -287,18 +294,20 @@ pub enum Profile {
     Calls,
     /// Machines and guests die and hang; gateways and calls are sound.
     Machines,
+    /// As [`Profile::Swarm`], and the pool builds its own golden snapshot.
+    Golden,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 5] = [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines];
+    pub const ALL: [Profile; 6] = [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden];
 }
 
 impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         serde_json::from_value(serde_json::Value::String(text.to_owned()))
-            .map_err(|_| format!("{text:?} is not a profile: use swarm, calm, crashes, calls or machines"))
+            .map_err(|_| format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines or golden"))
     }
 }
 
@@ -322,13 +331,15 @@ impl Case {
             park_limit: *draw.pick(&[20_000, 120_000, 3_600_000]),
             destroy: draw.chance(0.2),
             forgets_epochs: draw.chance(0.4),
+            builds_golden: profile == Profile::Golden,
         };
         let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
         let span = if pace == Pace::Host { 60_000 } else { 240_000 };
         let ops = (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
-        let calls = matches!(profile, Profile::Swarm | Profile::Calls);
+        let everything = matches!(profile, Profile::Swarm | Profile::Golden);
+        let calls = everything || profile == Profile::Calls;
         let faults = if calls { swarm(&mut draw) } else { Faults::none() };
-        let mut faults = if profile == Profile::Swarm && draw.chance(0.2) { Faults::none() } else { faults };
+        let mut faults = if everything && draw.chance(0.2) { Faults::none() } else { faults };
         if profile == Profile::Calls {
             faults.crash = 0.0;
         }
@@ -374,7 +385,7 @@ fn swarm(draw: &mut Draw) -> Faults {
 
 fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, users: u8, names: u8) -> Vec<Event> {
     let (of_gateways, of_machines) = match profile {
-        Profile::Swarm => (draw.chance(0.5), draw.chance(0.5)),
+        Profile::Swarm | Profile::Golden => (draw.chance(0.5), draw.chance(0.5)),
         Profile::Calm | Profile::Calls => (false, false),
         Profile::Crashes => (true, false),
         Profile::Machines => (false, true),

@@ -372,6 +372,13 @@ impl SimCloud {
         if what.is_empty() { Ok(()) } else { Err(Violations { what, seed: self.seed }) }
     }
 
+    /// There is a golden snapshot of that edition, as another version of the program left it.
+    pub(crate) fn leave_golden(&self, generation: &str) {
+        let snapshot = SnapshotId::new(format!("golden-{generation}-1")).expect("plain words are a valid id");
+        self.world.make_snapshot(&snapshot);
+        self.world.state().leave_golden(generation, &snapshot);
+    }
+
     /// Remembers a violation that an embedder's own check has found, so that traces and timelines show it.
     pub fn violate(&self, what: impl Into<String>) {
         let what = what.into();

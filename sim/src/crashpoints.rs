@@ -4,13 +4,14 @@
 //! each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; or the answer is lost, told
 //! or not. Those who live must put everything right within one lease time and one pass ([`bound`]), every invariant
 //! must hold after every effect, and afterwards every box must be connectable with its content. A second crash strikes the
-//! recovery itself ([`Options::second_every`]).
+//! recovery itself ([`Options::second_every`]). And in the short flows a second fault follows a first one that killed nobody
+//! ([`Options::pairs_every`]): a call refused, late, or with its answer lost, and then another, or a death.
 //!
 //! Crashes between calls cannot be told apart from outside, so these are all crash points of that schedule. A crash before a
 //! call that only looks is the same as one after the call before it; of such calls only the answer is lost.
 
 use crate::case::{Case, Event, Happening, Op, PoolShape, What};
-use crate::engine::{Entry, Fate, Faults, LoggedCall, Pace};
+use crate::engine::{Entry, Fate, Faults, LoggedCall, Pace, Refusal};
 use crate::run::{Findings, Probe, run_probed};
 use boxpool::PoolConfig;
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub struct Options {
     pub only: String,
     /// Of the crashes of a second gateway during the recovery from the first, every n-th is tried; 0 tries none, 1 all.
     pub second_every: usize,
+    /// Of the pairs of faults in the short flows, every n-th is tried; 0 tries none, 1 all.
+    pub pairs_every: usize,
     /// So many at once.
     pub threads: usize,
 }
@@ -36,6 +39,7 @@ impl Default for Options {
         Self {
             only: String::new(),
             second_every: 0,
+            pairs_every: 0,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -70,6 +74,8 @@ pub struct FlowReport {
     pub points: usize,
     /// How many of them with a second crash.
     pub second: usize,
+    /// How many of them with a pair of faults of which the first killed nobody.
+    pub pairs: usize,
     /// The longest recovery, from when the users had left.
     pub longest: Duration,
     /// The most repairs that a single point took.
@@ -183,12 +189,22 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                 vec![Event { at: 40_100, what: Happening::Crash { gateway: 2 } }],
             )),
         ),
+        (
+            "build the golden snapshot, retire an older one",
+            flow(
+                PoolShape { builds_golden: true, ..shape.clone() },
+                vec![op(60, 0, 1, What::Create), op(200, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
         ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
     ]
 }
 
-/// From when on a flow's calls are points: before, the world is only being set up.
-const BEGINS_AT: u64 = 39_000;
+/// From when on a flow's calls are points: before, the world is only being set up. The golden snapshot is built then.
+fn begins_at(case: &Case) -> u64 {
+    if case.pool.builds_golden { 0 } else { 39_000 }
+}
 
 fn fates(call: &LoggedCall) -> &'static [Fate] {
     if call.operation.is_read() {
@@ -202,10 +218,11 @@ fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::O
     let dies = |fate: &Fate| matches!(fate, Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLater { .. });
     // A gateway that lives on with an answer missing waits for its own limits first.
     let config = case.pool.config();
+    let golden = if case.pool.builds_golden { 2 * config.limits.golden } else { Duration::ZERO };
     let waits = if strikes.iter().all(|(_, _, fate)| dies(fate)) {
         Duration::ZERO
     } else {
-        config.limits.detach + config.limits.suspend + config.limits.provider_call
+        config.limits.detach + config.limits.suspend + config.limits.provider_call + golden
     };
     let crashes = u32::try_from(strikes.len().max(1)).unwrap_or(u32::MAX);
     let settle_within = Some(bound(&config) * crashes + waits);
@@ -242,30 +259,45 @@ fn survey_flow(name: &'static str, case: &Case, options: &Options) -> FlowReport
         report.failures.push((undisturbed, format!("repairs without any fault: {:?}", outcome.repairs)));
     }
     let mut points = Vec::new();
+    let mut firsts = Vec::new();
     for (gateway, calls) in findings.calls.iter().enumerate() {
-        for call in calls.iter().filter(|call| call.at >= BEGINS_AT) {
+        for call in calls.iter().filter(|call| call.at >= begins_at(case)) {
             points.extend(fates(call).iter().map(|fate| vec![(gateway, call.number, *fate)]));
+            if telling(call) {
+                let fates = FIRST_OF_PAIR.iter().filter(|fate| fate.fits(call.operation));
+                firsts.extend(fates.map(|fate| vec![(gateway, call.number, *fate)]));
+            }
         }
     }
-    let seconds = try_all(name, case, points, options, &mut report);
-    let every = options.second_every;
-    if every > 0 {
-        let seconds: Vec<_> = seconds.into_iter().step_by(every).collect();
-        report.second = seconds.len();
-        try_all(name, case, seconds, options, &mut report);
+    let crashes = |strikes: &Strikes, findings: &Findings| match strikes.as_slice() {
+        [(dead, call, Fate::CrashAfter)] if options.second_every > 0 => second_crashes(*dead, *call, findings),
+        _ => Vec::new(),
+    };
+    let seconds = thinned(try_all(name, case, points, options, &mut report, &crashes), options.second_every);
+    report.second = seconds.len();
+    try_all(name, case, seconds, options, &mut report, &|_, _| Vec::new());
+    if options.pairs_every > 0 && SHORT.contains(&name) {
+        let pairs = thinned(try_all(name, case, firsts, options, &mut report, &second_faults), options.pairs_every);
+        report.pairs = pairs.len();
+        try_all(name, case, pairs, options, &mut report, &|_, _| Vec::new());
     }
     report
 }
 
+fn thinned(points: Vec<Strikes>, every: usize) -> Vec<Strikes> {
+    if every == 0 { Vec::new() } else { points.into_iter().step_by(every).collect() }
+}
+
 type Strikes = Vec<(usize, u64, Fate)>;
 
-/// Tries points side by side. Returns the points that a second crash makes of them.
+/// Tries points side by side. Returns the points that `follow` makes of them: each with a second strike.
 fn try_all(
     name: &'static str,
     case: &Case,
     points: Vec<Strikes>,
     options: &Options,
     report: &mut FlowReport,
+    follow: &(impl Fn(&Strikes, &Findings) -> Strikes + Sync),
 ) -> Vec<Strikes> {
     let next = AtomicUsize::new(0);
     let seconds = Mutex::new(Vec::new());
@@ -277,13 +309,9 @@ fn try_all(
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(strikes) = points.get(index) else { return };
                     let (outcome, findings) = probe(case, strikes.clone(), false);
-                    if let [(dead, call, Fate::CrashAfter)] = strikes.as_slice()
-                        && options.second_every > 0
-                    {
-                        let after = second_crashes(*dead, *call, &findings);
-                        let all = after.into_iter().map(|second| (index, vec![strikes[0], second]));
-                        seconds.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
-                    }
+                    let after = follow(strikes, &findings);
+                    let all = after.into_iter().map(|second| (index, vec![strikes[0], second]));
+                    seconds.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
                     let mut report = shared.lock().unwrap_or_else(PoisonError::into_inner);
                     report.points += 1;
                     report.longest = report.longest.max(findings.settled_after);
@@ -298,8 +326,58 @@ fn try_all(
     // In the order of the points, whichever thread was faster.
     report.failures.sort_by_key(|(point, _)| point.to_string());
     let mut seconds = seconds.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Stable: of one call, the fates stay in their order.
     seconds.sort_by_key(|(index, strikes)| (*index, strikes[1].0, strikes[1].1));
     seconds.into_iter().map(|(_, strikes)| strikes).collect()
+}
+
+/// Flows of few calls, over which faults are tried in pairs.
+const SHORT: &[&str] = &[
+    "create with a volume of the pool",
+    "create with a fresh volume",
+    "connect, leave, park",
+    "connect to a parked box",
+    "return while it lingers",
+    "a parked box makes room",
+    "delete a detached box",
+    "delete a parked box",
+];
+
+/// What befalls the first call of a pair: nobody dies.
+const FIRST_OF_PAIR: &[Fate] =
+    &[Fate::Refuse(Refusal::Unavailable), Fate::LoseAnswer, Fate::SwallowAnswer, Fate::Late { by: 15_000 }];
+
+/// What befalls the second.
+const SECOND_OF_PAIR: &[Fate] = &[
+    Fate::Refuse(Refusal::Unavailable),
+    Fate::LoseAnswer,
+    Fate::Late { by: 15_000 },
+    Fate::CrashBefore,
+    Fate::CrashAfter,
+];
+
+/// Whether a strike there tells something: heartbeats and leases are renewed all the time, so that a crash at one is a crash
+/// between other calls.
+fn telling(call: &LoggedCall) -> bool {
+    !call.operation.is_read() && !call.resource.starts_with("nodes/") && !call.resource.starts_with("leases/")
+}
+
+/// What may follow a fault that killed nobody: another at any later call that tells something, of whichever gateway.
+fn second_faults(strikes: &Strikes, findings: &Findings) -> Strikes {
+    let [(struck, number, _)] = strikes.as_slice() else { return Vec::new() };
+    let first = findings.calls.get(*struck).and_then(|calls| calls.iter().find(|call| call.number == *number));
+    let Some(first_at) = first.map(|call| call.at) else { return Vec::new() };
+    let mut after = Vec::new();
+    for (gateway, calls) in findings.calls.iter().enumerate() {
+        let later = calls
+            .iter()
+            .filter(|call| telling(call) && call.at >= first_at && (gateway, call.number) != (*struck, *number));
+        for call in later {
+            let fates = SECOND_OF_PAIR.iter().filter(|fate| fate.fits(call.operation));
+            after.extend(fates.map(|fate| (gateway, call.number, *fate)));
+        }
+    }
+    after
 }
 
 /// The calls of the others after a gateway's death: at each of them the one who calls may die too.
@@ -308,10 +386,7 @@ fn second_crashes(dead: usize, call: u64, findings: &Findings) -> Strikes {
     let Some(died_at) = died_at.map(|logged| logged.at) else { return Vec::new() };
     let mut after = Vec::new();
     for (gateway, calls) in findings.calls.iter().enumerate().filter(|(gateway, _)| *gateway != dead) {
-        let changing = calls.iter().filter(|logged| logged.at > died_at && !logged.operation.is_read());
-        // Heartbeats and leases are renewed all the time: a crash there is a crash between other calls.
-        let telling =
-            changing.filter(|logged| !logged.resource.starts_with("nodes/") && !logged.resource.starts_with("leases/"));
+        let telling = calls.iter().filter(|logged| logged.at > died_at && telling(logged));
         after.extend(telling.map(|logged| (gateway, logged.number, Fate::CrashAfter)));
     }
     after

@@ -68,7 +68,8 @@
 //! Run your scenario for seeds 0, 1, 2, … each in a runtime of its own, and print the seed of the first that fails: the same
 //! seed fails again, step by step, with [`trace`](crate::SimCloud::trace) telling what happened. Nothing of yours may draw
 //! from outside: no real clock, no threads, no hash maps that are iterated, no system randomness. Where you use
-//! `tokio::select!`, write `biased;`. [`fingerprint`](crate::SimCloud::fingerprint) tells whether two runs were the same.
+//! `tokio::select!`, write `biased;`, and let no two tasks wait on one `tokio::sync::watch`: it wakes them in random order.
+//! [`fingerprint`](crate::SimCloud::fingerprint) tells whether two runs were the same.
 //!
 //! ## The pool itself
 //!

@@ -37,6 +37,8 @@
 //! from the seed and from which call it is ([`CallId`]), never from one stream, so that leaving a part of a history out
 //! changes nothing else. Time is tokio's paused clock; a run of minutes takes milliseconds.
 
+#[cfg(feature = "arm")]
+pub mod arm;
 pub mod backend;
 mod case;
 mod cloud;

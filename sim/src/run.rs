@@ -1,8 +1,8 @@
 //! Runs a case: the real pool on every gateway, users, faults, and then a time without faults in which everything must come
 //! right.
 
-use crate::backend::Phase;
-use crate::case::{Case, Event, Happening, Op, What};
+use crate::backend::{Phase, SimGolden};
+use crate::case::{Case, Event, GENERATION, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
 use crate::engine::{Entry, Fate, Faults, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::Ended;
@@ -136,6 +136,8 @@ struct Stage {
     config: PoolConfig,
     /// Nothing is meant to go wrong.
     calm: bool,
+    /// A probe strikes calls so that they are late or die or that their answers are lost.
+    probed: bool,
     state: Mutex<State>,
 }
 
@@ -153,6 +155,10 @@ impl Stage {
     fn new(cloud: SimCloud, case: Case, probe: &Probe) -> Self {
         let config = case.pool.config();
         let calm = case.is_calm() && probe.strikes.is_empty();
+        let probed = probe.strikes.iter().any(|(_, _, fate)| !matches!(fate, Fate::Refuse(_)));
+        if case.pool.builds_golden {
+            cloud.leave_golden("g0");
+        }
         let mut state = cloud.world().state();
         state.oracle.books.max_instances = Some(config.instances.max_total as usize);
         state.oracle.stock.habits = Habits {
@@ -163,7 +169,7 @@ impl Stage {
             cool_down: config.instances.cool_down,
         };
         drop(state);
-        Self { cloud, config, case, calm, state: Mutex::default() }
+        Self { cloud, config, case, calm, probed, state: Mutex::default() }
     }
 
     fn undisturbed(&self) -> bool {
@@ -194,7 +200,11 @@ impl Stage {
     fn start(self: &Arc<Self>, gateway: Gateway) {
         let (stage, here) = (Arc::clone(self), gateway.clone());
         gateway.spawn(async move {
-            match here.pool(stage.case.seed, stage.config.clone()).build().await {
+            let mut builder = here.pool(stage.case.seed, stage.config.clone());
+            if stage.case.pool.builds_golden {
+                builder = builder.golden(Arc::new(SimGolden::new(here.volumes(), GENERATION)));
+            }
+            match builder.build().await {
                 Ok((pool, worker)) => {
                     here.spawn(worker.run());
                     stage.state().pools.insert(here.number(), (here.clone(), pool));
@@ -661,8 +671,7 @@ impl Stage {
         let case = &self.case;
         let timely = Faults { late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
         let honest = Faults { lost: 0.0, ..timely.clone() };
-        let quiet =
-            case.script.is_empty() && case.events.is_empty() && case.ops.iter().all(|op| op.what != What::Drain);
+        let quiet = !self.probed && case.script.is_empty() && case.events.is_empty() && no_drain(case);
         // Of a write whose answer was lost it is found out whether it happened.
         let rules =
             [("boxpool_claims_swept_total", case.faults == timely), ("boxpool_orphans_total", case.faults == honest)];

@@ -61,7 +61,7 @@ pub fn cases(profile: Profile) -> impl Strategy<Value = Case> {
 /// Histories of that profile, as large as you say.
 pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     let (struck, of_gateways, of_machines) = match profile {
-        Profile::Swarm => (0.7, 0.5, 0.5),
+        Profile::Swarm | Profile::Golden => (0.7, 0.5, 0.5),
         Profile::Calm => (0.0, 0.0, 0.0),
         Profile::Crashes => (0.0, 1.0, 0.0),
         Profile::Calls => (1.0, 0.0, 0.0),
@@ -78,23 +78,36 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     );
     let history = (
         vec(ops(size), 1..=size.ops),
-        weighted(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
-        weighted(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
-        weighted(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
+        sometimes(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
+        sometimes(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
+        sometimes(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
     );
-    (world, history).prop_map(|(world, (ops, script, to_gateways, to_machines))| {
+    (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines))| {
         let (seed, gateways, pool, pace, jitter, restart_after) = world;
         let mut events: Vec<Event> = [to_gateways, to_machines].into_iter().flatten().flatten().collect();
         events.sort_by_key(|event| event.at);
         let script = script.unwrap_or_default();
         let mut case =
             Case { seed, gateways, pool, pace, jitter, faults: Faults::none(), script, ops, events, restart_after };
+        case.pool.builds_golden |= profile == Profile::Golden;
         // Numbers are drawn for the largest world: with fewer gateways, those that are there take over.
         case.ops.iter_mut().for_each(|op| op.gateway %= gateways);
         case.script.iter_mut().for_each(|strike| strike.call.gateway %= gateways);
         case.events.iter_mut().filter_map(|event| event.what.gateway_mut()).for_each(|number| *number %= gateways);
         case
     })
+}
+
+/// That with this probability, 0 and 1 among them.
+fn sometimes<S>(probability: f64, what: S) -> BoxedStrategy<Option<S::Value>>
+where
+    S: Strategy + 'static,
+{
+    match probability {
+        p if p <= 0.0 => Just(()).prop_map(|()| None).boxed(),
+        p if p >= 1.0 => what.prop_map(Some).boxed(),
+        p => weighted(p, what).boxed(),
+    }
 }
 
 /// What a failing test says: what was broken, how to see it again, and the history as data.
@@ -120,7 +133,17 @@ pub fn pools(most: u32) -> impl Strategy<Value = PoolShape> {
         |((min_free, spare, max_total, volumes_free), (linger, park_limit, destroy, forgets_epochs))| {
             let min_free = min_free.min(max_total);
             let max_free = min_free + spare;
-            PoolShape { min_free, max_free, max_total, volumes_free, linger, park_limit, destroy, forgets_epochs }
+            PoolShape {
+                min_free,
+                max_free,
+                max_total,
+                volumes_free,
+                linger,
+                park_limit,
+                destroy,
+                forgets_epochs,
+                builds_golden: false,
+            }
         },
     )
 }

@@ -135,6 +135,12 @@ fn machines_and_guests_may_die_and_hang() {
 }
 
 #[test]
+fn golden_snapshots_are_built_once_and_retired() {
+    let marks = explore(Profile::Golden);
+    reached(&marks, &["golden begun", "golden taken over", "golden ready", "golden retired", "golden gone"]);
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

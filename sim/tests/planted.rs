@@ -26,7 +26,7 @@ enum Search {
     Told(Told),
 }
 
-use Profile::{Calls, Calm, Crashes, Machines, Swarm};
+use Profile::{Calls, Calm, Crashes, Golden, Machines, Swarm};
 use Search::In;
 
 #[rustfmt::skip]
@@ -65,7 +65,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::TakeOverWithoutLiveness, In(Calm)),
     (Bug::OwnWorkTakenForDead, In(Calm)),
     (Bug::HeartbeatByRemoteClock, In(Crashes)),
-    (Bug::LivenessCountsUnreadTime, In(Crashes)),
+    (Bug::LivenessCountsUnreadTime, Search::Told(told::who_was_cut_off_does_not_take_others_for_dead)),
     (Bug::NobodyIsEverDead, In(Crashes)),
     (Bug::LeaseNeverExpires, In(Crashes)),
     (Bug::NeverLeaves, In(Calm)),
@@ -90,10 +90,12 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::MadeAgain, Search::Told(told::what_is_deleted_meanwhile_is_not_made_again)),
     (Bug::VolumeNameUsedAgain, In(Crashes)),
     (Bug::DeletesWantedVolume, Search::Told(told::who_did_not_get_a_volume_does_not_take_it_along)),
+    (Bug::TakesBoundUnwritten, Search::Told(told::a_box_that_comes_back_keeps_its_volume)),
     (Bug::DeleteLeavesVolume, In(Calm)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),
+    (Bug::WaitersElsewhereUnseen, Search::Told(told::who_waits_elsewhere_is_provided_for)),
     (Bug::WaitsForOwnBellOnly, Search::Told(told::what_another_gateway_frees_is_seen)),
     (Bug::AttachNotExclusive, Search::Told(told::an_attach_that_comes_late_takes_nothing_away)),
     (Bug::BusyAttachIsOk, In(Calls)),
@@ -105,6 +107,8 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::DetachDoneTooSoon, In(Calm)),
     (Bug::StopDoesNothing, In(Calm)),
     (Bug::MachineTakesVolume, In(Calls)),
+    (Bug::BuildsGoldenTwice, In(Golden)),
+    (Bug::GoldenReadyUnbuilt, In(Golden)),
     (Bug::EnsureFillsAnew, Search::Told(told::a_request_for_a_volume_that_comes_twice_harms_nothing)),
 ];
 

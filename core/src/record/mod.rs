@@ -29,7 +29,7 @@ pub const BOXES: Table = Table::new("boxes");
 pub const VOLUMES: Table = Table::new("volumes");
 /// Instances: partition and row = id.
 pub const INSTANCES: Table = Table::new("instances");
-/// Golden snapshots: partition = region, row = generation.
+/// Golden snapshots: partition = `golden`, row = generation.
 pub const GOLDENS: Table = Table::new("goldens");
 /// Nodes: partition and row = id.
 pub const NODES: Table = Table::new("nodes");

@@ -15,12 +15,23 @@ pub struct NodeRecord {
     pub started_at: Timestamp,
     /// Rises with every heartbeat.
     pub beat: u64,
+    /// How many of its connects waited for an instance at that heartbeat: the maintainer provides for them too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u32,
+    /// The generation of the golden snapshot that its volumes are copied from, if it provides one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<String>,
     /// Schema, mark, unknown fields.
     #[serde(flatten)]
     pub envelope: Envelope,
 }
 
 record!(NodeRecord, NODES);
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
 
 /// A role that one node holds until it stops renewing it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

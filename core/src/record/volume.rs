@@ -42,7 +42,8 @@ pub enum VolumeStatus {
 pub enum VolumeEvent {
     /// It was made; nobody waits for it.
     Ready,
-    /// A box takes it: a free one, or the one made for it.
+    /// A box takes it: a free one, or the one made for it. Its own, once more: nothing changes but the record's version, so that
+    /// whoever meant to delete it while no box named it comes too late.
     Bind {
         /// Which box.
         owner: BoxRef,
@@ -76,6 +77,7 @@ impl VolumeStatus {
         match (self.clone(), event.clone()) {
             (S::Creating { wanted_by: None, .. }, E::Ready) => Ok(S::Free),
             (S::Free, E::Bind { owner }) => Ok(S::Bound { owner }),
+            (S::Bound { owner: has }, E::Bind { owner }) if has == owner => Ok(S::Bound { owner }),
             (S::Creating { wanted_by: Some(wanted), .. }, E::Bind { owner }) if wanted == owner => {
                 Ok(S::Bound { owner })
             }

@@ -138,6 +138,7 @@ impl Actor {
             if fresh != Some(volume) && !planted::is(Bug::VolumeNameUsedAgain) {
                 return Ok(Bound::Wait);
             }
+            self.shared.volume_source()?;
             return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
                 Ok(_) => Ok(Bound::Look),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Bound::Look),
@@ -146,28 +147,33 @@ impl Actor {
         };
         let ours = |owner: &BoxRef| *owner == held.record.owner;
         match &found.record.status {
-            VolumeStatus::Bound { owner } if ours(owner) => {
-                let mut record = held.record.clone();
-                record.volume = VolumeBinding::Bound(volume.clone());
-                record.refused.clear();
-                Ok(Bound::Written(Box::new(self.write(held, record).await?)))
-            }
-            VolumeStatus::Free => {
-                self.shared.bind_volume(&found, &held.record.owner).await?;
-                Ok(Bound::Look)
-            }
+            // Bound to us by an earlier attempt. The record is written again: while no box named this volume, somebody may have
+            // set out to delete it.
+            VolumeStatus::Bound { owner } if ours(owner) => self.take(held, &found).await,
+            VolumeStatus::Free => self.take(held, &found).await,
             VolumeStatus::Creating { node, wanted_by: Some(owner) } if ours(owner) => {
                 if *node != self.shared.node && !self.shared.is_dead(node) {
                     return Ok(Bound::Wait);
                 }
                 let Some(_guard) = self.shared.busy.enter(volume.as_str()) else { return Ok(Bound::Wait) };
                 self.shared.await_volume(&found.record).await?;
-                self.shared.bind_volume(&found, &held.record.owner).await?;
-                Ok(Bound::Look)
+                self.take(held, &found).await
             }
             // Somebody else's.
             _ => Ok(Bound::Refused),
         }
+    }
+
+    /// Binds the volume to the box, first in the volume's record, then in the box's.
+    async fn take(&mut self, held: &Held<BoxRecord>, found: &Held<VolumeRecord>) -> Result<Bound> {
+        let again = matches!(found.record.status, VolumeStatus::Bound { .. });
+        if !(again && planted::is(Bug::TakesBoundUnwritten)) {
+            self.shared.bind_volume(found, &held.record.owner).await?;
+        }
+        let mut record = held.record.clone();
+        record.volume = VolumeBinding::Bound(found.record.id.clone());
+        record.refused.clear();
+        Ok(Bound::Written(Box::new(self.write(held, record).await?)))
     }
 
     async fn want_another(&mut self, held: &Held<BoxRecord>, fresh: &mut Option<VolumeId>) -> Result<Held<BoxRecord>> {
@@ -220,7 +226,7 @@ impl Shared {
     pub(crate) async fn await_volume(&self, record: &VolumeRecord) -> Result<()> {
         let limit = self.config.limits.volume_ready;
         let deadline = Instant::now() + limit;
-        let spec = VolumeSpec::new(record.id.clone(), self.config.volume_source.clone());
+        let spec = VolumeSpec::new(record.id.clone(), self.volume_source()?);
         let mut pause = FIRST_POLL;
         let mut seen = false;
         loop {

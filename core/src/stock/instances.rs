@@ -294,6 +294,10 @@ impl Shared {
             as_count(all.iter().filter(|held| test(&held.record.status)).count())
         };
         let free: Vec<_> = all.iter().filter(|held| held.record.status == InstanceStatus::Free).collect();
+        let (elsewhere, quiet_for) = {
+            let state = self.state();
+            (state.waiting_elsewhere, state.instance_taken.elapsed())
+        };
         let census = Census {
             free: as_count(free.iter().filter(|held| current(held)).count()),
             stale: as_count(free.iter().filter(|held| !current(held)).count()),
@@ -308,8 +312,8 @@ impl Shared {
             }),
             creating: count(&|s| matches!(s, InstanceStatus::Provisioning { .. })),
             total: as_count(all.len()),
-            waiting: as_count(self.waiters.len()),
-            quiet_for: planted::quiet(self.state().instance_taken.elapsed()),
+            waiting: as_count(self.waiters.len()).saturating_add(elsewhere),
+            quiet_for: planted::quiet(quiet_for),
         };
         metrics::gauge!("boxpool_instances_free").set(census.free);
         metrics::gauge!("boxpool_instances_total").set(census.total);

@@ -1,5 +1,6 @@
 //! The two pools: what is free, what is being made, what goes.
 
+mod golden;
 mod instances;
 mod volumes;
 

@@ -74,6 +74,8 @@ impl Shared {
         metrics::gauge!("boxpool_volumes_total").set(census.total);
         match plan(census, self.config.volumes) {
             Step::Rest => {}
+            // Nothing to copy from yet.
+            Step::Provision(_) if self.volume_source().is_err() => {}
             Step::Provision(n) => {
                 for _ in 0..n.get() {
                     if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {

@@ -5,6 +5,7 @@
 
 mod clock;
 mod fault;
+mod golden;
 mod instances;
 mod listing;
 mod records;
@@ -15,6 +16,7 @@ mod world;
 
 pub use clock::SimClock;
 pub use fault::{Fault, Operation};
+pub use golden::SimGolden;
 pub use instances::SimInstances;
 pub use records::SimStore;
 pub use runtime::SimRuntime;

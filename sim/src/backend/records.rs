@@ -2,7 +2,7 @@ use super::fault::Operation;
 use super::world::{Scene, SimWorld, State};
 use crate::engine::Caller;
 use async_trait::async_trait;
-use boxpool::record::{BOXES, EVENTS, INSTANCES, Placement, VOLUMES};
+use boxpool::record::{BOXES, EVENTS, GoldenState, INSTANCES, Placement, VOLUMES};
 use boxpool::{Cursor, Entry, Error, ErrorKind, Key, Page, Result, StateStore, Stored, Table, Version};
 use futures::FutureExt;
 use std::sync::Arc;
@@ -88,9 +88,33 @@ fn at_once<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl State {
+    /// A golden snapshot of an older edition, as another version of the program left it.
+    pub(crate) fn leave_golden(&mut self, generation: &str, snapshot: &boxpool::SnapshotId) {
+        let key = Key::new(boxpool::record::GOLDENS, "golden", generation);
+        let record = boxpool::record::GoldenRecord {
+            generation: generation.to_owned(),
+            state: GoldenState::Ready { snapshot: snapshot.clone() },
+            build: 1,
+            created_at: boxpool::Timestamp(0),
+            envelope: boxpool::record::Envelope::new(),
+        };
+        if let Ok(text) = serde_json::to_string(&record)
+            && at_once(self.store.clone().insert(&key, &text)).is_ok()
+        {
+            self.wrote(&key, Some(&text));
+        }
+    }
+
     fn wrote(&mut self, key: &Key, value: Option<&str>) {
         let before = self.oracle.books.boxes.get(key).map(|record| record.placement.word());
         for wrong in self.oracle.wrote(key, value, self.now) {
+            self.violate(wrong);
+        }
+        if let Some(record) = self.oracle.books.goldens.get(key)
+            && let GoldenState::Ready { snapshot } = &record.state
+            && !self.has_ready_snapshot(snapshot)
+        {
+            let wrong = format!("contract: golden snapshot {snapshot} is said to be ready and is not");
             self.violate(wrong);
         }
         // A box that is said to rest does.

@@ -400,6 +400,13 @@ impl VolumeProvider for SimVolumes {
     }
 }
 
+impl State {
+    pub(crate) fn has_ready_snapshot(&self, id: &SnapshotId) -> bool {
+        // How often it was looked at does not count: that is what callers are told, not how it is.
+        self.snapshots.get(id).is_some_and(|snapshot| self.now >= snapshot.due)
+    }
+}
+
 impl Snapshot {
     fn is_ready(&self, now: u64) -> bool {
         self.looks_left == 0 && now >= self.due

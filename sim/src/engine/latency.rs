@@ -116,7 +116,7 @@ fn cloud_work(operation: Operation) -> Option<Spread> {
         Operation::VolumeDelete => spread(500.0, 2_000.0),
         Operation::Attach => Spread { tail: (0.055, 60_000.0), ..spread(9_000.0, 15_000.0) },
         Operation::Detach => Spread { tail: (0.055, 60_000.0), ..spread(6_300.0, 15_000.0) },
-        Operation::Snapshot => spread(30_000.0, 400_000.0),
+        Operation::Snapshot => spread(30_000.0, 120_000.0),
         Operation::SnapshotDelete => spread(300.0, 900.0),
         _ => return None,
     })

@@ -3,10 +3,10 @@
 
 use super::stock::Stock;
 use boxpool::record::{
-    BOXES, BoxRecord, EVENTS, INSTANCES, InstanceRecord, InstanceStatus, LEASES, NODES, NodeRecord, Placement, VOLUMES,
-    VolumeBinding, VolumeRecord, VolumeStatus,
+    BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
+    InstanceStatus, LEASES, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding, VolumeRecord, VolumeStatus,
 };
-use boxpool::{BoxRef, InstanceId, Key, NodeId, VolumeId};
+use boxpool::{BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every record, read.
@@ -16,6 +16,9 @@ pub(crate) struct Books {
     pub(crate) instances: BTreeMap<Key, InstanceRecord>,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeRecord>,
     pub(crate) nodes: BTreeSet<NodeId>,
+    pub(crate) goldens: BTreeMap<Key, GoldenRecord>,
+    /// Every name that a golden snapshot ever had.
+    golden_names: BTreeSet<SnapshotId>,
     /// Volumes on which a guest ran at some time.
     pub(crate) lived_in: BTreeSet<VolumeId>,
     /// Never more instances than this.
@@ -56,17 +59,66 @@ impl Books {
             let new = read(key, value, &mut wrong);
             wrong.extend(stock.wrote_instance(self.instances.get(key), new.as_ref(), now));
             self.wrote_instance(key, new, marks, &mut wrong);
+        } else if key.table == GOLDENS {
+            self.wrote_golden(key, read(key, value, &mut wrong), marks, &mut wrong);
         } else if key.table == LEASES {
             stock.wrote_lease(key, value);
         } else if key.table == EVENTS {
             stock.wrote_event(value);
         } else if key.table == NODES {
             match read::<NodeRecord>(key, value, &mut wrong) {
-                Some(record) => drop(self.nodes.insert(record.id)),
+                Some(record) => {
+                    stock.node_says(&record);
+                    self.nodes.insert(record.id);
+                }
                 None => self.nodes.retain(|node| node.as_str() != key.row),
             }
         }
         wrong
+    }
+
+    /// I5 for golden snapshots: legal moves only, and never a name twice.
+    fn wrote_golden(&mut self, key: &Key, new: Option<GoldenRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
+        let Some(new) = new else {
+            wrong.push(format!("I5: the record of golden snapshot {} was deleted", key.row));
+            return;
+        };
+        if let GoldenState::Building { snapshot, .. } = &new.state
+            && self.golden_names.contains(snapshot)
+            && !matches!(self.goldens.get(key).map(|old| &old.state), Some(GoldenState::Building { .. }))
+        {
+            wrong.push(format!("I5: the name {snapshot} is used for a second golden snapshot"));
+        }
+        if let Some(old) = self.goldens.get(key) {
+            let builder = |state: &GoldenState| match state {
+                GoldenState::Building { node, snapshot } => Some((node.clone(), snapshot.clone())),
+                _ => None,
+            };
+            let mut events = vec![GoldenEvent::Retire, GoldenEvent::Deleted];
+            events.extend(builder(&old.state).map(|(node, _)| GoldenEvent::Built { node }));
+            if let Some((node, snapshot)) = builder(&new.state) {
+                events.push(GoldenEvent::TakeOver { node: node.clone() });
+                events.push(GoldenEvent::Rebuild { node, snapshot });
+            }
+            let legal = |event: &GoldenEvent| {
+                old.after(event).is_ok_and(|after| after.state == new.state && after.build == new.build)
+            };
+            if !events.iter().any(legal) {
+                wrong.push(format!("I5: golden snapshot {} went from {:?} to {:?}", key.row, old.state, new.state));
+            }
+        }
+        let mark = match (&new.state, self.goldens.get(key).map(|old| &old.state)) {
+            (GoldenState::Building { .. }, Some(GoldenState::Building { .. })) => "golden taken over",
+            (GoldenState::Building { .. }, _) => "golden begun",
+            (GoldenState::Ready { .. }, _) => "golden ready",
+            (GoldenState::Retired { .. }, _) => "golden retired",
+            (GoldenState::Gone, _) => "golden gone",
+        };
+        *marks.entry(mark).or_default() += 1;
+        if let GoldenState::Building { snapshot, .. } = &new.state {
+            self.golden_names.insert(snapshot.clone());
+        }
+        self.goldens.insert(key.clone(), new);
     }
 
     fn wrote_box(&mut self, key: &Key, new: Option<BoxRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
@@ -164,10 +216,10 @@ impl Books {
                 Some(VolumeStatus::Bound { owner: also }) if also == owner => {}
                 Some(VolumeStatus::Deleting { .. }) => {
                     let asked = match self.box_of(owner) {
-                        Some(record) if *record.volume.volume() == id => {
+                        Some(record) if record.volume == VolumeBinding::Bound(id.clone()) => {
                             matches!(record.placement, Placement::Deleting { .. })
                         }
-                        // Its box was deleted while it was still being made, or was given another.
+                        // Its box was deleted while it was still being made (and may have come back, late), or was given another.
                         _ => !self.lived_in.contains(&id),
                     };
                     if !asked {

@@ -2,7 +2,7 @@
 
 use crate::backend::{Phase, State};
 use boxpool::PoolConfig;
-use boxpool::record::{InstanceStatus, VolumeBinding, VolumeStatus};
+use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, VolumeBinding, VolumeStatus};
 
 /// Everything that is not as it must be when the world has come to rest; `live` names the nodes that are alive.
 pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::NodeId]) -> Vec<String> {
@@ -56,6 +56,25 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
             if !stands {
                 found.push(format!("I5: volume {id} is bound to {owner}, which is not there or has another"));
             }
+        }
+    }
+    for record in books.goldens.values() {
+        let generation = &record.generation;
+        match &record.state {
+            GoldenState::Building { node, .. } => {
+                found.push(format!("I7: golden snapshot {generation} is still being built by {node}"));
+            }
+            GoldenState::Retired { snapshot } => found.push(format!("I5: {snapshot} is retired and not deleted")),
+            GoldenState::Ready { .. } if *generation != config.volume_generation => {
+                found.push(format!("I5: golden snapshot {generation} is kept and nobody wants it"));
+            }
+            GoldenState::Ready { .. } | GoldenState::Gone => {}
+        }
+    }
+    for snapshot in state.snapshots.keys().filter(|snapshot| **snapshot != crate::golden()) {
+        let ready = |record: &GoldenRecord| record.state == GoldenState::Ready { snapshot: snapshot.clone() };
+        if !books.goldens.is_empty() && !books.goldens.values().any(ready) {
+            found.push(format!("I5: snapshot {snapshot} is left and nobody uses it"));
         }
     }
     for record in books.boxes.values() {

@@ -1,7 +1,7 @@
 //! How the pools are kept, judged where nothing goes wrong: who makes machines, how many, when they go, and that nobody is
 //! refused beside an empty one. With faults these are matters of luck; what must hold even then is I8 of the records.
 
-use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LEASES, LeaseRecord};
+use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LEASES, LeaseRecord, NodeRecord};
 use boxpool::{InstanceId, Key, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(crate) struct Stock {
     begun: VecDeque<u64>,
     /// How many boxes there ever were: no more can wait for an instance.
     boxes: usize,
+    /// How many waited on each node, as its last three heartbeats said.
+    told_waiting: BTreeMap<NodeId, [u32; 3]>,
     /// Events of each kind.
     pub(crate) events: BTreeMap<String, u64>,
 }
@@ -45,6 +47,11 @@ pub(crate) struct Stock {
 impl Stock {
     pub(super) fn box_appeared(&mut self) {
         self.boxes += 1;
+    }
+
+    pub(super) fn node_says(&mut self, node: &NodeRecord) {
+        let told = self.told_waiting.entry(node.id.clone()).or_default();
+        *told = [told[1], told[2], node.waiting];
     }
 
     pub(super) fn wrote_lease(&mut self, key: &Key, value: Option<&str>) {
@@ -114,7 +121,9 @@ impl Stock {
         if let Some(other) = self.maintainer.as_ref().filter(|holder| *holder != node) {
             wrong.push(format!("I8: {id} was begun by {node} while {other} is the maintainer"));
         }
-        let wanted = self.habits.min_free.max(self.boxes);
+        // A need that a node has told of stands until its next heartbeat, and is acted on until the reader's next one.
+        let told: u32 = self.told_waiting.values().filter_map(|told| told.iter().max()).sum();
+        let wanted = self.habits.min_free.max(self.boxes) + told as usize;
         self.fresh.insert(id.clone());
         if self.fresh.len() > wanted {
             wrong.push(format!(

@@ -137,7 +137,7 @@ fn easier_events(event: &Event) -> Vec<Event> {
 fn rounder(time: u64) -> Vec<u64> {
     let mut found = vec![0];
     for grain in [60_000, 10_000, 1_000] {
-        if time % grain != 0 {
+        if !time.is_multiple_of(grain) {
             found.push(time / grain * grain);
         }
     }

@@ -7,8 +7,9 @@ use boxpool::{
 use boxpool_sim::backend::Operation;
 use boxpool_sim::{
     CallId, Case, Event, Fate, Faults, Gateway, Happening, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud,
-    Strike, What, golden, run, run_traced,
+    Strike, What, corpus, golden, run, run_traced,
 };
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) type Told = fn() -> Option<String>;
@@ -27,6 +28,7 @@ fn quiet(max_total: u32, ops: Vec<Op>) -> Case {
             park_limit: 20_000,
             destroy: false,
             forgets_epochs: false,
+            builds_golden: false,
         },
         pace: Pace::Host,
         jitter: 0,
@@ -47,6 +49,13 @@ fn strike(operation: Operation, role: &str, nth: u32, fate: Fate) -> Strike {
     Strike { call: CallId { gateway: 0, operation, role: role.to_owned(), nth }, fate }
 }
 
+/// When somebody was connected to that box first.
+fn connected(outcome: &Outcome, name: &str) -> Option<u64> {
+    let found =
+        |entry: &&boxpool_sim::Entry| entry.kind == Kind::User && entry.what == "connected" && entry.resource == name;
+    outcome.trace.iter().find(found).map(|entry| entry.at)
+}
+
 fn first(outcome: &Outcome) -> Option<String> {
     outcome.violations.first().cloned()
 }
@@ -55,15 +64,19 @@ fn first(outcome: &Outcome) -> Option<String> {
 pub(crate) fn who_came_first_is_served_first() -> Option<String> {
     let outcome =
         run_traced(&quiet(1, vec![visit(5_000, 1, 60_000), visit(10_000, 2, 30_000), visit(20_000, 3, 30_000)]));
-    let connected = |name: &str| {
-        let found = |entry: &&boxpool_sim::Entry| {
-            entry.kind == Kind::User && entry.what == "connected" && entry.resource == name
-        };
-        outcome.trace.iter().find(found).map(|entry| entry.at)
-    };
-    let (second, third) = (connected("b2"), connected("b3"));
+    let (second, third) = (connected(&outcome, "b2"), connected(&outcome, "b3"));
     let fair = second.is_some() && (third.is_none() || second < third);
     first(&outcome).or((!fair).then(|| format!("I6: the second came up at {second:?}, the third at {third:?}")))
+}
+
+/// No machine is kept, and whoever is not on the maintainer's node gets one all the same.
+pub(crate) fn who_waits_elsewhere_is_provided_for() -> Option<String> {
+    (0..2).find_map(|gateway| {
+        let mut case = quiet(2, vec![Op { gateway, ..visit(40_000, 1, 1_000) }]);
+        case.gateways = 2;
+        let outcome = run(&case);
+        first(&outcome).or((outcome.lives == 0).then(|| format!("I6: nobody came up through gateway {gateway}")))
+    })
 }
 
 /// One create hangs for ten minutes; the other user's machine comes up meanwhile.
@@ -149,13 +162,32 @@ pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
     })
 }
 
+/// A deleted box comes back with a late write while another gateway deletes the volume that it had.
+pub(crate) fn a_box_that_comes_back_keeps_its_volume() -> Option<String> {
+    kept("a-box-comes-back-while-its-volume-goes.json")
+}
+
+/// A node that was cut off from the store for a while reads again.
+pub(crate) fn who_was_cut_off_does_not_take_others_for_dead() -> Option<String> {
+    kept("who-was-cut-off-takes-others-for-dead.json")
+}
+
+/// A history of the corpus.
+fn kept(file: &str) -> Option<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(file);
+    first(&run(&corpus::Entry::read(&file).unwrap().case))
+}
+
 /// With one machine, which another gateway frees, whoever waits at this one is served.
 pub(crate) fn what_another_gateway_frees_is_seen() -> Option<String> {
     let delete = Op { at: 60_000, gateway: 0, user: 1, name: 1, what: What::Delete };
     let mut case = quiet(1, vec![visit(30_000, 1, 60_000), Op { gateway: 1, ..visit(40_000, 2, 1_000) }, delete]);
     case.gateways = 2;
-    let outcome = run(&case);
-    first(&outcome).or((outcome.lives < 2).then(|| "I6: who waited was not told that there is room".to_owned()))
+    // It stays when it is free, and there can be no other.
+    (case.pool.min_free, case.pool.max_free) = (1, 1);
+    let outcome = run_traced(&case);
+    let in_time = connected(&outcome, "b2").is_some_and(|at| at < 120_000);
+    first(&outcome).or((!in_time).then(|| "I6: who waited was not told that there is room".to_owned()))
 }
 
 /// A request for a volume arrives once more when the volume is in use: nothing is lost.

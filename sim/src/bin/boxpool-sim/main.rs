@@ -1,5 +1,7 @@
 //! Explores histories of the real pool in a simulated cloud: see `boxpool-sim --help`.
 
+#[cfg(feature = "arm")]
+mod arm;
 mod bench;
 mod explore;
 mod replay;
@@ -77,6 +79,31 @@ enum Command {
         /// Every n-th point of a second crash during the recovery; 0 for none
         #[arg(long, default_value_t = 20)]
         second_every: usize,
+        /// Every n-th pair of faults in the short flows; 0 for none
+        #[arg(long, default_value_t = 100)]
+        pairs_every: usize,
+    },
+    /// Serves a simulated Azure Resource Manager until it is interrupted
+    #[cfg(feature = "arm")]
+    Arm {
+        /// The port on the loopback address; 0 takes a free one
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// What luck follows from
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How long operations take, against the real service
+        #[arg(long, default_value_t = 0.01)]
+        time_scale: f64,
+        /// Meters callers as the service does; 10 has buckets ten times smaller, 0 none
+        #[arg(long, default_value_t = 0.0)]
+        throttle: f64,
+        /// The quota of machines
+        #[arg(long)]
+        most_machines: Option<usize>,
+        /// A size of machine for which there turns out to be no room
+        #[arg(long)]
+        full_size: Vec<String>,
     },
     /// Lives (connect, work, leave) per second and core without faults
     Bench {
@@ -116,7 +143,11 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Crashpoints { only, second_every } => survey::survey(only, second_every),
+        Command::Crashpoints { only, second_every, pairs_every } => survey::survey(only, second_every, pairs_every),
+        #[cfg(feature = "arm")]
+        Command::Arm { port, seed, time_scale, throttle, most_machines, full_size } => {
+            arm::serve(port, seed, time_scale, throttle, most_machines, full_size)
+        }
         Command::Bench { seconds } => bench::bench(seconds),
     }
 }

@@ -121,8 +121,13 @@ fn state_of(machine: &Machine) -> InstanceState {
     }
     if common.is_in("Failed") {
         let why = if machine.failure.is_empty() { "provisioning failed" } else { &machine.failure };
-        // Made, but never came up: it has served nobody.
-        if machine.failure.starts_with("OSProvisioning") || is_capacity(&machine.failure) && machine.power.is_empty() {
+        // It never came up, so it has served nobody.
+        if machine.failure.starts_with("OSProvisioning") || machine.power == "creating" {
+            return InstanceState::Failed(why.to_owned());
+        }
+        // There is no room for it, so it does not run, and it will not soon: another one at another place is better.
+        let rests = matches!(machine.power.as_str(), "" | "stopped" | "deallocated");
+        if is_capacity(&machine.failure) && rests {
             return InstanceState::Failed(why.to_owned());
         }
         if machine.power.is_empty() {
@@ -317,9 +322,12 @@ mod tests {
         use InstanceState as S;
         assert_eq!(state("Failed", "running", ""), S::Running);
         assert_eq!(state("Failed", "running", "AttachDiskWhileBeingDetached"), S::Running);
+        assert_eq!(state("Failed", "creating", "AllocationFailed"), S::Failed("AllocationFailed".into()));
         assert!(matches!(state("Failed", "", ""), S::Other(_)));
         assert!(matches!(state("Failed", "", "InternalExecutionError"), S::Other(_)));
-        assert_eq!(state("Failed", "deallocated", "AllocationFailed"), S::Stopped);
+        assert_eq!(state("Failed", "running", "AllocationFailed"), S::Running);
+        assert_eq!(state("Failed", "deallocated", "InternalExecutionError"), S::Stopped);
+        assert_eq!(state("Failed", "deallocated", "AllocationFailed"), S::Failed("AllocationFailed".into()));
         assert_eq!(state("Failed", "", "ZonalAllocationFailed"), S::Failed("ZonalAllocationFailed".into()));
         assert_eq!(state("Failed", "running", "OSProvisioningTimedOut"), S::Failed("OSProvisioningTimedOut".into()));
     }

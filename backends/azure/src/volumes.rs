@@ -214,6 +214,9 @@ impl VolumeProvider for AzureCloud {
             Some((Work::Attach { disk }, Progress::Failed(why))) if disk == disk_name && !is_superseded(&why) => {
                 return Err(act.failed(refused(why)));
             }
+            Some((Work::Repair, Progress::Failed(why))) if !is_superseded(&why) => {
+                return Err(act.failed(refused(why)));
+            }
             Some((Work::Repair, _)) => repaired = true,
             _ => {}
         }
@@ -227,6 +230,13 @@ impl VolumeProvider for AzureCloud {
             }
             managed_by => managed_by.is_some(),
         };
+        // After a change that failed the lists of disks may say what was wanted rather than what is, and the service attaches
+        // nothing more, until another change went well.
+        if machine.common.is_in("Failed") && !repaired {
+            let begun = inner.arm.update_machine(&machine_name, json!({}), None).await;
+            inner.began(&machine_name, Work::Repair, begun.map_err(|failure| act.failed(failure))?);
+            return Ok(Attached::Pending);
+        }
         if let Some(held) = machine.holds(&disk.common.id) {
             let settled = managed_here && !machine.common.is_in("Updating");
             return match held.lun {
@@ -249,12 +259,6 @@ impl VolumeProvider for AzureCloud {
         if machine.common.is_in("Creating") || machine.common.is_in("Deleting") {
             let why = format!("{} is in state {}", attach.instance, machine.common.provisioning);
             return Err(busy(act.operation, &attach.volume, why));
-        }
-        if machine.common.is_in("Failed") && !repaired {
-            // The service attaches nothing to a machine whose last change failed, until another change went well.
-            let begun = inner.arm.update_machine(&machine_name, json!({}), None).await;
-            inner.began(&machine_name, Work::Repair, begun.map_err(|failure| act.failed(failure))?);
-            return Ok(Attached::Pending);
         }
         let lun = machine
             .free_lun(inner.options.machines.max_data_disks)

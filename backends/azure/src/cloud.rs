@@ -24,6 +24,9 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+/// A failed machine is brought to reason at most so often.
+const REPAIR_EVERY: Duration = Duration::from_secs(60);
+
 /// Machines and volumes of one pool in Azure: an [`InstanceProvider`](boxpool::InstanceProvider) and a
 /// [`VolumeProvider`](boxpool::VolumeProvider). Clones share budgets and what is under way.
 ///
@@ -40,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) capacity: Capacity,
     locks: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     under_way: Mutex<BTreeMap<String, UnderWay>>,
+    repaired: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl fmt::Debug for AzureCloud {
@@ -92,6 +96,7 @@ impl AzureCloud {
             capacity: Capacity::default(),
             locks: Mutex::default(),
             under_way: Mutex::default(),
+            repaired: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -162,6 +167,17 @@ impl Inner {
             }
         }
         Some((work, progress))
+    }
+
+    /// Whether a failed machine is to be updated without a change, which brings most back: not again and again.
+    pub(crate) fn may_repair(&self, machine: &str) -> bool {
+        let mut repaired = self.repaired.lock().unwrap_or_else(PoisonError::into_inner);
+        repaired.retain(|_, at| at.elapsed() < REPAIR_EVERY);
+        let may = !repaired.contains_key(machine);
+        if may {
+            repaired.insert(machine.to_owned(), Instant::now());
+        }
+        may
     }
 
     /// Whether this process has begun to attach or detach a disk and not seen the end.

@@ -204,7 +204,6 @@ impl VolumeProvider for AzureCloud {
         let (disk_name, machine_name) = (inner.pool.disk(&attach.volume)?, inner.pool.machine(&attach.instance)?);
         let _disk = inner.alone_with_disk(&disk_name).await;
         let _machine = inner.alone_with_machine(&machine_name).await;
-        let mut repaired = false;
         match inner.progress(&machine_name).await {
             Some((Work::Attach { disk }, Progress::Running(_))) if disk == disk_name => return Ok(Attached::Pending),
             Some((Work::Repair, Progress::Running(_))) => return Ok(Attached::Pending),
@@ -217,7 +216,6 @@ impl VolumeProvider for AzureCloud {
             Some((Work::Repair, Progress::Failed(why))) if !is_superseded(&why) => {
                 return Err(act.failed(refused(why)));
             }
-            Some((Work::Repair, _)) => repaired = true,
             _ => {}
         }
         let disk = inner.disk(act.operation, &attach.volume).await?;
@@ -232,7 +230,7 @@ impl VolumeProvider for AzureCloud {
         };
         // After a change that failed the lists of disks may say what was wanted rather than what is, and the service attaches
         // nothing more, until another change went well.
-        if machine.common.is_in("Failed") && !repaired {
+        if machine.common.is_in("Failed") && inner.may_repair(&machine_name) {
             let begun = inner.arm.update_machine(&machine_name, json!({}), None).await;
             inner.began(&machine_name, Work::Repair, begun.map_err(|failure| act.failed(failure))?);
             return Ok(Attached::Pending);

@@ -222,6 +222,4 @@ async fn a_machine_whose_attach_was_superseded_is_brought_to_reason_before_it_co
         1,
         "an update that changes nothing"
     );
-    let machine = bench.service.resource(Kind::Vm, "pool-i1").unwrap();
-    assert_eq!(machine["properties"]["provisioningState"], "Succeeded");
 }

@@ -59,7 +59,25 @@ impl Command {
         self
     }
 
-    fn program(&self) -> String {
+    /// The program and its arguments.
+    #[must_use]
+    pub fn argv(&self) -> &[OsString] {
+        &self.argv
+    }
+
+    /// What it reads.
+    #[must_use]
+    pub fn input(&self) -> &[u8] {
+        &self.stdin
+    }
+
+    /// How long it may run.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.limit
+    }
+
+    pub(crate) fn program(&self) -> String {
         self.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
@@ -386,7 +404,7 @@ fn put_blocking(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn partial_name(path: &Path) -> PathBuf {
+pub(crate) fn partial_name(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();

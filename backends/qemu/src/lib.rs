@@ -17,6 +17,8 @@ mod qmp;
 mod runtime;
 mod saved;
 mod slots;
+#[cfg(feature = "ssh")]
+mod ssh_host;
 mod volumes;
 
 pub use accel::{Accel, probe};
@@ -25,6 +27,8 @@ pub use golden::{GoldenSpec, Progress};
 pub use host::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
 pub use image::{CloudImage, ImageError, Kind, Recipe};
 pub use machine::{Machine, Network};
+#[cfg(feature = "ssh")]
+pub use ssh_host::{SshAddress, SshHost};
 
 use boxpool::{Error, ErrorKind, Result};
 use layout::Layout;

@@ -1,0 +1,154 @@
+//! What is sent to make things.
+
+use crate::cloud_options::{Candidate, CloudOptions};
+use crate::ids::ArmId;
+use crate::names::{PoolName, interface, os_disk};
+use base64::Engine;
+use serde_json::{Value, json};
+
+/// Of every resource of a pool: which one's.
+pub(crate) const POOL_TAG: &str = "boxpool-pool";
+/// Of every resource of a pool: its id there.
+pub(crate) const ID_TAG: &str = "boxpool-id";
+/// Of a machine: the edition of its template.
+pub(crate) const GENERATION_TAG: &str = "boxpool-generation";
+
+/// The network's version that machines bring their interfaces with.
+const NETWORK_VERSION: &str = "2020-11-01";
+
+pub(crate) fn tags(pool: &PoolName, id: &str) -> Value {
+    json!({ POOL_TAG: pool.as_str(), ID_TAG: id })
+}
+
+/// A machine that leaves nothing behind when it is deleted: its OS disk and interface go with it.
+pub(crate) fn machine(
+    options: &CloudOptions,
+    pool: &PoolName,
+    name: &str,
+    id: &str,
+    generation: &str,
+    place: &Candidate,
+) -> Value {
+    let machines = &options.machines;
+    let user = &machines.admin_user;
+    let mut tags = tags(pool, id);
+    tags[GENERATION_TAG] = generation.into();
+    let mut interface_properties = json!({
+        "primary": true,
+        "deleteOption": "Delete",
+        "enableAcceleratedNetworking": machines.accelerated_networking,
+        "ipConfigurations": [{
+            "name": "main",
+            "properties": { "subnet": { "id": machines.subnet }, "primary": true },
+        }],
+    });
+    if let Some(group) = &machines.security_group {
+        interface_properties["networkSecurityGroup"] = json!({ "id": group });
+    }
+    let mut os_profile = json!({
+        "computerName": name,
+        "adminUsername": user,
+        "linuxConfiguration": {
+            "disablePasswordAuthentication": true,
+            "ssh": { "publicKeys": [{
+                "path": format!("/home/{user}/.ssh/authorized_keys"),
+                "keyData": machines.ssh_public_key.trim(),
+            }] },
+        },
+    });
+    if !machines.cloud_init.is_empty() {
+        os_profile["customData"] = base64::engine::general_purpose::STANDARD.encode(&machines.cloud_init).into();
+    }
+    let mut body = json!({
+        "location": options.location,
+        "tags": tags,
+        "properties": {
+            "hardwareProfile": { "vmSize": place.size },
+            "storageProfile": {
+                "imageReference": { "id": machines.image },
+                "osDisk": {
+                    "name": os_disk(name),
+                    "createOption": "FromImage",
+                    "caching": "ReadWrite",
+                    "deleteOption": "Delete",
+                    "managedDisk": { "storageAccountType": machines.os_disk_sku },
+                },
+            },
+            "osProfile": os_profile,
+            "networkProfile": {
+                "networkApiVersion": NETWORK_VERSION,
+                "networkInterfaceConfigurations": [{ "name": interface(name), "properties": interface_properties }],
+            },
+        },
+    });
+    if let Some(zone) = &place.zone {
+        body["zones"] = json!([zone]);
+    }
+    body
+}
+
+/// A disk, empty with that many bytes or a copy of a snapshot.
+pub(crate) fn disk(options: &CloudOptions, pool: &PoolName, id: &str, source: &DiskSource) -> Value {
+    let disks = &options.disks;
+    let mut properties = match source {
+        DiskSource::Empty { bytes } => json!({
+            "creationData": { "createOption": "Empty" },
+            "diskSizeGB": gib(*bytes),
+        }),
+        DiskSource::Snapshot(id) => json!({
+            "creationData": { "createOption": "Copy", "sourceResourceId": id.as_str() },
+        }),
+    };
+    // Nobody is to read it but the machine it is attached to.
+    properties["networkAccessPolicy"] = "DenyAll".into();
+    properties["publicNetworkAccess"] = "Disabled".into();
+    if disks.frequent_attach {
+        properties["optimizedForFrequentAttach"] = true.into();
+    }
+    let mut body = json!({
+        "location": options.location,
+        "tags": tags(pool, id),
+        "sku": { "name": disks.sku },
+        "properties": properties,
+    });
+    if let Some(zone) = &disks.zone {
+        body["zones"] = json!([zone]);
+    }
+    body
+}
+
+/// What a disk is filled with.
+pub(crate) enum DiskSource {
+    Empty { bytes: u64 },
+    Snapshot(ArmId),
+}
+
+/// An incremental snapshot.
+pub(crate) fn snapshot(options: &CloudOptions, pool: &PoolName, id: &str, disk: &ArmId) -> Value {
+    json!({
+        "location": options.location,
+        "tags": tags(pool, id),
+        "sku": { "name": options.disks.snapshot_sku },
+        "properties": {
+            "creationData": { "createOption": "Copy", "sourceResourceId": disk.as_str() },
+            "incremental": true,
+            "networkAccessPolicy": "DenyAll",
+            "publicNetworkAccess": "Disabled",
+        },
+    })
+}
+
+/// Sizes are whole GiB; never less than asked for.
+pub(crate) fn gib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 30).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_never_less_than_asked_for() {
+        assert_eq!((gib(0), gib(1), gib(1 << 30), gib((1 << 30) + 1)), (1, 1, 1, 2));
+    }
+}

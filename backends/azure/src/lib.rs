@@ -1,0 +1,45 @@
+//! boxpool on Azure: the state store on Tables, instances as virtual machines, volumes as managed disks.
+//!
+//! The Azure crates stay inside: nothing of them is in the public interface, and one module (`sdk`) names them.
+//!
+//! ```
+//! use boxpool_azure::{CredentialChoice, TableStore, TablesAccess, TablesOptions};
+//!
+//! // On a machine with a managed identity that holds the role "Storage Table Data Contributor":
+//! let identity = CredentialChoice::ManagedIdentity { client_id: None };
+//! let store = TableStore::open(&TablesOptions::new("mystateaccount", TablesAccess::Identity(identity)))?;
+//! # Ok::<(), boxpool::Error>(())
+//! ```
+//!
+//! What Azure cannot tell or keep, and who does instead:
+//! - whether a guest runs on a disk, and which epoch it was last used in: the runtime's mark on the volume;
+//! - whether a machine in a listing runs: ask for the machine itself;
+//! - the addresses of operations under way: they live in this process; whoever does not know one looks at the resource.
+
+mod adopt;
+mod arm;
+mod bodies;
+mod capacity;
+mod cloud;
+mod cloud_options;
+mod credential;
+mod errors;
+mod ids;
+mod instances;
+mod key;
+mod names;
+mod options;
+mod poll;
+mod retry;
+mod sdk;
+mod store;
+mod throttle;
+mod transport;
+mod volumes;
+
+pub use cloud::AzureCloud;
+pub use cloud_options::{Candidate, CloudOptions, DiskOptions, MachineOptions};
+pub use credential::CredentialChoice;
+pub use options::{Proxy, Secret, TablesAccess, TablesOptions};
+pub use store::TableStore;
+pub use volumes::AzureDevice;

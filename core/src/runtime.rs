@@ -16,6 +16,14 @@ pub enum EndpointAddress {
     Tcp(SocketAddr),
     /// A unix socket on this node's machine.
     Unix(PathBuf),
+    /// A TCP address as the instance's own machine sees it, such as its loopback. The runtime that gave it out knows the
+    /// way there.
+    On {
+        /// The machine.
+        instance: InstanceId,
+        /// The address on it.
+        address: SocketAddr,
+    },
 }
 
 /// Where and how a running box is reached.

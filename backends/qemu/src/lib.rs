@@ -9,6 +9,7 @@ mod agent;
 mod check_up;
 mod golden;
 mod host;
+mod hosts;
 pub mod image;
 mod layout;
 mod machine;
@@ -25,6 +26,7 @@ pub use accel::{Accel, probe};
 pub use check_up::{CheckUp, check_up};
 pub use golden::{GoldenSpec, Progress};
 pub use host::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
+pub use hosts::Hosts;
 pub use image::{CloudImage, ImageError, Kind, Recipe};
 pub use machine::{Machine, Network};
 #[cfg(feature = "ssh")]

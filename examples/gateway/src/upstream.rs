@@ -9,11 +9,13 @@ use crate::algorithms::preferred;
 use crate::closer::{Closable, Closer};
 use crate::proxy::backlog::{Pressure, WINDOW};
 use crate::proxy::relay::relay;
-use boxpool::{Endpoint, EndpointAddress};
+use async_trait::async_trait;
+use boxpool::{Endpoint, EndpointAddress, InstanceId};
 use russh::client::{ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, SshId, server};
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -85,12 +87,23 @@ impl Upstream {
     }
 }
 
+/// The way to ports of instances that are machines of their own.
+#[async_trait]
+pub trait Remote: Send + Sync + 'static {
+    /// Connects to a TCP address as that machine sees it.
+    ///
+    /// # Errors
+    /// Whatever stood in the way.
+    async fn open(&self, instance: &InstanceId, address: SocketAddr) -> boxpool::Result<Box<dyn Stream>>;
+}
+
 /// How to reach boxes.
 #[derive(Clone)]
 pub struct Dialer {
     key: Arc<PrivateKey>,
     config: Arc<Config>,
     limit: Duration,
+    remote: Option<Arc<dyn Remote>>,
 }
 
 impl Dialer {
@@ -108,7 +121,14 @@ impl Dialer {
             nodelay: true,
             ..Config::default()
         };
-        Self { key, config: Arc::new(config), limit }
+        Self { key, config: Arc::new(config), limit, remote: None }
+    }
+
+    /// Says how instances that are machines of their own are reached.
+    #[must_use]
+    pub fn through(mut self, remote: Arc<dyn Remote>) -> Self {
+        self.remote = Some(remote);
+        self
     }
 
     /// Connects and logs in. A box that comes up refuses connections for a moment, so attempts are repeated until the
@@ -149,6 +169,11 @@ impl Dialer {
             EndpointAddress::Unix(path) => {
                 Box::new(UnixStream::connect(path).await.map_err(|error| unreachable(&error))?)
             }
+            EndpointAddress::On { instance, address } => {
+                let no_way = || unreachable(&format!("there is no way from here to {address} on {instance}"));
+                let remote = self.remote.as_ref().ok_or_else(no_way)?;
+                remote.open(instance, *address).await.map_err(|error| unreachable(&error))?
+            }
         };
         let closer = Closer::default();
         let wrong_key = Arc::new(AtomicBool::new(false));
@@ -179,7 +204,8 @@ impl Dialer {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A byte stream to a box.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 struct CloseOnDrop(Option<Closer>);

@@ -7,10 +7,11 @@
 
 use crate::LocalQemu;
 use crate::host::{Command, Lock, must};
-use crate::image::{self, Recipe};
+use crate::image::{self, Image, Recipe};
 use crate::layout::VolumeDir;
 use crate::machine::Machine;
 use crate::qmp::Qmp;
+use crate::send;
 use boxpool::{Error, ErrorKind, Result, SnapshotId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Which part: `wait`, `image`, `unpack`, `packages`, `kernel`, `disk`, `boot`, `save`, `done`.
+    /// Which part: `wait`, `image`, `unpack`, `packages`, `kernel`, `disk`, `send`, `boot`, `save`, `done`.
     pub phase: &'static str,
     /// What is being done, for people.
     pub text: String,
@@ -126,10 +127,56 @@ impl LocalQemu {
         self.make_dir(&parts, "0755").await?;
         image::build(&*self.inner.host, &spec.recipe, &parts, progress).await?;
         self.boot_and_save(spec, &id, &parts, progress).await?;
-        // The parts have done their work; what is left of them is the packages, some hundred megabytes.
-        must(&*self.inner.host, "build golden snapshot", Command::new("rm").arg("-rf").arg(&parts)).await?;
-        progress(Progress::new("done", format!("golden snapshot {id} ready after {} s", begun.elapsed().as_secs())));
+        self.parts_done(&parts, &id, begun, progress).await?;
         Ok(id)
+    }
+
+    /// [`LocalQemu::ensure_golden`] on a host that does not see this machine's files: the image that was made here is sent
+    /// there, booted, and saved with its memory as that host's processor has it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(crate) async fn ensure_golden_of(
+        &self,
+        spec: &GoldenSpec,
+        image: &Image,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<SnapshotId> {
+        let id = self.golden_id(spec)?;
+        let _building = self.golden_lock(&id, progress).await?;
+        if self.is_whole(&id).await? {
+            return Ok(id);
+        }
+        let begun = Instant::now();
+        let parts = self.inner.layout.snapshots().join(format!(".{}.parts", spec.recipe.digest()));
+        self.make_dir(&parts, "0755").await?;
+        let host = &*self.inner.host;
+        for (file, name) in [(image.disk(), "disk.qcow2"), (image.kernel(), "vmlinux"), (image.initrd(), "initrd.cpio")]
+        {
+            progress(Progress::new("send", format!("sending {name}")));
+            send::send(host, &file, &parts.join(name)).await?;
+        }
+        let key = send::read(&spec.private_key)?;
+        let there = GoldenSpec { private_key: self.inner.layout.run.join("warm_key"), ..spec.clone() };
+        host.put(&there.private_key, &key, 0o600).await?;
+        let built = self.boot_and_save(&there, &id, &parts, progress).await;
+        host.remove(std::slice::from_ref(&there.private_key)).await?;
+        built?;
+        self.parts_done(&parts, &id, begun, progress).await?;
+        Ok(id)
+    }
+
+    async fn parts_done(
+        &self,
+        parts: &Path,
+        id: &SnapshotId,
+        begun: Instant,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<()> {
+        // The parts have done their work; what is left of them is the packages, some hundred megabytes.
+        must(&*self.inner.host, "build golden snapshot", Command::new("rm").arg("-rf").arg(parts)).await?;
+        progress(Progress::new("done", format!("golden snapshot {id} ready after {} s", begun.elapsed().as_secs())));
+        Ok(())
     }
 
     async fn golden_lock(&self, id: &SnapshotId, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Box<dyn Lock>> {

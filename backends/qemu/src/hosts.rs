@@ -1,11 +1,12 @@
-//! Instances that are machines of their own: how each one's host is found.
+//! Instances that are machines of their own: how each one's host is found, and a volume's device on it.
 
 use crate::host::Host;
 use async_trait::async_trait;
-use boxpool::{InstanceId, Result};
+use boxpool::{Device, Error, ErrorKind, InstanceId, Result};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Finds the machine of an instance.
+/// Finds the machine of an instance, and devices on it.
 #[async_trait]
 pub trait Hosts: Send + Sync + 'static {
     /// The machine, once it is ready to run boxes. Whoever answers is surely that machine: an SSH host is known by a host
@@ -14,4 +15,23 @@ pub trait Hosts: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`: there is no such machine. `Unavailable`: it does not answer, or is not ready yet.
     async fn host(&self, instance: &InstanceId) -> Result<Arc<dyn Host>>;
+
+    /// The paths under which a device may show on its machine, as these differ from one kind of machine to the next. At most
+    /// one of them exists. A device says its path itself unless the backend has another way to tell.
+    ///
+    /// # Errors
+    /// `Corrupt` when the device is not one of this backend's.
+    fn paths(&self, device: &Device) -> Result<Vec<PathBuf>> {
+        let path = PathBuf::from(&device.0);
+        if path.is_absolute() {
+            return Ok(vec![path]);
+        }
+        Err(Error::new(ErrorKind::Corrupt, "find device", device).with_detail("it is not the path of a block device"))
+    }
+
+    /// Folders of the machine that have an entry for each volume that is attached, mounted or not. A machine with an entry in
+    /// one of them is not clean.
+    fn attached_in(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }

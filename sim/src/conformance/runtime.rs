@@ -195,7 +195,8 @@ pub async fn an_epoch_is_remembered_of_a_volume_that_is_not_attached(bench: impl
 
 /// Makes one test of each promise. The expression makes a [`RuntimeBench`](crate::conformance::RuntimeBench); it may `.await`.
 ///
-/// With `virtual` before it the tests run on one thread in virtual time, as a [`SimCloud`](crate::SimCloud) needs it.
+/// With `virtual` before it the tests run on one thread in virtual time, as a [`SimCloud`](crate::SimCloud) needs it. With
+/// `needs "…",` they are ignored unless asked for, and say what they need.
 #[macro_export]
 macro_rules! runtime_conformance {
     (@all $bench:tt) => {
@@ -231,8 +232,20 @@ macro_rules! runtime_conformance {
             }
         )*
     };
+    (@each [needs $what:literal, $bench:expr] $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            #[ignore = $what]
+            async fn $promise() {
+                $crate::conformance::runtime::$promise($bench).await;
+            }
+        )*
+    };
     (virtual $bench:expr) => {
         $crate::runtime_conformance!(@all [virtual $bench]);
+    };
+    (needs $what:literal, $bench:expr) => {
+        $crate::runtime_conformance!(@all [needs $what, $bench]);
     };
     ($bench:expr) => {
         $crate::runtime_conformance!(@all [$bench]);

@@ -184,7 +184,7 @@ pub trait Host: Send + Sync + 'static {
     /// Takes the lock that this file stands for, waiting at most so long. The file is created and stays.
     ///
     /// # Errors
-    /// `Busy` when somebody else holds it all the time.
+    /// `Busy` when somebody else holds it all the time; `NotFound` when its folder is not there.
     async fn lock(&self, path: &Path, limit: Duration) -> Result<Box<dyn Lock>>;
 }
 

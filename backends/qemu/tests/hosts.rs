@@ -138,6 +138,11 @@ async fn a_lock_keeps_others_out_until_it_is_dropped(host: &dyn Host, folder: &P
     host.lock(&file, Duration::from_secs(10)).await.unwrap();
 }
 
+async fn a_lock_in_a_folder_that_is_not_there_is_not_found(host: &dyn Host, folder: &Path) {
+    let refused = host.lock(&folder.join("none/lock"), Duration::ZERO).await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
+}
+
 /// All of them, side by side.
 async fn futures_join<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut all: Vec<_> = all.map(Box::pin).collect();
@@ -188,6 +193,7 @@ promises! {
     a_socket_carries_both_ways_and_nobody_there_is_none,
     a_port_carries_both_ways_and_nobody_there_is_an_error,
     a_lock_keeps_others_out_until_it_is_dropped,
+    a_lock_in_a_folder_that_is_not_there_is_not_found,
 }
 
 #[tokio::test]

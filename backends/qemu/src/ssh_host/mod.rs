@@ -334,7 +334,8 @@ impl Host for SshHost {
     /// Held by a process on the host that ends with its input: when this is dropped, and when the connection or this process dies.
     async fn lock(&self, path: &Path, limit: Duration) -> Result<Box<dyn Lock>> {
         let (mut channel, connection, _permit) = self.session().await?;
-        let script = "exec flock -w \"$2\" -E 75 \"$1\" sh -c 'echo held; exec cat >/dev/null'";
+        let script =
+            "[ -d \"${1%/*}\" ] || exit 44; exec flock -w \"$2\" -E 75 \"$1\" sh -c 'echo held; exec cat >/dev/null'";
         let command = sh(script).arg(path).arg(format!("{:.3}", limit.as_secs_f64()));
         // A day: longer than any lock is held.
         let line = quote::line(command.argv(), 86_400.0);
@@ -358,6 +359,10 @@ impl Host for SshHost {
         match tokio::time::timeout(limit + GRACE, held).await {
             Ok(Ok(())) => {}
             Ok(Err(Some(HELD))) | Err(_) => return Err(busy()),
+            Ok(Err(Some(code))) if code.try_into() == Ok(ABSENT) => {
+                let detail = "there is no such folder";
+                return Err(Error::new(ErrorKind::NotFound, "take lock", path.display()).with_detail(detail));
+            }
             Ok(Err(None)) => return Err(self.broken("take lock", &"it ended")),
             Ok(Err(Some(_))) => {
                 let words = last_of(&String::from_utf8_lossy(&complaint));

@@ -78,13 +78,13 @@ impl InstanceProvider for Cloud {
         Ok(exists.then(|| InstanceView::new(id.clone(), InstanceState::Running)))
     }
     async fn list(&self, _: Option<&Cursor>) -> Result<Page<InstanceView>> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn start(&self, _: &InstanceId) -> Result<InstanceView> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn stop(&self, _: &InstanceId) -> Result<InstanceView> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn delete(&self, id: &InstanceId) -> Result<()> {
         let mut state = self.state.lock().unwrap();
@@ -108,7 +108,7 @@ impl VolumeProvider for Cloud {
         Ok(self.disk(id).exists().then_some(view))
     }
     async fn list(&self, _: Option<&Cursor>) -> Result<Page<VolumeView>> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn attach(&self, attach: &Attach) -> Result<Attached> {
         let mut state = self.state.lock().unwrap();
@@ -141,13 +141,13 @@ impl VolumeProvider for Cloud {
         VolumeProvider::detach(self, attach).await
     }
     async fn snapshot(&self, _: &VolumeId, _: &SnapshotId) -> Result<SnapshotView> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn list_snapshots(&self, _: Option<&Cursor>) -> Result<Page<SnapshotView>> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn delete_snapshot(&self, _: &SnapshotId) -> Result<()> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
     async fn delete(&self, id: &VolumeId) -> Result<()> {
         if self.state.lock().unwrap().attached.contains_key(id) {
@@ -157,7 +157,7 @@ impl VolumeProvider for Cloud {
         Ok(())
     }
     async fn resize(&self, _: &VolumeId, _: u64) -> Result<()> {
-        unimplemented!("nobody asks")
+        unreachable!("nobody asks")
     }
 }
 

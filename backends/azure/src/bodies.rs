@@ -4,6 +4,7 @@ use crate::cloud_options::{Candidate, CloudOptions};
 use crate::ids::ArmId;
 use crate::names::{PoolName, interface, os_disk};
 use base64::Engine;
+use boxpool::Result;
 use serde_json::{Value, json};
 
 /// Of every resource of a pool: which one's.
@@ -28,7 +29,7 @@ pub(crate) fn machine(
     id: &str,
     generation: &str,
     place: &Candidate,
-) -> Value {
+) -> Result<Value> {
     let machines = &options.machines;
     let user = &machines.admin_user;
     let mut tags = tags(pool, id);
@@ -56,16 +57,30 @@ pub(crate) fn machine(
             }] },
         },
     });
-    if !machines.cloud_init.is_empty() {
-        os_profile["customData"] = base64::engine::general_purpose::STANDARD.encode(&machines.cloud_init).into();
+    let mut cloud_init = machines.cloud_init.clone();
+    #[cfg(feature = "hosts")]
+    if machines.for_boxes {
+        let key = crate::host_key::HostKey::generate()?;
+        cloud_init = crate::cloud_init::text(&key, &machines.ssh_public_key);
+        tags[crate::host_key::HOST_KEY_TAG] = key.public.into();
     }
+    if !cloud_init.is_empty() {
+        os_profile["customData"] = base64::engine::general_purpose::STANDARD.encode(cloud_init).into();
+    }
+    let parts: Vec<&str> = machines.image.split(':').collect();
+    let image = match parts[..] {
+        [publisher, offer, sku, version] => {
+            json!({ "publisher": publisher, "offer": offer, "sku": sku, "version": version })
+        }
+        _ => json!({ "id": machines.image }),
+    };
     let mut body = json!({
         "location": options.location,
         "tags": tags,
         "properties": {
             "hardwareProfile": { "vmSize": place.size },
             "storageProfile": {
-                "imageReference": { "id": machines.image },
+                "imageReference": image,
                 "osDisk": {
                     "name": os_disk(name),
                     "createOption": "FromImage",
@@ -84,7 +99,7 @@ pub(crate) fn machine(
     if let Some(zone) = &place.zone {
         body["zones"] = json!([zone]);
     }
-    body
+    Ok(body)
 }
 
 /// A disk, empty with that many bytes or a copy of a snapshot.

@@ -33,7 +33,7 @@ impl Candidate {
 pub struct MachineOptions {
     /// Tried in this order; where there is no room the next one is taken, for a while.
     pub candidates: Vec<Candidate>,
-    /// The full id of the golden OS image, or of a version of a gallery's.
+    /// The full id of the golden OS image or of a version of a gallery's, or a published one's `publisher:offer:sku:version`.
     pub image: String,
     /// The full id of the subnet.
     pub subnet: String,
@@ -45,6 +45,9 @@ pub struct MachineOptions {
     pub ssh_public_key: String,
     /// What cloud-init is to do; empty for nothing.
     pub cloud_init: String,
+    /// Whether machines are made into hosts for boxes, each with a host key that its tags pin, and `ssh_public_key` may
+    /// enter them as root. Takes the place of `cloud_init`; needs the feature `hosts`.
+    pub for_boxes: bool,
     /// Of the OS disk: as `StandardSSD_LRS`.
     pub os_disk_sku: String,
     /// Whether the sizes can do accelerated networking.
@@ -120,6 +123,7 @@ impl CloudOptions {
                 admin_user: "boxpool".into(),
                 ssh_public_key: String::new(),
                 cloud_init: String::new(),
+                for_boxes: false,
                 os_disk_sku: "StandardSSD_LRS".into(),
                 accelerated_networking: false,
                 max_data_disks: 4,
@@ -160,8 +164,13 @@ impl CloudOptions {
         if machines.candidates.is_empty() {
             return refuse("at least one size is needed");
         }
+        let published = machines.image.split(':').filter(|part| check_foreign(part).is_ok()).count() == 4;
         for (id, kind, what) in [
-            (Some(&machines.image), "/images/", "the image is named by its full id, /subscriptions/…/images/…"),
+            (
+                Some(&machines.image).filter(|_| !published),
+                "/images/",
+                "the image is named by its full id, /subscriptions/…/images/…, or as publisher:offer:sku:version",
+            ),
             (Some(&machines.subnet), "/subnets/", "the subnet is named by its full id, /subscriptions/…/subnets/…"),
             (
                 machines.security_group.as_ref(),
@@ -182,6 +191,12 @@ impl CloudOptions {
         }
         if machines.cloud_init.len() > MAX_CLOUD_INIT {
             return refuse("cloud-init's text has at most 65,535 bytes");
+        }
+        if machines.for_boxes && !machines.cloud_init.is_empty() {
+            return refuse("machines for boxes have a cloud-init text of their own; leave yours empty");
+        }
+        if machines.for_boxes && !cfg!(feature = "hosts") {
+            return refuse("machines for boxes need this crate's feature `hosts`");
         }
         if !(1..=64).contains(&machines.max_data_disks) {
             return refuse("machines take 1 to 64 data disks");
@@ -216,8 +231,11 @@ pub(crate) mod tests {
     #[test]
     fn each_rule_of_the_options_is_checked() {
         good().check().unwrap();
+        let mut published = good();
+        published.machines.image = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest".into();
+        published.check().unwrap();
         type Spoil = fn(&mut CloudOptions);
-        let bad: [Spoil; 16] = [
+        let bad: [Spoil; 18] = [
             |o| o.pool = "My-Pool".into(),
             |o| o.endpoint = "https://management.azure.com/path".into(),
             |o| o.endpoint = "http://management.azure.com".into(),
@@ -232,6 +250,11 @@ pub(crate) mod tests {
             |o| o.machines.ssh_public_key = " ".into(),
             |o| o.machines.cloud_init = "x".repeat(MAX_CLOUD_INIT + 1),
             |o| o.machines.max_data_disks = 0,
+            |o| o.machines.image = "a:b:c".into(),
+            |o| {
+                o.machines.for_boxes = true;
+                o.machines.cloud_init = "#cloud-config".into();
+            },
             |o| o.machines.candidates.push(Candidate::new("Standard_D2s_v5", Some("2"))),
             |o| {
                 o.disks.sku = "Premium_ZRS".into();

@@ -85,7 +85,7 @@ impl Inner {
                         .with_retry_after(wait));
                 }
             };
-            let body = bodies::machine(&self.options, &self.pool, name, spec.id.as_str(), &spec.generation, place);
+            let body = bodies::machine(&self.options, &self.pool, name, spec.id.as_str(), &spec.generation, place)?;
             match self.arm.create_machine(name, body).await {
                 Ok(begun) => {
                     self.began(name, Work::Create, begun);

@@ -21,9 +21,17 @@ mod arm;
 mod bodies;
 mod capacity;
 mod cloud;
+#[cfg(feature = "hosts")]
+mod cloud_init;
 mod cloud_options;
 mod credential;
 mod errors;
+#[cfg(feature = "hosts")]
+mod golden;
+#[cfg(feature = "hosts")]
+mod host_key;
+#[cfg(feature = "hosts")]
+mod hosts;
 mod ids;
 mod instances;
 mod key;
@@ -40,6 +48,10 @@ mod volumes;
 pub use cloud::AzureCloud;
 pub use cloud_options::{Candidate, CloudOptions, DiskOptions, MachineOptions};
 pub use credential::CredentialChoice;
+#[cfg(feature = "hosts")]
+pub use golden::{AzureGolden, Prepare};
+#[cfg(feature = "hosts")]
+pub use hosts::{AzureHosts, HostAccess};
 pub use options::{Proxy, Secret, TablesAccess, TablesOptions};
 pub use store::TableStore;
 pub use volumes::AzureDevice;

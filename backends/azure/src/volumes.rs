@@ -81,7 +81,7 @@ impl Inner {
         view
     }
 
-    async fn found_snapshot(&self, operation: &'static str, id: &SnapshotId) -> Result<Option<Snapshot>> {
+    pub(crate) async fn found_snapshot(&self, operation: &'static str, id: &SnapshotId) -> Result<Option<Snapshot>> {
         let name = self.pool.snapshot(id)?;
         let found = self.arm.snapshot(&name).await;
         let found = found.map_err(|failure| Act::read(operation, id.as_str()).failed(failure))?;

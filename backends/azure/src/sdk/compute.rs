@@ -358,7 +358,9 @@ mod tests {
         options.disks.zone = Some("1".into());
         let pool = PoolName::new("pool").unwrap();
         let place = Candidate::new("Standard_D2s_v5", Some("1"));
-        loses_nothing::<models::VirtualMachine>(bodies::machine(&options, &pool, "pool-i1", "i1", "7", &place));
+        loses_nothing::<models::VirtualMachine>(
+            bodies::machine(&options, &pool, "pool-i1", "i1", "7", &place).unwrap(),
+        );
         let id = ArmId::new("/subscriptions/s/disks/d");
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Empty { bytes: 5 }));
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Snapshot(id.clone())));

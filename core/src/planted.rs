@@ -152,6 +152,10 @@ bugs! {
     DeletesWantedVolume,
     /// A volume that an earlier attempt has bound is taken without a write.
     TakesBoundUnwritten,
+    /// Who makes a volume for a box that another node deletes waits for that node, which waits for the volume.
+    MakerWaitsForDeleter,
+    /// A volume that somebody else took away while it was to be deleted ends the deletion of its box.
+    GoneVolumeFailsDelete,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
     // Waiting.

@@ -25,6 +25,9 @@ pub struct Case {
     /// What becomes of particular calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub script: Vec<Strike>,
+    /// In how many zones machines are; 0 says the same as 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub zones: u8,
     /// What users do.
     pub ops: Vec<Op>,
     /// What happens to the world.
@@ -36,6 +39,12 @@ pub struct Case {
 
 fn is_default(faults: &Faults) -> bool {
     *faults == Faults::default()
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(zones: &u8) -> bool {
+    *zones == 0
 }
 
 /// The edition of the golden snapshot that pools want.
@@ -198,6 +207,20 @@ pub enum Happening {
         /// So far ahead of the truth.
         ahead: i64,
     },
+    /// A gateway's wall clock goes too fast from now on.
+    Drift {
+        /// Which.
+        gateway: usize,
+        /// By so many millionths; too slow when negative.
+        parts_per_million: i32,
+    },
+    /// A zone is out: its machines die, and none is made there.
+    ZoneOutage {
+        /// Which, from 1.
+        zone: u8,
+        /// For how long.
+        time: u64,
+    },
 }
 
 impl Happening {
@@ -207,14 +230,16 @@ impl Happening {
             Self::Crash { gateway }
             | Self::Pause { gateway, .. }
             | Self::Partition { gateway, .. }
-            | Self::Clock { gateway, .. } => Some(gateway),
+            | Self::Clock { gateway, .. }
+            | Self::Drift { gateway, .. } => Some(gateway),
             Self::StoreOutage { .. }
             | Self::KillInstance { .. }
             | Self::Preempt { .. }
             | Self::Reboot { .. }
             | Self::KillGuest { .. }
             | Self::HangGuest { .. }
-            | Self::Quota { .. } => None,
+            | Self::Quota { .. }
+            | Self::ZoneOutage { .. } => None,
         }
     }
 
@@ -233,6 +258,8 @@ impl Happening {
             Self::HangGuest { .. } => "guest hung",
             Self::Quota { .. } => "quota cut",
             Self::Clock { .. } => "clock set",
+            Self::Drift { .. } => "clock drifts",
+            Self::ZoneOutage { .. } => "zone out",
         }
     }
 }
@@ -296,18 +323,22 @@ pub enum Profile {
     Machines,
     /// As [`Profile::Swarm`], and the pool builds its own golden snapshot.
     Golden,
+    /// As [`Profile::Swarm`], in two or three zones which go out, and with clocks that drift.
+    Zones,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 6] = [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden];
+    pub const ALL: [Profile; 7] =
+        [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden, Self::Zones];
 }
 
 impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        serde_json::from_value(serde_json::Value::String(text.to_owned()))
-            .map_err(|_| format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines or golden"))
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+            format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines, golden or zones")
+        })
     }
 }
 
@@ -336,15 +367,22 @@ impl Case {
         let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
         let span = if pace == Pace::Host { 60_000 } else { 240_000 };
         let ops = (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
-        let everything = matches!(profile, Profile::Swarm | Profile::Golden);
+        let everything = matches!(profile, Profile::Swarm | Profile::Golden | Profile::Zones);
         let calls = everything || profile == Profile::Calls;
         let faults = if calls { swarm(&mut draw) } else { Faults::none() };
         let mut faults = if everything && draw.chance(0.2) { Faults::none() } else { faults };
         if profile == Profile::Calls {
             faults.crash = 0.0;
         }
-        let events = happenings(&mut draw, profile, span, gateways, users, names);
+        let mut events = happenings(&mut draw, profile, span, gateways, users, names);
+        let mut zones = 0;
+        if profile == Profile::Zones {
+            zones = draw.between(2, 3) as u8;
+            events.extend(of_zones(&mut draw, span, gateways, zones));
+            events.sort_by_key(|event| event.at);
+        }
         Case {
+            zones,
             seed,
             gateways,
             pool,
@@ -385,7 +423,7 @@ fn swarm(draw: &mut Draw) -> Faults {
 
 fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, users: u8, names: u8) -> Vec<Event> {
     let (of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden => (draw.chance(0.5), draw.chance(0.5)),
+        Profile::Swarm | Profile::Golden | Profile::Zones => (draw.chance(0.5), draw.chance(0.5)),
         Profile::Calm | Profile::Calls => (false, false),
         Profile::Crashes => (true, false),
         Profile::Machines => (false, true),
@@ -423,6 +461,23 @@ fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, use
         }
     }
     events.sort_by_key(|event| event.at);
+    events
+}
+
+/// One outage or two, never of all zones at once for long; and clocks that are too fast or slow by up to a fiftieth.
+fn of_zones(draw: &mut Draw, span: u64, gateways: usize, zones: u8) -> Vec<Event> {
+    let mut events = Vec::new();
+    for _ in 0..draw.between(1, 2) {
+        let zone = draw.between(1, u64::from(zones)) as u8;
+        let time = *draw.pick(&[5_000, 30_000, 120_000]);
+        events.push(Event { at: draw.between(0, span), what: Happening::ZoneOutage { zone, time } });
+    }
+    for gateway in 0..gateways {
+        if draw.chance(0.5) {
+            let parts_per_million = *draw.pick(&[-20_000, -200, 200, 20_000]);
+            events.push(Event { at: draw.between(0, span), what: Happening::Drift { gateway, parts_per_million } });
+        }
+    }
     events
 }
 

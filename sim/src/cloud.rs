@@ -1,6 +1,6 @@
 //! A whole simulated cloud: machines, volumes, guests and a state store, in virtual time, from one seed.
 
-use crate::backend::{SimClock, SimInstances, SimRuntime, SimStore, SimVolumes, SimWorld};
+use crate::backend::{SimClock, SimInstances, SimRuntime, SimStore, SimVolumes, SimWorld, Usage};
 use crate::engine::{Caller, Engine, Entry, Fate, Faults, Gated, Kind, Pace, Settings, Strike};
 use crate::oracle::settled;
 use crate::timeline::Timeline;
@@ -64,6 +64,9 @@ pub struct SimCloudBuilder {
     forgets_epochs: bool,
     quota: Option<usize>,
     page_size: usize,
+    zones: u8,
+    zonal_volumes: bool,
+    metered: bool,
 }
 
 impl SimCloudBuilder {
@@ -116,6 +119,28 @@ impl SimCloudBuilder {
         self
     }
 
+    /// Machines are spread over so many zones, each new one to the zone with the fewest. Default: 1.
+    #[must_use]
+    pub fn zones(mut self, zones: u8) -> Self {
+        self.zones = zones.max(1);
+        self
+    }
+
+    /// Each volume lies in one zone and is attached to machines of that zone alone: another attach is refused as
+    /// `Invalid`. Without it, volumes lie in all zones.
+    #[must_use]
+    pub fn zonal_volumes(mut self, zonal: bool) -> Self {
+        self.zonal_volumes = zonal;
+        self
+    }
+
+    /// Counts what is there, for [`SimCloud::usage`].
+    #[must_use]
+    pub fn metered(mut self, metered: bool) -> Self {
+        self.metered = metered;
+        self
+    }
+
     /// Adds up to so many milliseconds to every call, so that nothing runs in lockstep. Default: 0.
     #[must_use]
     pub fn jitter(mut self, ms: u64) -> Self {
@@ -153,7 +178,9 @@ impl SimCloudBuilder {
             limits.attach_remembers_epochs = !self.forgets_epochs;
             limits.instances_max = self.quota;
             limits.page_size = self.page_size;
+            (limits.zones, limits.zonal_volumes) = (self.zones, self.zonal_volumes);
         });
+        world.state().metered = self.metered;
         world.make_snapshot(&golden());
         let driver = handle.spawn(Engine::drive(Arc::downgrade(&world))).abort_handle();
         Ok(SimCloud { world, seed, driver, crashes: Mutex::new(crashes) })
@@ -204,7 +231,15 @@ impl SimCloud {
     /// Begins to set up a cloud.
     #[must_use]
     pub fn builder() -> SimCloudBuilder {
-        SimCloudBuilder { settings: Settings::default(), forgets_epochs: false, quota: None, page_size: 20 }
+        SimCloudBuilder {
+            settings: Settings::default(),
+            forgets_epochs: false,
+            quota: None,
+            page_size: 20,
+            zones: 1,
+            zonal_volumes: false,
+            metered: false,
+        }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -275,6 +310,53 @@ impl SimCloud {
         self.engine().set_clock(number, ahead_ms);
     }
 
+    /// From now on a gateway's wall clock gains so many millionths on the true time (or, negative, loses). What it is off by
+    /// already stays. Timers do not drift: all gateways share tokio's.
+    pub fn drift_clock(&self, number: usize, parts_per_million: i32) {
+        self.engine().note(None, Kind::Fault, "clock drifts", "");
+        self.engine().drift_clock(number, parts_per_million);
+    }
+
+    /// A zone is out, or comes back. When it goes out all its machines die, and none is made, started or given a volume
+    /// there. Volumes that lie in all zones stay usable elsewhere.
+    pub fn zone_outage(&self, zone: u8, out: bool) {
+        let name = format!("zone {zone}");
+        self.engine().note(None, Kind::Fault, if out { "zone is out" } else { "zone is back" }, &name);
+        self.world.limit(|limits| {
+            if out {
+                limits.zones_out.insert(zone)
+            } else {
+                limits.zones_out.remove(&zone)
+            };
+        });
+        if out {
+            let doomed = self.instances().into_iter().filter(|id| self.zone_of(id) == Some(zone)).collect::<Vec<_>>();
+            doomed.iter().for_each(|id| self.kill_instance(id));
+        }
+    }
+
+    /// The zone that a machine is in, from 1.
+    #[must_use]
+    pub fn zone_of(&self, instance: &InstanceId) -> Option<u8> {
+        self.world.state().instances.get(instance).map(|machine| machine.zone)
+    }
+
+    /// The zone that a volume lies in; `None` when it lies in all of them or is not there.
+    #[must_use]
+    pub fn zone_of_volume(&self, volume: &VolumeId) -> Option<u8> {
+        self.world.state().volumes.get(volume).and_then(|volume| volume.zone)
+    }
+
+    /// What the world has used until now. All zeros unless it is [metered](SimCloudBuilder::metered).
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let mut state = self.world.state();
+        if !state.metered {
+            return Usage::default();
+        }
+        state.used(self.engine().now(), self.engine().store_calls())
+    }
+
     /// Nobody reaches the state store while `down`.
     pub fn store_outage(&self, down: bool) {
         self.engine().note(None, Kind::Fault, if down { "store is down" } else { "store is up" }, "");
@@ -320,7 +402,10 @@ impl SimCloud {
     pub fn heal(&self) {
         self.engine().note(None, Kind::Event, "faults stop", "");
         self.engine().heal();
-        self.world.limit(|limits| limits.instances_max = None);
+        self.world.limit(|limits| {
+            limits.instances_max = None;
+            limits.zones_out.clear();
+        });
         let mut state = self.world.state();
         state.guests.values_mut().for_each(|guest| guest.hung = false);
     }
@@ -439,7 +524,7 @@ impl SimCloud {
     }
 
     fn touch<T>(&self, act: impl FnOnce(&SimWorld) -> T) -> T {
-        self.world.state().now = self.engine().now();
+        self.world.state().move_to(self.engine().now());
         act(&self.world)
     }
 

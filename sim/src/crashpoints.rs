@@ -106,6 +106,7 @@ fn flow(shape: PoolShape, ops: Vec<Op>, events: Vec<Event>) -> Case {
         jitter: 0,
         faults: Faults::none(),
         script: Vec::new(),
+        zones: 0,
         ops,
         events,
         // The dead stay dead until everything was put right without them.

@@ -110,6 +110,7 @@ async fn play(case: Case, keep: bool, counts: Counts, probe: Probe) -> (Outcome,
         .faults(case.faults.clone())
         .script(case.script.clone())
         .jitter(case.jitter)
+        .zones(case.zones)
         .forgets_epochs(case.pool.forgets_epochs)
         .keep_trace(keep)
         .page_size(*Hash::new(case.seed).text("pages").draw().pick(&[3, 20, 20]))
@@ -301,6 +302,12 @@ impl Stage {
                 cloud.set_quota(None);
             }
             Happening::Clock { gateway, ahead } => cloud.set_clock(gateway, ahead),
+            Happening::Drift { gateway, parts_per_million } => cloud.drift_clock(gateway, parts_per_million),
+            Happening::ZoneOutage { zone, time } => {
+                cloud.zone_outage(zone, true);
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                cloud.zone_outage(zone, false);
+            }
         }
     }
 

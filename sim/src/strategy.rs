@@ -58,10 +58,13 @@ pub fn cases(profile: Profile) -> impl Strategy<Value = Case> {
     cases_of(profile, Size::SMALL)
 }
 
+/// In how many zones the machines of [`Profile::Zones`] are.
+const ZONES: u8 = 3;
+
 /// Histories of that profile, as large as you say.
 pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     let (struck, of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden => (0.7, 0.5, 0.5),
+        Profile::Swarm | Profile::Golden | Profile::Zones => (0.7, 0.5, 0.5),
         Profile::Calm => (0.0, 0.0, 0.0),
         Profile::Crashes => (0.0, 1.0, 0.0),
         Profile::Calls => (1.0, 0.0, 0.0),
@@ -81,14 +84,27 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         sometimes(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
         sometimes(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
         sometimes(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
+        sometimes(f64::from(u8::from(profile == Profile::Zones)), vec(zone_outages(size), 1..=2)),
     );
-    (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines))| {
+    (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines, to_zones))| {
         let (seed, gateways, pool, pace, jitter, restart_after) = world;
-        let mut events: Vec<Event> = [to_gateways, to_machines].into_iter().flatten().flatten().collect();
+        let mut events: Vec<Event> = [to_gateways, to_machines, to_zones].into_iter().flatten().flatten().collect();
         events.sort_by_key(|event| event.at);
         let script = script.unwrap_or_default();
-        let mut case =
-            Case { seed, gateways, pool, pace, jitter, faults: Faults::none(), script, ops, events, restart_after };
+        let zones = if profile == Profile::Zones { ZONES } else { 0 };
+        let mut case = Case {
+            seed,
+            gateways,
+            pool,
+            pace,
+            jitter,
+            faults: Faults::none(),
+            script,
+            zones,
+            ops,
+            events,
+            restart_after,
+        };
         case.pool.builds_golden |= profile == Profile::Golden;
         // Numbers are drawn for the largest world: with fewer gateways, those that are there take over.
         case.ops.iter_mut().for_each(|op| op.gateway %= gateways);
@@ -263,6 +279,12 @@ pub fn happenings_to_gateways(size: Size) -> impl Strategy<Value = Event> {
         1 => (gateway(), select(vec![7_000, -5_000, 3_600_000, -86_400_000]))
             .prop_map(|(gateway, ahead)| Happening::Clock { gateway, ahead }),
     ];
+    (0..=size.span, what).prop_map(|(at, what)| Event { at, what })
+}
+
+/// A zone that is out for a while.
+pub fn zone_outages(size: Size) -> impl Strategy<Value = Event> {
+    let what = (1..=ZONES, times()).prop_map(|(zone, time)| Happening::ZoneOutage { zone, time });
     (0..=size.span, what).prop_map(|(at, what)| Event { at, what })
 }
 

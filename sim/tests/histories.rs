@@ -141,6 +141,12 @@ fn golden_snapshots_are_built_once_and_retired() {
 }
 
 #[test]
+fn zones_may_go_out_and_clocks_drift() {
+    let marks = explore(Profile::Zones);
+    reached(&marks, &["zone out", "clock drifts", "boxpool_guests_lost_total"]);
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

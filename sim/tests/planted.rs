@@ -91,6 +91,8 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::VolumeNameUsedAgain, In(Crashes)),
     (Bug::DeletesWantedVolume, Search::Told(told::who_did_not_get_a_volume_does_not_take_it_along)),
     (Bug::TakesBoundUnwritten, Search::Told(told::a_box_that_comes_back_keeps_its_volume)),
+    (Bug::MakerWaitsForDeleter, Search::Told(told::who_makes_does_not_wait_for_who_deletes)),
+    (Bug::GoneVolumeFailsDelete, Search::Told(told::a_volume_may_go_while_it_is_deleted)),
     (Bug::DeleteLeavesVolume, In(Calm)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),

@@ -88,6 +88,7 @@ impl Actor {
         let mut give_up_on_name = Instant::now() + self.shared.config.limits.store_call;
         while let VolumeBinding::Wanted(volume) = held.record.volume.clone() {
             if matches!(held.record.placement, Placement::Deleting { .. }) {
+                self.let_go_of_volume(&held.record).await?;
                 let detail = "the box is being deleted";
                 return Err(Error::new(ErrorKind::NotFound, "create box", &self.key.1).with_detail(detail));
             }

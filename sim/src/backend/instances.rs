@@ -86,6 +86,25 @@ impl State {
     }
 }
 
+impl State {
+    /// The zone with the fewest machines, the first of several.
+    fn zone_for_instance(&self, operation: Operation, id: &InstanceId) -> Result<u8> {
+        let there = |zone: u8| self.instances.values().filter(|machine| machine.zone == zone).count();
+        let sound = (1..=self.limits.zones).filter(|zone| !self.limits.zones_out.contains(zone));
+        let best = sound.min_by_key(|zone| if self.limits.zones == 1 { 0 } else { there(*zone) });
+        best.ok_or_else(|| {
+            Error::new(ErrorKind::NoCapacity, operation.as_str(), id).with_detail("no zone has room: all are out")
+        })
+    }
+
+    fn zone_is_sound(&self, operation: Operation, id: &InstanceId, zone: u8) -> Result<()> {
+        if !self.limits.zones_out.contains(&zone) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NoCapacity, operation.as_str(), id).with_detail(format!("zone {zone} is out")))
+    }
+}
+
 fn absent(operation: Operation, id: &InstanceId) -> Error {
     Error::new(ErrorKind::NotFound, operation.as_str(), id).with_detail("there is no such instance")
 }
@@ -97,7 +116,9 @@ impl State {
             return Ok(machine.view(&spec.id));
         }
         scene.state.room_for_instance(operation, &spec.id)?;
+        let zone = scene.state.zone_for_instance(operation, &spec.id)?;
         let machine = Machine {
+            zone,
             phase: if scene.at_once() { Phase::Running } else { Phase::Coming },
             looks_left: scene.pending,
             due: scene.due,
@@ -133,9 +154,13 @@ impl State {
 
     fn start_instance(scene: &mut Scene<'_>, id: &InstanceId) -> Result<InstanceView> {
         let operation = Operation::InstanceStart;
-        let phase = scene.state.look_at_instance(id).ok_or_else(|| absent(operation, id))?.phase;
+        let machine = scene.state.look_at_instance(id).ok_or_else(|| absent(operation, id))?;
+        let (phase, zone) = (machine.phase, machine.zone);
         match phase {
-            Phase::Stopped => scene.state.room_for_instance(operation, id)?,
+            Phase::Stopped => {
+                scene.state.zone_is_sound(operation, id, zone)?;
+                scene.state.room_for_instance(operation, id)?;
+            }
             Phase::Stopping => {
                 return Err(Error::new(ErrorKind::Busy, operation.as_str(), id).with_detail("it is still stopping"));
             }

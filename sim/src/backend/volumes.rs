@@ -125,7 +125,9 @@ impl State {
         if let Some(most) = state.limits.volumes_max.filter(|most| state.volumes.len() >= *most) {
             return refuse(ErrorKind::NoCapacity, format!("all {most} volumes are in use"));
         }
+        let zone = state.zone_for_volume(&spec.id);
         let volume = Volume {
+            zone,
             phase: if at_once { Phase::Running } else { Phase::Coming },
             looks_left: pending,
             due,
@@ -140,6 +142,13 @@ impl State {
         let view = volume.view(&spec.id);
         state.volumes.insert(spec.id.clone(), volume);
         Ok(view)
+    }
+
+    /// In turn, by a digest of its name, so that the order of calls does not matter.
+    fn zone_for_volume(&self, id: &VolumeId) -> Option<u8> {
+        let zones = u64::from(self.limits.zones);
+        let place = crate::engine::Hash::new(0).text("zone").text(id.as_str()).draw().next() % zones.max(1);
+        self.limits.zonal_volumes.then(|| u8::try_from(place + 1).unwrap_or(1))
     }
 
     fn list_volumes(scene: &mut Scene<'_>, cursor: Option<&Cursor>) -> Page<VolumeView> {
@@ -169,6 +178,8 @@ impl State {
         let state = &mut *scene.state;
         let now = state.now;
         let remembers = state.limits.attach_remembers_epochs;
+        let zone = state.instances.get(&attach.instance).map(|machine| machine.zone);
+        let out = zone.is_some_and(|zone| state.limits.zones_out.contains(&zone));
         match state.instances.get(&attach.instance).map(|machine| machine.phase) {
             None | Some(Phase::Deleting) => {
                 return refuse(ErrorKind::NotFound, format!("there is no instance {}", attach.instance));
@@ -184,6 +195,16 @@ impl State {
         };
         if volume.phase == Phase::Coming {
             return refuse(ErrorKind::Busy, "the volume is still being made".into());
+        }
+        if out {
+            return refuse(ErrorKind::Unavailable, "the instance's zone is out".into());
+        }
+        // As Azure words it, BadRequest: the disk and the machine are not in the same zone.
+        if let (Some(of_volume), Some(of_machine)) = (volume.zone, zone)
+            && of_volume != of_machine
+        {
+            let why = format!("the volume is in zone {of_volume} and the instance in zone {of_machine}");
+            return refuse(ErrorKind::Invalid, why);
         }
         if remembers && attach.epoch < volume.epoch {
             volume.fence(operation, &attach.volume, attach.epoch)?;

@@ -5,13 +5,14 @@
 
 use super::clock::SimClock;
 use super::fault::{Fault, Operation, Prospect, Script};
+use super::meter::Meter;
 use crate::engine::{Caller, Effect, Engine, Kind};
 use crate::oracle::{Oracle, line_of};
 use boxpool::{
     BoxRef, Clock, Epoch, Error, ErrorKind, InstanceId, InstanceView, MemoryStore, Result, SnapshotId, Timestamp,
     VolumeId, VolumeView,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     /// Milliseconds of virtual time, as of the last effect. 0 for ever in worlds without an engine.
     pub(crate) now: u64,
+    /// Whether what is there is counted, and the count.
+    pub(crate) metered: bool,
+    pub(super) meter: Meter,
     /// The state store's content.
     pub(crate) store: MemoryStore,
     pub(crate) oracle: Oracle,
@@ -74,13 +78,27 @@ pub struct Limits {
     pub volumes_max: Option<usize>,
     /// So many items in each page of a listing.
     pub page_size: usize,
+    /// In how many zones machines are.
+    pub zones: u8,
+    /// Whether a volume lies in one zone and can be attached to machines of that zone alone.
+    pub zonal_volumes: bool,
+    /// Zones that are out: nothing is made or started there.
+    pub zones_out: BTreeSet<u8>,
     /// Whether the volume provider remembers the newest epoch of a volume and refuses older ones. The runtime always does.
     pub attach_remembers_epochs: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { instances_max: None, volumes_max: None, page_size: 100, attach_remembers_epochs: true }
+        Self {
+            instances_max: None,
+            volumes_max: None,
+            page_size: 100,
+            attach_remembers_epochs: true,
+            zones: 1,
+            zonal_volumes: false,
+            zones_out: BTreeSet::new(),
+        }
     }
 }
 
@@ -111,6 +129,8 @@ pub(crate) struct Machine {
     pub(super) due: u64,
     pub(crate) failed: Option<String>,
     pub(super) generation: String,
+    /// From 1.
+    pub(crate) zone: u8,
     pub(super) created_at: Timestamp,
     /// The last box that ran here and was not cleared away since.
     pub(super) residue: Option<BoxRef>,
@@ -160,6 +180,8 @@ pub(crate) struct Volume {
     pub(super) looks_left: u32,
     pub(super) due: u64,
     pub(super) bytes: u64,
+    /// From 1; `None` when it lies in all of them.
+    pub(crate) zone: Option<u8>,
     pub(crate) content: Content,
     pub(crate) link: Option<Link>,
     pub(super) used: bool,
@@ -240,6 +262,8 @@ impl SimWorld {
     fn assemble(clock: impl Clock, engine: Option<Engine>) -> Arc<Self> {
         let state = State {
             now: 0,
+            metered: false,
+            meter: Meter::default(),
             store: MemoryStore::new(),
             oracle: Oracle::default(),
             listed_instances: Vec::new(),
@@ -528,7 +552,8 @@ impl SimWorld {
     ) -> Result<T> {
         let now = self.clock.now();
         let mut state = self.state();
-        state.now = self.engine.as_ref().map_or(0, Engine::now);
+        let time = self.engine.as_ref().map_or(0, Engine::now);
+        state.move_to(time);
         let due = state.now + work;
         let answer = effect(&mut Scene { state: &mut state, now, pending, due, look });
         if !operation.is_read() {

@@ -114,6 +114,7 @@ struct Inner {
     trace: Trace,
     struck: Vec<Strike>,
     calls: u64,
+    store_calls: u64,
     store_down: bool,
     crashes: mpsc::UnboundedSender<Caller>,
     /// Calls that wait to be let go, in a world that is led by hand.
@@ -130,6 +131,8 @@ struct Member {
     cut_from_store: bool,
     cut_from_cloud: bool,
     clock_ms: i64,
+    /// Millionths by which the clock gains, and since when.
+    drift: (i32, u64),
     calls: u64,
     /// Fates for its calls, by their number in its whole life.
     strikes: BTreeMap<u64, Fate>,
@@ -167,6 +170,7 @@ impl Engine {
             trace: Trace::new(keep_trace),
             struck: Vec::new(),
             calls: 0,
+            store_calls: 0,
             store_down: false,
             crashes,
             steering: None,
@@ -180,6 +184,11 @@ impl Engine {
     }
 
     /// Milliseconds since the world began.
+    /// How many calls to the state store were made.
+    pub(crate) fn store_calls(&self) -> u64 {
+        self.inner().store_calls
+    }
+
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -453,6 +462,7 @@ impl Engine {
                     cut_from_store: false,
                     cut_from_cloud: false,
                     clock_ms: 0,
+                    drift: (0, 0),
                     calls: 0,
                     strikes: BTreeMap::new(),
                     log: None,
@@ -530,13 +540,25 @@ impl Engine {
     }
 
     pub(crate) fn set_clock(&self, gateway: usize, by_ms: i64) {
+        let now = self.now();
         if let Some(member) = self.inner().gateways.get_mut(gateway) {
             member.clock_ms = by_ms;
+            member.drift.1 = now;
+        }
+    }
+
+    /// What it is off by already stays.
+    pub(crate) fn drift_clock(&self, gateway: usize, parts_per_million: i32) {
+        let now = self.now();
+        if let Some(member) = self.inner().gateways.get_mut(gateway) {
+            member.clock_ms += drifted(member.drift, now);
+            member.drift = (parts_per_million, now);
         }
     }
 
     pub(crate) fn clock_offset(&self, gateway: usize) -> i64 {
-        self.inner().gateways.get(gateway).map_or(0, |member| member.clock_ms)
+        let now = self.now();
+        self.inner().gateways.get(gateway).map_or(0, |member| member.clock_ms + drifted(member.drift, now))
     }
 
     /// Whether anything ever happened to that gateway by which others may take it for dead.
@@ -595,6 +617,7 @@ impl Inner {
             return None;
         }
         self.calls += 1;
+        self.store_calls += u64::from(operation.is_store());
         member.calls += 1;
         let by_number = member.strikes.remove(&member.calls);
         if let Some(log) = &mut member.log {
@@ -667,4 +690,10 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// How far a clock has gone wrong that gains so many millionths since then.
+fn drifted((parts_per_million, since): (i32, u64), now: u64) -> i64 {
+    let passed = i64::try_from(now.saturating_sub(since)).unwrap_or(i64::MAX);
+    passed.saturating_mul(i64::from(parts_per_million)) / 1_000_000
 }

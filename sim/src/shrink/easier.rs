@@ -124,6 +124,10 @@ fn easier_events(event: &Event) -> Vec<Event> {
         Happening::Quota { instances, time } => {
             rounder(time).into_iter().for_each(|time| what(Happening::Quota { instances, time }));
         }
+        Happening::ZoneOutage { zone, time } => {
+            rounder(time).into_iter().for_each(|time| what(Happening::ZoneOutage { zone, time }));
+        }
+        Happening::Drift { gateway, .. } => what(Happening::Clock { gateway, ahead: 3_600_000 }),
         Happening::Crash { .. }
         | Happening::KillInstance { .. }
         | Happening::Reboot { .. }

@@ -34,6 +34,7 @@ fn quiet(max_total: u32, ops: Vec<Op>) -> Case {
         jitter: 0,
         faults: Faults::none(),
         script: Vec::new(),
+        zones: 0,
         ops,
         events: Vec::new(),
         restart_after: 40_000,
@@ -170,6 +171,21 @@ pub(crate) fn a_box_that_comes_back_keeps_its_volume() -> Option<String> {
 /// A node that was cut off from the store for a while reads again.
 pub(crate) fn who_was_cut_off_does_not_take_others_for_dead() -> Option<String> {
     kept("who-was-cut-off-takes-others-for-dead.json")
+}
+
+/// One gateway makes a disk for the box that the other deletes: neither waits for the other, and all is over in seconds.
+pub(crate) fn who_makes_does_not_wait_for_who_deletes() -> Option<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/who-makes-waits-for-who-deletes.json");
+    let outcome = run_traced(&corpus::Entry::read(&file).unwrap().case);
+    let gone =
+        |entry: &&boxpool_sim::Entry| entry.kind == Kind::Effect && entry.what == "ok" && entry.resource == "boxes/b2";
+    let last = outcome.trace.iter().rfind(gone).map(|entry| entry.at);
+    first(&outcome).or((last >= Some(70_000)).then(|| format!("I6: the box was looked at until {last:?}")))
+}
+
+/// What goes while it is deleted is deleted.
+pub(crate) fn a_volume_may_go_while_it_is_deleted() -> Option<String> {
+    kept("a-volume-goes-while-it-is-deleted.json")
 }
 
 /// A history of the corpus.

@@ -29,6 +29,7 @@ fn lives(seed: u64) -> Case {
         jitter: 0,
         faults: boxpool_sim::Faults::none(),
         script: Vec::new(),
+        zones: 0,
         ops: ops.collect(),
         events: Vec::new(),
         restart_after: 1_000,

@@ -167,6 +167,8 @@ bugs! {
     LastComeFirstServed,
     /// The maintainer provides only for those who wait on its own node.
     WaitersElsewhereUnseen,
+    /// The maintainer begins as many as it once decided, whoever waits by then.
+    ProvisionsAsDecided,
     /// Who waits is not woken by what other nodes free.
     WaitsForOwnBellOnly,
     // The world's side: what a backend may do wrong.

@@ -98,6 +98,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),
     (Bug::WaitersElsewhereUnseen, Search::Told(told::who_waits_elsewhere_is_provided_for)),
+    (Bug::ProvisionsAsDecided, Search::Told(told::only_for_those_who_still_wait_one_more_is_begun)),
     (Bug::WaitsForOwnBellOnly, Search::Told(told::what_another_gateway_frees_is_seen)),
     (Bug::AttachNotExclusive, Search::Told(told::an_attach_that_comes_late_takes_nothing_away)),
     (Bug::BusyAttachIsOk, In(Calls)),

@@ -153,14 +153,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The program, built once per test process.
+    /// The program: the one that `BOXPOOL_GATEWAY` names, else built once per test process.
     #[must_use]
     pub fn program() -> &'static Path {
         static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
         PROGRAM.get_or_init(|| {
+            if let Some(built) = std::env::var_os("BOXPOOL_GATEWAY") {
+                return built.into();
+            }
             let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
             let built = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--locked", "-p", "boxpool-gateway"])
+                .args(["build", "--quiet", "--locked", "-p", "boxpool-gateway", "--features", "azure"])
                 .current_dir(&root)
                 .status()
                 .unwrap();
@@ -181,12 +184,19 @@ impl Gateway {
             settings.slots, settings.linger_s, settings.connect_deadline_s, settings.more, settings.more_box
         );
         std::fs::write(&config, text).unwrap();
+        Self::serve(state.path(), &config, &[])
+    }
+
+    /// Starts one with that state directory, configuration and environment, and waits until it says that it is ready.
+    #[must_use]
+    pub fn serve(state_dir: &Path, config: &Path, environment: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut child = Command::new(Self::program())
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--state-dir"])
-            .arg(state.path())
+            .arg(state_dir)
             .arg("--config")
-            .arg(&config)
+            .arg(config)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -11,7 +11,7 @@ pub(crate) const READY_FILE: &str = "/var/lib/boxpool/ready";
 const PREPARE: &str = r#"#!/bin/sh
 set -e
 missing=""
-for pair in qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mkfs.ext4:e2fsprogs ssh-keygen:openssh-client setpriv:util-linux; do
+for pair in qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mkfs.ext4:e2fsprogs socat:socat ssh-keygen:openssh-client setpriv:util-linux; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then

@@ -20,6 +20,7 @@ mod adopt;
 mod arm;
 mod bodies;
 mod capacity;
+mod clock;
 mod cloud;
 #[cfg(feature = "hosts")]
 mod cloud_init;

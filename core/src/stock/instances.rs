@@ -6,7 +6,7 @@ use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId};
 use crate::parking::ParkedBox;
-use crate::plan::{Census, Step, plan};
+use crate::plan::{Census, Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceSpec, InstanceState};
 use crate::record::{
@@ -325,7 +325,7 @@ impl Shared {
             Step::Rest => {}
             Step::Provision(n) => {
                 if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
-                    self.provision(n.get(), &all, back_off).await?;
+                    self.provision(n.get(), &all, (census, target), back_off).await?;
                 }
             }
             Step::RetireStale(n) => self.retire_some(free.into_iter().filter(|held| !current(held)), n.get()),
@@ -348,19 +348,37 @@ impl Shared {
         }
     }
 
+    /// Whether one more is wanted after so many were begun. A slow store takes seconds for each, and who waited then may not
+    /// wait any more.
+    fn is_still_wanted(&self, census: Census, target: WarmTarget, begun: u32) -> bool {
+        let waiting = as_count(self.waiters.len()).saturating_add(self.state().waiting_elsewhere);
+        let now = Census {
+            coming: census.coming.saturating_add(begun),
+            creating: census.creating.saturating_add(begun),
+            total: census.total.saturating_add(begun),
+            waiting: waiting.min(census.waiting),
+            ..census
+        };
+        matches!(plan(now, target), Step::Provision(_))
+    }
+
     /// Takes free seats and begins to make an instance on each.
     async fn provision(
         self: &Arc<Self>,
         n: u32,
         all: &[Held<InstanceRecord>],
+        (census, target): (Census, WarmTarget),
         back_off: &Arc<Mutex<BackOff>>,
     ) -> Result<()> {
         let taken: BTreeSet<&str> = all.iter().map(|held| seat_of(&held.record.id)).collect();
         let most = if planted::is(Bug::MaxTotalIgnored) { 1_000 } else { self.config.instances.max_total };
         let seats = (0..most).map(|seat| format!("i{seat:05}"));
         let open: Vec<String> = seats.filter(|seat| !taken.contains(seat.as_str())).take(n as usize).collect();
-        for seat in open {
+        for (begun, seat) in (0..).zip(open) {
             self.check_in_touch("create instance")?;
+            if begun > 0 && !self.is_still_wanted(census, target, begun) && !planted::is(Bug::ProvisionsAsDecided) {
+                break;
+            }
             let id = named("create instance", InstanceId::new(format!("{seat}-{}", self.random.suffix())))?;
             let Some(guard) = self.busy.enter(id.as_str()) else { continue };
             let record = InstanceRecord {

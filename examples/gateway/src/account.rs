@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const ACCOUNTS: Table = Table::new("accounts");
+pub(crate) const ACCOUNTS: Table = Table::new("accounts");
 const ROW: &str = "account";
 
 /// A user of the gateway.

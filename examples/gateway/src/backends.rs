@@ -1,6 +1,6 @@
 //! What the program's boxes are made of: the embedded store, and QEMU on this machine.
 
-use crate::config::{Accel, Config, Network, Recipe};
+use crate::config::{Accel, Backend, Config, Network, Recipe};
 use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
 use crate::plain::plain;
@@ -26,18 +26,24 @@ pub fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
 /// # Errors
 /// The backends' own, each with what to do.
 pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
+    match config.backend {
+        Backend::Local => open_local(config, place, keys).await,
+        #[cfg(feature = "azure")]
+        Backend::Azure => crate::azure::open(config, place, keys).await,
+        #[cfg(not(feature = "azure"))]
+        Backend::Azure => {
+            let detail = "this boxpool-gateway was built without Azure; build it with: cargo build --release -p boxpool-gateway --features azure";
+            Err(Error::new(ErrorKind::Invalid, "open backend", "azure").with_detail(detail))
+        }
+    }
+}
+
+async fn open_local(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
     let store = open_store(place)?;
     let mut options = QemuOptions::new(place.path());
-    options.accel = match config.boxes.accel {
-        Accel::Auto => None,
-        Accel::Kvm => Some(boxpool_qemu::Accel::Kvm),
-        Accel::Tcg => Some(boxpool_qemu::Accel::Tcg),
-    };
+    options.accel = accel(config);
     options.user.clone_from(&config.boxes.qemu_user);
-    options.network = match config.boxes.network {
-        Network::Isolated => boxpool_qemu::Network::Isolated,
-        Network::Open => boxpool_qemu::Network::Open,
-    };
+    options.network = network(config);
     options.keep_free_bytes = config.boxes.keep_free_mib << 20;
     let qemu = Arc::new(LocalQemu::open(options).await?);
     let spec = golden_spec(config, place, keys)?;
@@ -50,10 +56,27 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
         runtime: qemu,
         generation: golden.to_string(),
         source: VolumeSource::Snapshot(golden),
+        golden: None,
+        remote: None,
     })
 }
 
-fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec> {
+pub(crate) fn accel(config: &Config) -> Option<boxpool_qemu::Accel> {
+    match config.boxes.accel {
+        Accel::Auto => None,
+        Accel::Kvm => Some(boxpool_qemu::Accel::Kvm),
+        Accel::Tcg => Some(boxpool_qemu::Accel::Tcg),
+    }
+}
+
+pub(crate) fn network(config: &Config) -> boxpool_qemu::Network {
+    match config.boxes.network {
+        Network::Isolated => boxpool_qemu::Network::Isolated,
+        Network::Open => boxpool_qemu::Network::Open,
+    }
+}
+
+pub(crate) fn golden_spec(config: &Config, place: &Place, keys: &Keys) -> Result<GoldenSpec> {
     let key = keys.boxes.public_key().to_openssh();
     let authorized_key =
         key.map_err(|error| Error::new(ErrorKind::Corrupt, "read key", BOX_KEY_FILE).with_detail(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! The command line of `boxpool-gateway`.
 
-use crate::config::{Config, default_state_dir};
-use boxpool::Result;
+use crate::config::{Backend, Config, default_state_dir};
+use boxpool::{Error, ErrorKind, Result};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +52,17 @@ pub struct Options {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What boxes are made of: local, or azure.
+    #[arg(long, value_name = "BACKEND", value_parser = backend)]
+    pub backend: Option<Backend>,
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "local" => Ok(Backend::Local),
+        "azure" => Ok(Backend::Azure),
+        _ => Err("say local or azure".into()),
+    }
 }
 
 impl Options {
@@ -66,6 +77,11 @@ impl Options {
         };
         if let Some(listen) = self.listen {
             config.listen = listen;
+        }
+        if let Some(backend) = self.backend {
+            config.backend = backend;
+            let wrong = |why| Error::new(ErrorKind::Invalid, "read configuration", "--backend").with_detail(why);
+            config.check().map_err(wrong)?;
         }
         let state_dir = match self.state_dir.clone().or_else(|| config.state_dir.clone()) {
             Some(path) => path,

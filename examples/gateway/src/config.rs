@@ -26,6 +26,8 @@ pub struct Config {
     pub public_host: Option<String>,
     /// Where everything is kept.
     pub state_dir: Option<PathBuf>,
+    /// What boxes are made of.
+    pub backend: Backend,
     /// Who may log in.
     pub registration: RegistrationMode,
     /// The keys that may log in, when only listed ones may.
@@ -59,6 +61,127 @@ pub struct Config {
     /// What a box is.
     #[serde(rename = "box")]
     pub boxes: BoxConfig,
+    /// The cloud, when boxes are made of one.
+    pub azure: AzureConfig,
+}
+
+/// What boxes are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// This machine and a file.
+    Local,
+    /// Virtual machines, managed disks and tables of Azure.
+    Azure,
+}
+
+/// Where in Azure, and with what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AzureConfig {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The resource group.
+    pub resource_group: String,
+    /// The region.
+    pub location: String,
+    /// The pool's name.
+    pub pool: String,
+    /// The account with the tables.
+    pub storage_account: String,
+    /// Its table endpoint; empty for the public cloud's.
+    pub tables_endpoint: String,
+    /// Resource Manager's address.
+    pub management_endpoint: String,
+    /// Who acts.
+    pub credential: String,
+    /// The full id of the machines' subnet.
+    pub subnet: String,
+    /// The full id of a network security group; empty for none.
+    pub security_group: String,
+    /// What machines boot.
+    pub image: String,
+    /// Sizes in the order of preference.
+    pub sizes: Vec<String>,
+    /// Zones, each for every size; none for the region at large.
+    pub zones: Vec<String>,
+    /// Of disks.
+    pub disk_sku: String,
+    /// Of snapshots.
+    pub snapshot_sku: String,
+    /// Machines kept ready, at least.
+    pub machines_min_free: u32,
+    /// Machines kept ready, at most.
+    pub machines_max_free: u32,
+    /// Machines in all.
+    pub machines_max: u32,
+    /// What becomes of a machine after a box.
+    pub recycle: RecycleMode,
+    /// Where the machines' SSH servers listen.
+    pub ssh_port: u16,
+}
+
+/// What becomes of a machine after a box has left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecycleMode {
+    /// It serves again once it is seen to be clean.
+    Reuse,
+    /// It is deleted.
+    Destroy,
+}
+
+impl Default for AzureConfig {
+    fn default() -> Self {
+        Self {
+            subscription: String::new(),
+            resource_group: String::new(),
+            location: String::new(),
+            pool: "boxpool".into(),
+            storage_account: String::new(),
+            tables_endpoint: String::new(),
+            management_endpoint: "https://management.azure.com".into(),
+            credential: "auto".into(),
+            subnet: String::new(),
+            security_group: String::new(),
+            image: "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest".into(),
+            sizes: vec!["Standard_D2s_v5".into()],
+            zones: Vec::new(),
+            disk_sku: "Premium_LRS".into(),
+            snapshot_sku: "Standard_LRS".into(),
+            machines_min_free: 1,
+            machines_max_free: 2,
+            machines_max: 10,
+            recycle: RecycleMode::Reuse,
+            ssh_port: 22,
+        }
+    }
+}
+
+impl AzureConfig {
+    fn check(&self) -> Result<(), String> {
+        for (option, value) in [
+            ("subscription", &self.subscription),
+            ("resource_group", &self.resource_group),
+            ("location", &self.location),
+            ("storage_account", &self.storage_account),
+            ("subnet", &self.subnet),
+        ] {
+            if value.is_empty() {
+                return Err(format!("backend is \"azure\", so azure.{option} must be given"));
+            }
+        }
+        if self.machines_max == 0
+            || self.machines_min_free > self.machines_max_free
+            || self.machines_max_free > self.machines_max
+        {
+            return Err(
+                "azure.machines_min_free, machines_max_free and machines_max must rise, and the last be at least 1"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Who may log in.
@@ -153,6 +276,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 2222)),
             public_host: None,
             state_dir: None,
+            backend: Backend::Local,
             registration: RegistrationMode::Open,
             allow_list: None,
             spinup_on_connect: false,
@@ -169,6 +293,7 @@ impl Default for Config {
             log: "info".into(),
             limits: Limits::default(),
             boxes: BoxConfig::default(),
+            azure: AzureConfig::default(),
         }
     }
 }
@@ -291,6 +416,9 @@ impl Config {
             return Err("box.memory_mib must be at least 64".into());
         }
         self.boxes.check_image()?;
+        if self.backend == Backend::Azure {
+            self.azure.check()?;
+        }
         match (self.registration, &self.allow_list) {
             (RegistrationMode::AllowList, None) => {
                 Err("registration is \"allow-list\", so allow_list must name a file of public keys".into())
@@ -425,6 +553,8 @@ mod tests {
             ("[box]\nimage = \"/x\"\n", &["box.image", "cloud-image"]),
             ("[box]\nrecipe = \"cloud-image\"\nimage = \"x.img\"\n", &["box.image", "absolute path"]),
             ("[box]\nrecipe = \"cloud-image\"\nimage_sha256 = \"12\"\n", &["box.image_sha256", "64 hex digits"]),
+            ("backend = \"azure\"\n", &["azure.subscription must be given"]),
+            ("[azure]\nsizez = []\n", &["line 2", "sizez"]),
             ("listen = \"nowhere\"\n", &["line 1"]),
             ("this is not toml", &["line 1"]),
         ] {

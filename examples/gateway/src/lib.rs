@@ -18,6 +18,8 @@
 pub mod account;
 pub mod algorithms;
 pub mod auth;
+#[cfg(feature = "azure")]
+pub mod azure;
 pub mod backends;
 pub mod boxes;
 pub mod channel;

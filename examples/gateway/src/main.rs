@@ -2,19 +2,23 @@
 
 use boxpool::{Error, ErrorKind, Result};
 use boxpool_gateway::cli::{Cli, Options, Verb};
-use boxpool_gateway::config::{Config, DEFAULT_FILE};
+use boxpool_gateway::config::{Backend, Config, DEFAULT_FILE};
 use boxpool_gateway::hostkey::{HOST_KEY_FILE, describe, read_key};
 use boxpool_gateway::place::Place;
 use boxpool_gateway::plain::plain;
-use boxpool_gateway::serve::{Keys, listen, serve};
+use boxpool_gateway::serve::{Keys, listen, provide_golden, serve};
 use boxpool_gateway::{backends, doctor};
 use clap::Parser;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// Packages, an image, a machine, its boot, a snapshot: a slow day.
+const GOLDEN_LIMIT: Duration = Duration::from_secs(3_600);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,6 +55,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let machine = block_on(async { Ok(doctor::machine(&scratch).await) });
             let _ = std::fs::remove_dir_all(&scratch);
             findings.push(machine?);
+            #[cfg(feature = "azure")]
+            if config.backend == Backend::Azure {
+                findings.extend(block_on(async { Ok(boxpool_gateway::azure::examine(&config).await) })?);
+            }
             let fit = doctor::is_fit(&findings);
             if json {
                 say(&format!("{}\n", serde_json::json!({"fit": fit, "findings": findings})));
@@ -63,10 +71,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let (config, state_dir) = resolve(&options)?;
             start_log(&config)?;
             block_on(async {
-                boxpool_qemu::find_qemu(&boxpool_qemu::LocalHost).await?; // told before anything is made
+                find_qemu(&config).await?;
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?;
-                backends::open(&config, &place, &keys).await.map(drop)
+                let backends = backends::open(&config, &place, &keys).await?;
+                provide_golden(&config, backends, GOLDEN_LIMIT).await
             })?;
             say(&format!("everything is there, in {}\n", state_dir.display()));
             Ok(ExitCode::SUCCESS)
@@ -78,7 +87,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             block_on(async {
                 let listener = listen(config.listen).await?;
                 let stop = stop_signal()?;
-                boxpool_qemu::find_qemu(&boxpool_qemu::LocalHost).await?; // told before anything is made
+                find_qemu(&config).await?;
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?;
                 tokio::pin!(stop);
@@ -90,6 +99,14 @@ fn run(verb: Verb) -> Result<ExitCode> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Told before anything is made.
+async fn find_qemu(config: &Config) -> Result<()> {
+    match config.backend {
+        Backend::Local => boxpool_qemu::find_qemu(&boxpool_qemu::LocalHost).await.map(drop),
+        Backend::Azure => Ok(()),
     }
 }
 

@@ -4,12 +4,13 @@
 //! is not done within the limit stays on record, and the next start, or another gateway, finishes it.
 
 use crate::account::StoredAccounts;
-use crate::config::Config;
+use crate::config::{Backend, Config, RecycleMode};
 use crate::place::Place;
 use crate::server::Gateway;
+use crate::upstream::Remote;
 use boxpool::{
-    Error, ErrorKind, GuestRuntime, InstanceProvider, Pool, PoolConfig, Result, StateStore, VolumeProvider,
-    VolumeSource, WarmTarget,
+    Error, ErrorKind, GoldenBuilder, GuestRuntime, InstanceProvider, Pool, PoolConfig, Recycle, Result, StateStore,
+    VolumeProvider, VolumeSource, WarmTarget, Worker,
 };
 use russh::keys::PrivateKey;
 use std::io::Write;
@@ -32,6 +33,10 @@ pub struct Backends {
     pub source: VolumeSource,
     /// Edition of that.
     pub generation: String,
+    /// Who builds what new disks are filled with, where the pool sees to that itself.
+    pub golden: Option<Arc<dyn GoldenBuilder>>,
+    /// The way to boxes on machines of their own.
+    pub remote: Option<Arc<dyn Remote>>,
 }
 
 /// The gateway's own keys.
@@ -76,13 +81,47 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 #[must_use]
 pub fn pool_config(config: &Config, source: VolumeSource, generation: String) -> PoolConfig {
     let mut pool = PoolConfig::new(source, generation);
-    pool.instances = WarmTarget::new(config.slots, config.slots, config.slots);
+    let azure = &config.azure;
+    pool.instances = match config.backend {
+        Backend::Local => WarmTarget::new(config.slots, config.slots, config.slots),
+        Backend::Azure => WarmTarget::new(azure.machines_min_free, azure.machines_max_free, azure.machines_max),
+    };
+    if (config.backend, azure.recycle) == (Backend::Azure, RecycleMode::Destroy) {
+        pool.recycle = Recycle::Destroy;
+    }
     pool.volumes.min_free = config.min_free;
     pool.volumes.max_free = config.min_free + 3;
     pool.linger = config.linger.0;
     pool.park_limit = config.park_limit.0;
     pool.connect_deadline = config.connect_deadline.0;
     pool
+}
+
+async fn build(config: &Config, backends: Backends) -> Result<(Pool, Worker)> {
+    let pool_config = pool_config(config, backends.source, backends.generation);
+    let builder = Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config);
+    match backends.golden {
+        Some(golden) => builder.golden(golden).build().await,
+        None => builder.build().await,
+    }
+}
+
+/// Waits until new disks can be made, at most so long. Where the pool itself sees to their source this takes the pool's part in
+/// building it, beside every other gateway that does.
+///
+/// # Errors
+/// `TimedOut`; when the pool cannot be built.
+pub async fn provide_golden(config: &Config, backends: Backends, limit: Duration) -> Result<()> {
+    if backends.golden.is_none() {
+        return Ok(());
+    }
+    let (pool, worker) = build(config, backends).await?;
+    let worker = tokio::spawn(worker.run());
+    let provided = pool.golden(limit).await;
+    pool.drain(Duration::from_secs(10)).await;
+    drop(pool);
+    let _ = tokio::time::timeout(Duration::from_secs(5), worker).await;
+    provided.map(drop)
 }
 
 /// Serves until `stop` completes, then ends in good order within the configured limit.
@@ -98,13 +137,10 @@ pub async fn serve(
 ) -> Result<()> {
     let settings = config.settings()?;
     let accounts = Arc::new(StoredAccounts(Arc::clone(&backends.store)));
-    let pool_config = pool_config(config, backends.source, backends.generation);
-    let (pool, worker) =
-        Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config)
-            .build()
-            .await?;
+    let remote = backends.remote.clone();
+    let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());
-    let gateway = Gateway::new(Arc::new(pool.clone()), accounts, settings, keys.boxes);
+    let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes);
     tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
     announce(&gateway);
 

@@ -11,7 +11,7 @@ use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
 use crate::limits::{Activity, Permit, PreAuth};
 use crate::proxy::backlog::WINDOW;
-use crate::upstream::{CHANNEL_BUFFER, Dialer};
+use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use futures::FutureExt;
 use russh::keys::PrivateKey;
 use russh::server::Config;
@@ -109,7 +109,22 @@ impl Gateway {
         settings: Settings,
         box_key: Arc<PrivateKey>,
     ) -> Arc<Self> {
-        let dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
+        Self::reaching(None, boxes, accounts, settings, box_key)
+    }
+
+    /// The same, with a way to boxes on machines of their own.
+    #[must_use]
+    pub fn reaching(
+        remote: Option<Arc<dyn Remote>>,
+        boxes: Arc<dyn Boxes>,
+        accounts: Arc<dyn Accounts>,
+        settings: Settings,
+        box_key: Arc<PrivateKey>,
+    ) -> Arc<Self> {
+        let mut dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
+        if let Some(remote) = remote {
+            dialer = dialer.through(remote);
+        }
         Arc::new(Self { boxes, accounts, settings, dialer, activity: Activity::default() })
     }
 

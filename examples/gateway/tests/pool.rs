@@ -57,6 +57,8 @@ impl Site {
             runtime: self.machines.clone(),
             source: VolumeSource::Empty { bytes: 1 },
             generation: "1".into(),
+            golden: None,
+            remote: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(async move {

@@ -112,7 +112,9 @@ const LISTS: &[&str] = &[
 fn misshapen(value: &Value) -> Option<String> {
     match value {
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let object = OBJECTS.contains(&name.as_str()) && !value.is_object();
+            // A published image's is a word.
+            let word = name == "sku" && fields.contains_key("publisher") && value.is_string();
+            let object = OBJECTS.contains(&name.as_str()) && !value.is_object() && !word;
             let objects = |items: &Vec<Value>| items.iter().all(Value::is_object);
             let list = LISTS.contains(&name.as_str()) && !value.as_array().is_some_and(objects);
             if (object || list) && !value.is_null() { Some(name.clone()) } else { misshapen(value) }

@@ -188,6 +188,11 @@ pub(crate) fn a_volume_may_go_while_it_is_deleted() -> Option<String> {
     kept("a-volume-goes-while-it-is-deleted.json")
 }
 
+/// A slow store takes seconds for each instance; only for those who still wait one more is begun.
+pub(crate) fn only_for_those_who_still_wait_one_more_is_begun() -> Option<String> {
+    kept("who-waited-waits-no-more.json")
+}
+
 /// A history of the corpus.
 fn kept(file: &str) -> Option<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(file);

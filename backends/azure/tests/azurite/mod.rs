@@ -5,7 +5,7 @@
 use boxpool_azure::{TableStore, TablesOptions};
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,18 +29,30 @@ impl Azurite {
         // Another process may take the port in between; then the emulator ends and the next try has another one.
         for _ in 0..5 {
             let port = free_port();
-            let mut child = command(port).spawn().expect("node starts");
-            let deadline = Instant::now() + Duration::from_secs(90);
-            while Instant::now() < deadline && child.try_wait().expect("it is our child").is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self { port, child };
-                }
-                std::thread::sleep(Duration::from_millis(20));
+            if let Some(running) = Self::try_start(port, None) {
+                return running;
             }
-            let _ = child.kill();
-            let _ = child.wait();
         }
         panic!("azurite-table does not start; see scripts/install-packages tests");
+    }
+
+    /// One that keeps its tables in `folder`, so that the next one there has them again.
+    pub(crate) fn start_in(folder: &Path, port: u16) -> Self {
+        Self::try_start(port, Some(folder)).expect("azurite-table does not start; see scripts/install-packages tests")
+    }
+
+    fn try_start(port: u16, folder: Option<&Path>) -> Option<Self> {
+        let mut child = command(port, folder).spawn().expect("node starts");
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while Instant::now() < deadline && child.try_wait().expect("it is our child").is_none() {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(Self { port, child });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
     }
 }
 
@@ -48,17 +60,21 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn command(port: u16) -> Command {
+fn command(port: u16, folder: Option<&Path>) -> Command {
     let script = installed().join("node_modules/azurite/dist/src/table/main.js");
     // The emulator must not outlive tests that are killed.
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "node"])
         .arg(script)
-        .args(["--inMemoryPersistence", "--disableTelemetry", "--silent", "--skipApiVersionCheck"])
+        .args(["--disableTelemetry", "--silent", "--skipApiVersionCheck"])
         .args(["--tableHost", "127.0.0.1", "--tablePort", &port.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    match folder {
+        Some(folder) => command.arg("--location").arg(folder),
+        None => command.arg("--inMemoryPersistence"),
+    };
     command
 }
 

@@ -1,0 +1,375 @@
+//! A whole life on Azure: the gateway program against a simulated Resource Manager whose machines are real OpenSSH servers with
+//! real QEMU and whose disks are files, and against the real emulator of its tables. Needs root, for mounts.
+
+#![allow(clippy::unwrap_used, clippy::duplicate_mod)]
+
+#[path = "../../backends/azure/tests/azurite/mod.rs"]
+mod azurite;
+#[path = "../../backends/qemu/tests/vm/mod.rs"]
+mod vm;
+
+use async_trait::async_trait;
+use azurite::Azurite;
+use boxpool::{StateStore, Table, record};
+use boxpool_azure::{TableStore, TablesOptions};
+use boxpool_sim::arm::{ArmServer, Filling, Kind, MachineFacts, Machines};
+use boxpool_tests::{Gateway, User};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use vm::Vm;
+
+/// The emulator's account, which is in its manual.
+const TABLES_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const SOON: Duration = Duration::from_secs(120);
+
+/// The machines and disks behind the simulated ones.
+struct Iron {
+    folder: tempfile::TempDir,
+    port: u16,
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    machines: BTreeMap<String, (Option<Vm>, MachineFacts, SocketAddr)>,
+    plugged: BTreeMap<String, (String, u32)>,
+    /// Disks that boxes use go in when this says so, and how many have asked.
+    held: bool,
+    asked: u32,
+    done: u32,
+}
+
+impl Iron {
+    fn new() -> Arc<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        Arc::new(Self { folder, port: vm::free_port(), state: Mutex::default(), moved: Condvar::new() })
+    }
+
+    fn disk(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.img"))
+    }
+
+    fn boot(facts: &MachineFacts, address: SocketAddr) -> Vm {
+        let text = String::from_utf8(facts.custom_data.clone()).unwrap();
+        let key = text.split_once("ed25519_private: |\n").unwrap().1.split_once("  ed25519_public").unwrap().0;
+        let key: String = key.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+        let vm = Vm::start(address, &facts.ssh_keys.join("\n"), Some(&key));
+        // What cloud-init would install is here; the last thing it does is this.
+        vm.run(&["touch", "/var/lib/boxpool/ready"]);
+        vm
+    }
+
+    /// A machine loses power.
+    fn kill(&self, name: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.machines.get_mut(name).unwrap().0 = None;
+    }
+
+    fn hold(&self, held: bool) {
+        let mut state = self.state.lock().unwrap();
+        (state.held, state.asked, state.done) = (held, 0, 0);
+        self.moved.notify_all();
+    }
+
+    /// Waits until so many disks are to go in, or are in.
+    fn until(&self, what: &str, reached: impl Fn(&State) -> bool) {
+        let state = self.state.lock().unwrap();
+        let (_state, timed_out) = self.moved.wait_timeout_while(state, SOON, |state| !reached(state)).unwrap();
+        assert!(!timed_out.timed_out(), "no disk was {what}");
+    }
+}
+
+#[async_trait]
+impl Machines for Iron {
+    async fn create(&self, machine: &MachineFacts) -> Result<Ipv4Addr, String> {
+        let address = SocketAddr::new(vm::next_address(), self.port);
+        let vm = tokio::task::block_in_place(|| Self::boot(machine, address));
+        let mut state = self.state.lock().unwrap();
+        state.machines.insert(machine.name.clone(), (Some(vm), machine.clone(), address));
+        let IpAddr::V4(ip) = address.ip() else { unreachable!("it is made so") };
+        Ok(ip)
+    }
+    async fn start(&self, name: &str) -> Result<(), String> {
+        let (facts, address) = {
+            let state = self.state.lock().unwrap();
+            let (_, facts, address) = &state.machines[name];
+            (facts.clone(), *address)
+        };
+        let vm = tokio::task::block_in_place(|| Self::boot(&facts, address));
+        let mut state = self.state.lock().unwrap();
+        for (disk, (on, lun)) in &state.plugged {
+            if on == name {
+                vm.attach(&self.disk(disk), *lun);
+            }
+        }
+        state.machines.get_mut(name).unwrap().0 = Some(vm);
+        Ok(())
+    }
+    async fn stop(&self, name: &str, _deallocated: bool) -> Result<(), String> {
+        self.kill(name);
+        Ok(())
+    }
+    async fn delete(&self, name: &str) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap();
+        state.machines.remove(name);
+        state.plugged.retain(|_, (on, _)| on != name);
+        Ok(())
+    }
+    async fn plug(&self, machine: &str, lun: i64, disk: &str) -> Result<(), String> {
+        tokio::task::block_in_place(|| {
+            let mut state = self.state.lock().unwrap();
+            state.asked += 1;
+            self.moved.notify_all();
+            let mut state = self.moved.wait_while(state, |state| state.held).unwrap();
+            let lun = u32::try_from(lun).unwrap();
+            if let Some((Some(vm), ..)) = state.machines.get(machine) {
+                vm.attach(&self.disk(disk), lun);
+            }
+            state.plugged.insert(disk.to_owned(), (machine.to_owned(), lun));
+            state.done += 1;
+            self.moved.notify_all();
+        });
+        Ok(())
+    }
+    async fn unplug(&self, machine: &str, lun: i64, disk: &str) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap();
+        if let Some((Some(vm), ..)) = state.machines.get(machine) {
+            vm.detach(u32::try_from(lun).unwrap());
+        }
+        state.plugged.remove(disk);
+        Ok(())
+    }
+    async fn fill(&self, name: &str, with: &Filling) -> Result<(), String> {
+        match with {
+            Filling::Empty { bytes } => std::fs::File::create(self.disk(name)).unwrap().set_len(*bytes).unwrap(),
+            Filling::CopyOf(other) => {
+                tokio::task::block_in_place(|| vm::copy_disk(&self.disk(other), &self.disk(name)));
+            }
+        }
+        Ok(())
+    }
+    async fn discard(&self, name: &str) -> Result<(), String> {
+        // Of OS disks there is no file.
+        match std::fs::remove_file(self.disk(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A region, with what a gateway needs to find it.
+struct Region {
+    arm: ArmServer,
+    iron: Arc<Iron>,
+    tables: Option<Azurite>,
+    tables_dir: tempfile::TempDir,
+    tables_port: u16,
+    dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Region {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build().unwrap();
+        let iron = Iron::new();
+        let server = ArmServer::builder().seed(1).time_scale(0.01).machines(iron.clone());
+        let arm = runtime.block_on(server.start()).unwrap();
+        let (tables_dir, tables_port) = (tempfile::tempdir().unwrap(), vm::free_port());
+        let tables = Some(Azurite::start_in(tables_dir.path(), tables_port));
+        let dir = tempfile::tempdir().unwrap();
+        let region = Self { arm, iron, tables, tables_dir, tables_port, dir, runtime };
+        std::fs::write(region.config(), region.config_text()).unwrap();
+        region
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
+    fn config_text(&self) -> String {
+        let subnet =
+            "/subscriptions/0000-1111/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/net/subnets/hosts";
+        format!(
+            "backend = \"azure\"\nmin_free = 1\nlinger = \"1s\"\npark_limit = \"2s\"\nlog = \"info\"\n\
+             [box]\nrecipe = \"tiny\"\nmemory_mib = 192\ncpus = 1\ndisk_gib = 2\n\
+             [azure]\nsubscription = \"0000-1111\"\nresource_group = \"rg\"\nlocation = \"westeurope\"\npool = \"p\"\n\
+             storage_account = \"devstoreaccount1\"\ntables_endpoint = \"http://127.0.0.1:{}/devstoreaccount1\"\n\
+             management_endpoint = \"{}\"\ncredential = \"token\"\nsubnet = \"{subnet}\"\nssh_port = {}\n\
+             machines_min_free = 1\nmachines_max_free = 1\nmachines_max = 3\nrecycle = \"destroy\"\n",
+            self.tables_port,
+            self.arm.url(),
+            self.iron.port
+        )
+    }
+
+    const ENVIRONMENT: [(&str, &str); 3] =
+        [("BOXPOOL_AZURE_TOKEN", "token"), ("BOXPOOL_AZURE_TABLES_KEY", TABLES_KEY), ("NO_PROXY", "127.0.0.1")];
+
+    /// A gateway's own folder, with the keys that all of them share.
+    fn state_dir(&self, name: &str) -> PathBuf {
+        let place = self.dir.path().join(name);
+        if !place.exists() {
+            std::fs::create_dir(&place).unwrap();
+            for key in ["box_ed25519_key", "machine_ed25519_key", "host_ed25519_key"] {
+                let shared = self.dir.path().join(key);
+                if !shared.exists() {
+                    vm::make_key(&shared);
+                }
+                std::fs::copy(&shared, place.join(key)).unwrap();
+            }
+        }
+        place
+    }
+
+    fn init(&self, name: &str) -> std::process::Child {
+        Command::new(Gateway::program())
+            .args(["init", "--state-dir"])
+            .arg(self.state_dir(name))
+            .arg("--config")
+            .arg(self.config())
+            .envs(Self::ENVIRONMENT)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn gateway(&self, name: &str) -> Gateway {
+        Gateway::serve(&self.state_dir(name), &self.config(), &Self::ENVIRONMENT)
+    }
+
+    fn restart_tables(&mut self) {
+        self.tables = None;
+        self.tables = Some(Azurite::start_in(self.tables_dir.path(), self.tables_port));
+    }
+
+    fn records(&self, table: Table) -> BTreeMap<String, serde_json::Value> {
+        let mut options = TablesOptions::emulator(self.tables_port);
+        options.prefix = "p".into();
+        let all = self.runtime.block_on(async {
+            TableStore::open(&options).unwrap().scan(table, None, None, 1_000).await.unwrap().items
+        });
+        let read = |entry: boxpool::Entry| {
+            let value: serde_json::Value = serde_json::from_str(&entry.stored.value).unwrap();
+            (entry.key.row.clone(), value)
+        };
+        all.into_iter().map(read).collect()
+    }
+
+    fn placement(&self, name: &str) -> serde_json::Value {
+        self.records(record::BOXES).remove(name).map_or(serde_json::Value::Null, |record| record["placement"].clone())
+    }
+
+    fn until(&self, what: &str, reached: impl Fn() -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !reached() {
+            assert!(Instant::now() < deadline, "not {what} in time: {:?}", self.records(record::BOXES));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn until_state(&self, name: &str, state: &str) {
+        self.until(state, || self.placement(name)["state"] == state);
+    }
+
+    /// Every machine and disk has a record, and the other way round.
+    fn until_nothing_is_leaked(&self) {
+        let ids = |kind| {
+            let names = self.arm.names(kind);
+            let ours = names.into_iter().filter(|name| !name.ends_with("-os"));
+            ours.map(|name| name.trim_start_matches("p-").to_owned()).collect::<BTreeSet<_>>()
+        };
+        let recorded = |table| self.records(table).into_keys().collect::<BTreeSet<_>>();
+        let agree = || ids(Kind::Vm) == recorded(record::INSTANCES) && ids(Kind::Disk) == recorded(record::VOLUMES);
+        self.until("without a leak", agree);
+    }
+}
+
+const COUNT: &str =
+    "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null & echo $!";
+
+fn count(user: &User, gateway: &Gateway) -> u64 {
+    user.does(gateway, "dev1", "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root, for mounts"]
+fn a_life_on_azure() {
+    let mut region = Region::new();
+
+    // Two at once build one golden snapshot, and leave nothing else.
+    let mut both = [region.init("a"), region.init("b")];
+    for init in &mut both {
+        assert!(init.wait().unwrap().success());
+    }
+    assert_eq!(region.arm.names(Kind::Snapshot).len(), 1);
+    let built = region.arm.requests().iter().filter(|r| r.method == "PUT" && r.path.contains("/snapshots/")).count();
+    assert_eq!(built, 1, "it was built once");
+    region.until("cleared away", || region.arm.names(Kind::Vm).is_empty() && region.arm.names(Kind::Disk).is_empty());
+    assert!(region.init("a").wait().unwrap().success(), "again is safe");
+
+    // A box, and its return on another machine with its processes.
+    let gateway = region.gateway("a");
+    let user = User::new();
+    let _ = user.does(&gateway, "gateway", "spinup dev1");
+    let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNT}"));
+    let first_count = count(&user, &gateway);
+    let first_machine = region.placement("dev1")["instance"].clone();
+    region.until_state("dev1", "detached");
+    let second_count = count(&user, &gateway);
+    assert!(second_count > first_count, "{second_count} after {first_count}");
+    assert_ne!(region.placement("dev1")["instance"], first_machine, "on another machine");
+    let same = user.does(&gateway, "dev1", &format!("cat file; kill -0 {process} && echo {process}"));
+    assert_eq!(same, format!("kept\n{process}"));
+
+    // The gateway dies while the disk is being attached: before the answer, and after it.
+    let mut before = second_count;
+    let mut gateway = gateway;
+    for held in [true, false] {
+        region.until_state("dev1", "detached");
+        region.iron.hold(held);
+        let mut coming = user.stay(&gateway, "dev1", "true");
+        match held {
+            true => region.iron.until("asked for", |state| state.asked > 0),
+            false => region.iron.until("attached", |state| state.done > 0),
+        }
+        gateway.kill();
+        coming.kill().unwrap();
+        coming.wait().unwrap();
+        region.iron.hold(false);
+        gateway = region.gateway("a");
+        let after = count(&user, &gateway);
+        assert!(after > before, "{after} after {before}: memory was kept");
+        before = after;
+    }
+
+    // The machine dies under the box: the box boots on another one, with its disk.
+    let _ = user.does(&gateway, "dev1", "echo durable > file; sync");
+    let machine = region.placement("dev1")["instance"].as_str().unwrap().to_owned();
+    let name = format!("p-{machine}");
+    region.iron.kill(&name);
+    region.arm.evict(&name);
+    assert_eq!(user.does(&gateway, "dev1", "cat file"), "durable");
+    assert_ne!(region.placement("dev1")["instance"], machine);
+
+    // The tables die and come back: whoever is inside notices nothing, and a new connection works.
+    let mut inside = user.stay(&gateway, "dev1", "read line; echo $line");
+    region.until_state("dev1", "running");
+    region.restart_tables();
+    std::io::Write::write_all(inside.stdin.as_mut().unwrap(), b"still here\n").unwrap();
+    let heard = inside.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard.stdout), "still here\n");
+    region.until("connected again", || user.ssh(&gateway, "dev1", "cat file").out == "durable");
+
+    // Nothing is left that nobody knows, then nothing of the box.
+    region.until_nothing_is_leaked();
+    let _ = user.does(&gateway, "gateway", "delete dev1 --yes");
+    region.until_nothing_is_leaked();
+    assert!(region.records(record::BOXES).is_empty());
+    let (code, _) = gateway.stop();
+    assert_eq!(code, Some(0));
+}

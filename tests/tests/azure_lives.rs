@@ -15,6 +15,7 @@ use boxpool_azure::{TableStore, TablesOptions};
 use boxpool_sim::arm::{ArmServer, Filling, Kind, MachineFacts, Machines};
 use boxpool_tests::{Gateway, User};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -280,10 +281,11 @@ impl Region {
     fn until_nothing_is_leaked(&self) {
         let ids = |kind| {
             let names = self.arm.names(kind);
-            let ours = names.into_iter().filter(|name| !name.ends_with("-os"));
+            let ours = names.into_iter().filter(|name| !name.ends_with("-os") && !name.contains("_OsDisk_"));
             ours.map(|name| name.trim_start_matches("p-").to_owned()).collect::<BTreeSet<_>>()
         };
-        let recorded = |table| self.records(table).into_keys().collect::<BTreeSet<_>>();
+        let id = |record: serde_json::Value| record["id"].as_str().unwrap().to_owned();
+        let recorded = |table| self.records(table).into_values().map(id).collect::<BTreeSet<_>>();
         let agree = || ids(Kind::Vm) == recorded(record::INSTANCES) && ids(Kind::Disk) == recorded(record::VOLUMES);
         let deadline = Instant::now() + SOON;
         while !agree() {
@@ -370,12 +372,13 @@ fn a_life_on_azure() {
     assert_ne!(region.placement("dev1")["instance"], machine);
 
     // The tables die and come back: whoever is inside notices nothing, and a new connection works.
-    let mut inside = user.stay(&gateway, "dev1", "read line; echo $line");
-    region.until_state("dev1", "running");
+    let mut inside = user.stay(&gateway, "dev1", "echo in; read line; echo $line");
+    let mut lines = BufReader::new(inside.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "in");
     region.restart_tables();
-    std::io::Write::write_all(inside.stdin.as_mut().unwrap(), b"still here\n").unwrap();
-    let heard = inside.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&heard.stdout), "still here\n");
+    inside.stdin.as_mut().unwrap().write_all(b"still here\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "still here");
+    assert!(inside.wait().unwrap().success());
     region.until("connected again", || user.ssh(&gateway, "dev1", "cat file").out == "durable");
 
     // Nothing is left that nobody knows, then nothing of the box.

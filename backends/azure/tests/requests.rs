@@ -1,0 +1,144 @@
+//! What a connect costs: requests to Resource Manager, and writes to the store on the user's way. Against the simulated Resource
+//! Manager, whose log counts.
+
+#![allow(clippy::unwrap_used)]
+
+use async_trait::async_trait;
+use boxpool::record::{BOXES, INSTANCES, VOLUMES};
+use boxpool::{
+    BoxName, Cleared, ConnectRequest, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, InstanceId,
+    MemoryStore, Pool, PoolConfig, Result, Started, StartedBy, Suspended, UserId, VolumeId, VolumeSource, WarmTarget,
+};
+use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_sim::arm::{ArmServer, Logged};
+use boxpool_sim::backend::{CountingStore, StoreAccess, StoreCall};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Guests that are there at once and cost no request. Remembers how much had been asked of the store when one was started.
+struct Guests {
+    running: Mutex<BTreeSet<(InstanceId, VolumeId)>>,
+    store: Arc<CountingStore<MemoryStore>>,
+    started_at: Mutex<usize>,
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint { address: EndpointAddress::Unix("/none".into()), login: "box".into(), host_key: String::new() }
+}
+
+#[async_trait]
+impl GuestRuntime for Guests {
+    async fn start(&self, guest: &Guest) -> Result<Started> {
+        *self.started_at.lock().unwrap() = self.store.mark();
+        let new = self.running.lock().unwrap().insert((guest.instance.clone(), guest.volume.clone()));
+        Ok(Started { endpoint: endpoint(), by: if new { StartedBy::Resume } else { StartedBy::Adoption } })
+    }
+    async fn suspend(&self, guest: &Guest) -> Result<Suspended> {
+        let ran = self.running.lock().unwrap().remove(&(guest.instance.clone(), guest.volume.clone()));
+        Ok(if ran { Suspended::Saved } else { Suspended::NotRunning })
+    }
+    async fn stop(&self, guest: &Guest) -> Result<()> {
+        self.suspend(guest).await.map(drop)
+    }
+    async fn status(&self, guest: &Guest) -> Result<GuestStatus> {
+        let runs = self.running.lock().unwrap().contains(&(guest.instance.clone(), guest.volume.clone()));
+        Ok(if runs { GuestStatus::Running(endpoint()) } else { GuestStatus::NotRunning })
+    }
+    async fn clear(&self, _: &InstanceId) -> Result<Cleared> {
+        Ok(Cleared::Clean)
+    }
+}
+
+fn options(service: &ArmServer) -> CloudOptions {
+    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
+    options.endpoint = service.url();
+    options.credential = CredentialChoice::Fixed(Secret::new("token"));
+    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
+    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
+    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
+    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
+    options.proxy = Proxy::None;
+    options.budgets = false;
+    options
+}
+
+/// Long enough that nothing happens beside what the test does.
+fn quiet() -> PoolConfig {
+    let hour = Duration::from_secs(3_600);
+    let mut config = PoolConfig::new(VolumeSource::Empty { bytes: 1 << 30 }, "1");
+    config.instances = WarmTarget::new(1, 1, 1);
+    config.volumes = WarmTarget::new(1, 1, 10);
+    config.linger = Duration::from_millis(1);
+    config.park_limit = hour;
+    config
+}
+
+fn of_boxes(calls: &[StoreCall]) -> Vec<StoreCall> {
+    // Heartbeats and events are not on the user's way.
+    calls.iter().filter(|call| [BOXES, INSTANCES, VOLUMES].contains(&call.table)).copied().collect()
+}
+
+fn writes(calls: &[StoreCall]) -> usize {
+    let is_read = |call: &&StoreCall| matches!(call.access, StoreAccess::Get | StoreAccess::Scan);
+    calls.iter().filter(|call| !is_read(call)).count()
+}
+
+fn is_list(request: &Logged) -> bool {
+    let path = request.path.trim_end_matches('/');
+    request.method == "GET" && ["virtualMachines", "disks", "snapshots"].iter().any(|kind| path.ends_with(kind))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs_one_write_and_no_request() {
+    let service = ArmServer::builder().seed(3).time_scale(0.01).start().await.unwrap();
+    let cloud = Arc::new(AzureCloud::open(options(&service)).unwrap());
+    let store = Arc::new(CountingStore::new(Arc::new(MemoryStore::new())));
+    let guests = Arc::new(Guests { running: Mutex::default(), store: store.clone(), started_at: Mutex::default() });
+    let (pool, worker) =
+        Pool::builder(store.clone(), cloud.clone(), cloud, guests.clone(), quiet()).build().await.unwrap();
+    let worker = tokio::spawn(worker.run());
+    let (user, name) = (UserId::new("u").unwrap(), BoxName::new("dev1").unwrap());
+    pool.create_box(&user, &name).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    while pool.status().free_instances == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "no machine was made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    service.forget_requests();
+    let mark = store.mark();
+    let session = pool.connect(ConnectRequest::new(user.clone(), name.clone())).await.unwrap();
+    // The third write says where the box runs, and is made beside the user's way into it.
+    let calls = loop {
+        let calls = of_boxes(&store.calls_since(mark));
+        if writes(&calls) >= 3 {
+            break calls;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{calls:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let requests = service.requests();
+    let attaches = requests.iter().filter(|request| request.path.contains("attachDetachDataDisks")).count();
+    let others: Vec<_> = requests.iter().filter(|request| request.method != "GET").map(|r| &r.path).collect();
+    assert_eq!((attaches, others.len()), (1, 1), "one attach, and nothing else is changed: {others:?}");
+    assert!(!requests.iter().any(is_list), "{requests:?}");
+    assert_eq!(writes(&calls), 3, "{calls:?}");
+    println!("a cold connect: {} requests, {} of them looks", requests.len(), requests.len() - 1);
+
+    session.release().await;
+    while pool.list_boxes(&user).await.unwrap()[0].placement.word() != "parked" {
+        assert!(tokio::time::Instant::now() < deadline, "it was not parked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    service.forget_requests();
+    let mark = store.mark();
+    let session = pool.connect(ConnectRequest::new(user, name)).await.unwrap();
+    assert_eq!(service.requests(), [], "Resource Manager was not asked");
+    // Another one, made beside the user's way into the box, says that it runs.
+    let until_started = *guests.started_at.lock().unwrap() - mark;
+    let calls = of_boxes(&store.calls_since(mark)[..until_started]);
+    assert_eq!(writes(&calls), 1, "{calls:?}");
+    drop(session);
+    worker.abort();
+}

@@ -35,9 +35,14 @@ impl Shared {
 
     pub(crate) async fn unregister(&self) -> Result<()> {
         let key = node_key(&self.node);
-        match self.records.get::<NodeRecord>(&key).await? {
-            Some(held) => self.records.delete(&key, &held.version).await,
-            None => Ok(()),
+        let mut again = true;
+        loop {
+            let Some(held) = self.records.get::<NodeRecord>(&key).await? else { return Ok(()) };
+            match self.records.delete(&key, &held.version).await {
+                // A heartbeat that was under way when the worker stopped has landed since. There is no other after it.
+                Err(error) if error.kind() == ErrorKind::Conflict && again => again = false,
+                answer => return answer,
+            }
         }
     }
 

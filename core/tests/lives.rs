@@ -4,7 +4,13 @@
 
 mod world;
 
-use boxpool::{ErrorKind, MemoryStore, Progress, Via, progress};
+use async_trait::async_trait;
+use boxpool::{
+    Cursor, Entry, ErrorKind, Key, MemoryStore, Page, Pool, Progress, Result, StateStore, Stored, Table, Version, Via,
+    progress, record,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use world::{Fault, World, config, eventually, node};
 
@@ -304,4 +310,53 @@ async fn a_drain_suspends_everything_and_ends_the_worker() {
     // The next node finds them and need not wait for anybody's death.
     let two = node(&world, &store, config(4), 2).await;
     assert_eq!(two.connect("a").await.unwrap().via(), Via::Parked);
+}
+
+/// A store on which the node's last heartbeat lands just before its record is deleted.
+struct LateBeat {
+    store: MemoryStore,
+    landed: AtomicBool,
+}
+
+#[async_trait]
+impl StateStore for LateBeat {
+    async fn get(&self, key: &Key) -> Result<Option<Stored>> {
+        self.store.get(key).await
+    }
+    async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
+        self.store.insert(key, value).await
+    }
+    async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
+        self.store.update(key, version, value).await
+    }
+    async fn delete(&self, key: &Key, version: &Version) -> Result<()> {
+        if key.table == record::NODES && !self.landed.swap(true, Ordering::Relaxed) {
+            let stored = self.store.get(key).await?.expect("a live node has a record");
+            self.store.update(key, &stored.version, &stored.value).await?;
+        }
+        self.store.delete(key, version).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: Option<&str>,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Entry>> {
+        self.store.scan(table, partition, cursor, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_takes_its_record_along_although_a_heartbeat_lands_late() {
+    let store = Arc::new(LateBeat { store: MemoryStore::new(), landed: AtomicBool::new(false) });
+    let w = Arc::new(World::default());
+    let builder = Pool::builder(store.clone(), w.clone(), w.clone(), w, config(1)).seed(1);
+    let (pool, worker) = builder.build().await.unwrap();
+    let worker = tokio::spawn(worker.run());
+    pool.drain(Duration::from_secs(30)).await;
+    worker.await.unwrap();
+    assert!(store.landed.load(Ordering::Relaxed), "this test has delayed nothing");
+    let nodes = store.scan(record::NODES, None, None, 10).await.unwrap();
+    assert_eq!(nodes.items.len(), 0, "{:?}", nodes.items);
 }

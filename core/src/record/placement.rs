@@ -137,7 +137,8 @@ pub enum PlacementEvent {
         /// The epoch it was detached with.
         epoch: Epoch,
     },
-    /// Intent: another node continues the step of a dead one.
+    /// Intent: the step goes on in a new epoch, after another node's death or because what was asked so far must not be
+    /// obeyed any more.
     TakeOver {
         /// Who does it.
         node: NodeId,

@@ -149,9 +149,9 @@ impl Actor {
         let node = self.shared.node.clone();
         let event = PlacementEvent::GuestLost { epoch: held.record.epoch, node: node.clone() };
         let mut record = self.after(&held, &event)?;
-        record.holders.insert(node);
+        record.holders.insert(node.clone());
         let lost = held.record.epoch;
-        let held = self.write(&held, record).await?;
+        let mut held = self.write(&held, record).await?;
         self.ended.set(Some(lost));
         metrics::counter!("boxpool_guests_lost_total").increment(1);
         self.shared.log(EventRecord {
@@ -167,6 +167,8 @@ impl Actor {
             {
                 return self.give_up_placement(held, error, journey).await;
             }
+            // The guest starts in an epoch of its own: a stop that is delivered once more, late, must not strike it.
+            held = self.step(&held, &PlacementEvent::TakeOver { node }).await?;
         }
         self.finish_placing(held, true, journey).await
     }

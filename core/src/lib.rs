@@ -39,6 +39,7 @@
 //! system against, and the conformance suites for backends.
 
 mod actor;
+mod adopt;
 mod busy;
 mod clock;
 mod config;
@@ -75,6 +76,7 @@ mod waiters;
 mod worker;
 
 pub use actor::{Timings, Via};
+pub use adopt::Adoption;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::{Limits, PoolConfig, Recycle};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};

@@ -440,5 +440,5 @@ async fn the_official_sdk_is_content() {
     let output = tokio::time::timeout(Duration::from_secs(120), run).await.unwrap().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(told.lines().count(), 22, "{told}");
+    assert_eq!(told.lines().count(), 28, "{told}");
 }

@@ -25,11 +25,41 @@ impl Server {
         match id.kind {
             Kind::Disk | Kind::Snapshot => self.put_disk(id, &body, request),
             Kind::Nic => self.put_at_once(id, &body, &[("W/\"1\"", "etag")]),
+            Kind::Image if self.state().get(id).is_none() => self.make_image(id, body, request),
             _ => self.put_at_once(id, &body, &[]),
         }
     }
 
-    /// Interfaces, images and groups are there with the answer.
+    /// A copy of a generalized machine's disks, or of blobs and snapshots that nobody looks at here.
+    fn make_image(self: &Arc<Self>, id: &Id, mut body: Value, request: &Request) -> Answer {
+        let mut state = self.state();
+        let source = body["properties"]["sourceVirtualMachine"]["id"].as_str().map(str::to_owned);
+        if let Some(source) = source {
+            let Some(machine) = state.find(&source) else {
+                let message = format!("The source resource '{source}' was not found.");
+                return Err(Reply::error_at(404, "NotFound", &source, &message));
+            };
+            if !machine.generalized {
+                let message = format!("The VM '{}' is not generalized.", machine.id.name);
+                return Err(Reply::error(409, "OperationNotAllowed", &message));
+            }
+            let storage = machine.body["properties"]["storageProfile"].clone();
+            body["properties"]["storageProfile"] = json!({
+                "osDisk": { "osType": "Linux", "osState": "Generalized", "managedDisk": storage["osDisk"]["managedDisk"] },
+                "dataDisks": [],
+            });
+        }
+        let mut image = Resource::new(id.clone(), body);
+        image.set_state("Creating");
+        let shown = image.shown(false);
+        state.put(image);
+        drop(state);
+        let operation = self.begin(id, Work::Settle, false);
+        let links = self.links(request, &operation, id);
+        Ok(Reply::new(201, shown).with("Azure-AsyncOperation", links.0).with("Location", links.1))
+    }
+
+    /// Interfaces and groups are there with the answer, and so is what changes of an image.
     fn put_at_once(&self, id: &Id, body: &Value, extra: &[(&str, &str)]) -> Answer {
         let mut state = self.state();
         let new = state.get(id).is_none();

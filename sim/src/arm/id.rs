@@ -108,6 +108,8 @@ pub(super) enum Target {
     Operation(String),
     /// Quotas of a place.
     Usages { subscription: String, location: String },
+    /// What the caller may do in a group.
+    Permissions,
 }
 
 impl Target {
@@ -146,6 +148,9 @@ impl Target {
         }
         if !is(4, "providers") {
             return None;
+        }
+        if is(5, "Microsoft.Authorization") && is(6, "permissions") && parts.len() == 7 {
+            return Some(Target::Permissions);
         }
         let kind = Kind::of(parts.get(5)?, parts.get(6)?)?;
         match (owned(7), owned(8), parts.len()) {

@@ -63,6 +63,7 @@ struct Settings {
     full_sizes: Vec<String>,
     preempts: bool,
     strict_groups: bool,
+    allowed: Vec<String>,
     faults: ArmFaults,
     script: Vec<ArmStrike>,
 }
@@ -151,6 +152,12 @@ impl ArmBuilder {
         self
     }
 
+    /// The actions that callers are told they may take, as `Microsoft.Compute/disks/*`; all of them, unless said. Nothing is refused for it.
+    pub fn allowed(mut self, actions: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.settings.allowed = actions.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Resource groups must be made first.
     pub fn strict_groups(mut self, strict: bool) -> Self {
         self.settings.strict_groups = strict;
@@ -235,6 +242,7 @@ impl ArmServer {
             full_sizes: Vec::new(),
             preempts: false,
             strict_groups: false,
+            allowed: vec!["*".into()],
             faults: ArmFaults::default(),
             script: Vec::new(),
         };

@@ -174,6 +174,11 @@ impl Server {
                 let usage = json!({ "name": name, "unit": "Count", "currentValue": used, "limit": limit });
                 Ok(Reply::new(200, json!({ "value": [usage] })))
             }
+            Target::Permissions if request.method == "GET" => {
+                let grant = json!({ "actions": self.settings.allowed, "notActions": [], "dataActions": [] });
+                Ok(Reply::new(200, json!({ "value": [grant] })))
+            }
+            Target::Permissions => Err(not_allowed(&request.method)),
             Target::Collection { group, kind, .. } if request.method == "GET" => {
                 self.list(group.as_deref(), *kind, request)
             }

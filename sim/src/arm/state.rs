@@ -31,6 +31,8 @@ pub(super) struct Resource {
     pub(super) power: &'static str,
     /// The operation that is at work on it.
     pub(super) working: Option<String>,
+    /// It was made ready to be copied, and boots no more.
+    pub(super) generalized: bool,
     /// Which disks are really plugged into a machine, and where.
     pub(super) plugged: BTreeMap<String, i64>,
     pub(super) created: Instant,
@@ -41,7 +43,16 @@ impl Resource {
         body["id"] = json!(id.text());
         body["name"] = json!(id.name);
         body["type"] = json!(id.kind.resource_type());
-        Self { id, body, etag: 1, power: "creating", working: None, plugged: BTreeMap::new(), created: Instant::now() }
+        Self {
+            id,
+            body,
+            etag: 1,
+            power: "creating",
+            working: None,
+            generalized: false,
+            plugged: BTreeMap::new(),
+            created: Instant::now(),
+        }
     }
 
     pub(super) fn properties(&mut self) -> &mut Value {
@@ -91,6 +102,9 @@ impl Resource {
         if state != "Creating" {
             let power = format!("PowerState/{}", self.power);
             statuses.push(json!({ "code": power, "level": "Info", "displayStatus": format!("VM {}", self.power) }));
+        }
+        if self.generalized {
+            statuses.push(json!({ "code": "OSState/generalized", "level": "Info", "displayStatus": "VM generalized" }));
         }
         json!({ "statuses": statuses, "hyperVGeneration": "V2" })
     }

@@ -231,6 +231,7 @@ impl Server {
             "deallocate" => "deallocated",
             "restart" => "restarted",
             "attachdetachdatadisks" => return self.attach_detach(id, request),
+            "generalize" => return self.generalize(id),
             "simulateeviction" => {
                 self.evict(id)?;
                 return Ok(Reply::empty(204));
@@ -241,6 +242,11 @@ impl Server {
         let machine = state.get(id).ok_or_else(|| absent(id))?;
         if machine.state() == "Deleting" {
             return Err(Reply::error(409, "OperationNotAllowed", "The VM is marked for deletion."));
+        }
+        if machine.generalized && to != "deallocated" {
+            let message =
+                format!("Operation '{action}' is not allowed on VM '{}' since the VM is generalized.", id.name);
+            return Err(Reply::error(409, "OperationNotAllowed", &message));
         }
         self.make_way(&mut state, id)?;
         let machine = state.get_mut(id).ok_or_else(|| absent(id))?;
@@ -253,6 +259,18 @@ impl Server {
         drop(state);
         let operation = self.begin(id, Work::Power { to }, false);
         Ok(self.accepted(request, &operation, id, (to != "stopped").then_some(10)))
+    }
+
+    /// It never boots again, and may be copied.
+    fn generalize(&self, id: &Id) -> Answer {
+        let mut state = self.state();
+        let machine = state.get_mut(id).ok_or_else(|| absent(id))?;
+        if !matches!(machine.power, "stopped" | "deallocated") {
+            let message = format!("Operation 'generalize' is not allowed on VM '{}' since the VM is running.", id.name);
+            return Err(Reply::error(409, "OperationNotAllowed", &message));
+        }
+        machine.generalized = true;
+        Ok(Reply::empty(200))
     }
 
     fn attach_detach(self: &Arc<Self>, id: &Id, request: &Request) -> Answer {
@@ -326,10 +344,11 @@ impl Server {
     pub(super) fn booted(&self, id: &Id, address: &str) {
         let mut state = self.state();
         let number = state.number();
-        let disk = id.sibling(Kind::Disk, &format!("{}_OsDisk_1_{number:08x}", id.name));
         let Some(machine) = state.get_mut(id) else { return };
         machine.power = "running";
         let os = &mut machine.properties()["storageProfile"]["osDisk"];
+        let invented = format!("{}_OsDisk_1_{number:08x}", id.name);
+        let disk = id.sibling(Kind::Disk, os["name"].as_str().unwrap_or(&invented));
         os["name"] = json!(disk.name);
         os["managedDisk"]["id"] = json!(disk.text());
         let mut body = json!({ "location": machine.body["location"], "zones": machine.body["zones"], "managedBy": id.text(),

@@ -107,6 +107,23 @@ refused("a full size fails in its operation", HttpResponseError, "AllocationFail
         lambda: client.virtual_machines.begin_create_or_update(group, "v3", machine("Standard_Full")).result())
 held("and the machine stays as failed", client.virtual_machines.get(group, "v3").provisioning_state == "Failed")
 
+image = {"location": place, "properties": {
+    "hyperVGeneration": "V2", "sourceVirtualMachine": {"id": client.virtual_machines.get(group, "v2").id}}}
+refused("a machine that runs is not generalized", HttpResponseError, "OperationNotAllowed",
+        lambda: client.virtual_machines.generalize(group, "v2"))
+client.virtual_machines.begin_deallocate(group, "v2").result()
+refused("nor one copied that is not", HttpResponseError, "OperationNotAllowed",
+        lambda: client.images.begin_create_or_update(group, "i1", image).result())
+client.virtual_machines.generalize(group, "v2")
+view = client.virtual_machines.instance_view(group, "v2")
+held("it is generalized", "OSState/generalized" in [status.code for status in view.statuses])
+refused("and boots no more", HttpResponseError, "OperationNotAllowed",
+        lambda: client.virtual_machines.begin_start(group, "v2").result())
+made = client.images.begin_create_or_update(group, "i1", image).result()
+held("an image is made of it", made.provisioning_state == "Succeeded" and made.storage_profile.os_disk.os_type)
+client.images.begin_delete(group, "i1").result()
+held("no image is left", list(client.images.list_by_resource_group(group)) == [])
+
 for name in ("v1", "v2", "v3"):
     client.virtual_machines.begin_delete(group, name, force_deletion=True).result()
 held("no machine is left", list(client.virtual_machines.list(group)) == [])

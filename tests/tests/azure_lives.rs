@@ -25,6 +25,8 @@ use vm::Vm;
 
 /// The emulator's account, which is in its manual.
 const TABLES_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const STAND_IN: &str =
+    "cd /var/lib/boxpool; printf '#!/bin/sh\nrm -f ready generalize\n' >generalize; chmod 700 generalize; touch ready";
 const SOON: Duration = Duration::from_secs(120);
 
 /// The machines and disks behind the simulated ones.
@@ -60,8 +62,10 @@ impl Iron {
         let key = text.split_once("ed25519_private: |\n").unwrap().1.split_once("  ed25519_public").unwrap().0;
         let key: String = key.lines().map(|line| format!("{}\n", line.trim_start())).collect();
         let vm = Vm::start(address, &facts.ssh_keys.join("\n"), Some(&key));
-        // What cloud-init would install is here; the last thing it does is this.
-        vm.run(&["touch", "/var/lib/boxpool/ready"]);
+        // What cloud-init would install is here. What it writes would change the files that this machine shares with the real
+        // one, so its stand-in does the part that is the machine's own. The last thing that cloud-init does is to say that it is ready.
+        assert!(text.contains("  - path: /var/lib/boxpool/generalize\n"));
+        vm.run(&["sh", "-c", STAND_IN]);
         vm
     }
 
@@ -69,6 +73,11 @@ impl Iron {
     fn kill(&self, name: &str) {
         let mut state = self.state.lock().unwrap();
         state.machines.get_mut(name).unwrap().0 = None;
+    }
+
+    /// What a machine was made from; `None` for a published image.
+    fn image_of(&self, machine: &str) -> Option<String> {
+        self.state.lock().unwrap().machines[machine].1.image.clone()
     }
 
     fn hold(&self, held: bool) {
@@ -316,6 +325,8 @@ fn a_life_on_azure() {
     assert_eq!(region.arm.names(Kind::Snapshot).len(), 1);
     let built = region.arm.requests().iter().filter(|r| r.method == "PUT" && r.path.contains("/snapshots/")).count();
     assert_eq!(built, 1, "it was built once");
+    let images = region.arm.names(Kind::Image);
+    assert_eq!(images, region.arm.names(Kind::Snapshot), "and an image of the same name, for machines");
     let is_scratch = |name: &String| name.starts_with("p-golden-");
     let scratch = [Kind::Vm, Kind::Disk].map(|kind| region.arm.names(kind).into_iter().find(is_scratch));
     assert_eq!(scratch, [None, None], "what it was built with is gone");
@@ -331,7 +342,10 @@ fn a_life_on_azure() {
     region.until_state("dev1", "detached");
     let second_count = count(&user, &gateway);
     assert!(second_count > first_count, "{second_count} after {first_count}");
-    assert_ne!(region.placement("dev1")["instance"], first_machine, "on another machine");
+    let second_machine = region.placement("dev1")["instance"].clone();
+    assert_ne!(second_machine, first_machine, "on another machine");
+    let image = region.iron.image_of(&format!("p-{}", second_machine.as_str().unwrap()));
+    assert!(image.is_some_and(|image| image.ends_with(&format!("/images/{}", images[0]))), "of the golden image");
     let same = user.does(&gateway, "dev1", &format!("cat file; kill -0 {process} && echo {process}"));
     assert_eq!(same, format!("kept\n{process}"));
 

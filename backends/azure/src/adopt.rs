@@ -1,7 +1,7 @@
 //! Taking disks and machines into the pool that were there before it.
 //!
-//! They get the pool's tags and ids of their own, `disk:<name>` and `vm:<name>`, and keep everything else. Whoever adopts
-//! writes the record **first**: a resource with the pool's tags and without a record is nobody's, and is swept. Adopting
+//! They get the pool's tags and ids of their own, and keep everything else. Whoever adopts writes the record **first**
+//! ([`Adoption`](boxpool::Adoption)): a resource with the pool's tags and without a record is nobody's, and is swept. Adopting
 //! twice is safe. If the process dies in between, the tags are there or not.
 
 use crate::arm::Common;

@@ -22,6 +22,8 @@ pub(crate) trait Arm: Send + Sync {
     async fn update_machine(&self, name: &str, body: Value, etag: Option<&str>) -> Result<Begun, Failure>;
     async fn start(&self, name: &str) -> Result<Begun, Failure>;
     async fn deallocate(&self, name: &str) -> Result<Begun, Failure>;
+    /// Says that what is on it is ready to be copied, and that it never boots again.
+    async fn generalize(&self, name: &str) -> Result<Begun, Failure>;
     async fn delete_machine(&self, name: &str) -> Result<Begun, Failure>;
     async fn attach(&self, machine: &str, disk: &ArmId, lun: u32) -> Result<Begun, Failure>;
     async fn detach(&self, machine: &str, disk: &ArmId, force: bool) -> Result<Begun, Failure>;
@@ -37,13 +39,22 @@ pub(crate) trait Arm: Send + Sync {
     async fn put_snapshot(&self, name: &str, body: Value) -> Result<Begun, Failure>;
     async fn delete_snapshot(&self, name: &str) -> Result<Begun, Failure>;
 
+    async fn image(&self, name: &str) -> Result<Option<Common>, Failure>;
+    async fn put_image(&self, name: &str, body: Value) -> Result<Begun, Failure>;
+    async fn delete_image(&self, name: &str) -> Result<Begun, Failure>;
+
+    /// What the subscription uses in our place, and may use.
+    async fn usages(&self) -> Result<Vec<Usage>, Failure>;
+    /// What the caller may do in our group.
+    async fn permissions(&self) -> Result<Vec<Grant>, Failure>;
+
     /// The private address of a network interface; `None` while it has none.
     async fn address(&self, interface: &ArmId) -> Result<Option<String>, Failure>;
 
     /// Asks an operation how far it is, once.
     async fn poll(&self, machine: Option<&str>, operation: &mut Operation) -> Progress;
 
-    /// The full id of a resource of ours: `kind` is `virtualMachines`, `disks` or `snapshots`.
+    /// The full id of a resource of ours: `kind` is `virtualMachines`, `disks`, `snapshots` or `images`.
     fn id(&self, kind: &str, name: &str) -> ArmId;
 }
 
@@ -85,7 +96,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    fn read(body: &Value) -> Option<Self> {
+    pub(crate) fn read(body: &Value) -> Option<Self> {
         let id = ArmId::new(body["id"].as_str()?);
         let name = body["name"].as_str().unwrap_or_else(|| id.name()).to_owned();
         let tags = body["tags"].as_object().into_iter().flatten();
@@ -126,6 +137,48 @@ pub(crate) struct Machine {
     pub(crate) power: String,
     /// Of a failed one: the code, as `AllocationFailed`; empty when not told.
     pub(crate) failure: String,
+    /// It was made ready to be copied.
+    pub(crate) generalized: bool,
+    /// `V1` or `V2`: how it boots.
+    pub(crate) firmware: Option<String>,
+}
+
+/// A quota and how much of it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// As `cores`, `virtualMachines` or `standardDSv5Family`.
+    pub(crate) name: String,
+    /// The same for people.
+    pub(crate) shown: String,
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+}
+
+impl Usage {
+    pub(crate) fn read(body: &Value) -> Option<Self> {
+        let name = body["name"]["value"].as_str()?.to_owned();
+        let shown = body["name"]["localizedValue"].as_str().unwrap_or(&name).to_owned();
+        // -1 means no limit.
+        let limit = body["limit"].as_u64().unwrap_or(u64::MAX);
+        Some(Self { name, shown, used: body["currentValue"].as_u64()?, limit })
+    }
+}
+
+/// What one role assignment allows. Patterns may hold `*`, and do not tell case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) actions: Vec<String>,
+    pub(crate) not_actions: Vec<String>,
+}
+
+impl Grant {
+    pub(crate) fn read(body: &Value) -> Option<Self> {
+        let texts = |name: &str| {
+            let items = body[name].as_array().into_iter().flatten();
+            items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        };
+        body.is_object().then(|| Self { actions: texts("actions"), not_actions: texts("notActions") })
+    }
 }
 
 /// A data disk, as its machine sees it.
@@ -166,6 +219,8 @@ impl Machine {
             interfaces,
             power: after("PowerState/").to_ascii_lowercase(),
             failure: after("ProvisioningState/failed/"),
+            generalized: codes.iter().any(|code| code.eq_ignore_ascii_case("OSState/generalized")),
+            firmware: properties["instanceView"]["hyperVGeneration"].as_str().map(str::to_owned),
             common,
         })
     }

@@ -21,15 +21,19 @@ pub(crate) fn tags(pool: &PoolName, id: &str) -> Value {
     json!({ POOL_TAG: pool.as_str(), ID_TAG: id })
 }
 
+/// A machine that is to be made.
+pub(crate) struct Making<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) generation: &'a str,
+    /// As [`MachineOptions::image`](crate::MachineOptions::image).
+    pub(crate) image: &'a str,
+    pub(crate) place: &'a Candidate,
+}
+
 /// A machine that leaves nothing behind when it is deleted: its OS disk and interface go with it.
-pub(crate) fn machine(
-    options: &CloudOptions,
-    pool: &PoolName,
-    name: &str,
-    id: &str,
-    generation: &str,
-    place: &Candidate,
-) -> Result<Value> {
+pub(crate) fn machine(options: &CloudOptions, pool: &PoolName, making: &Making<'_>) -> Result<Value> {
+    let Making { name, id, generation, image, place } = *making;
     let machines = &options.machines;
     let user = &machines.admin_user;
     let mut tags = tags(pool, id);
@@ -67,12 +71,12 @@ pub(crate) fn machine(
     if !cloud_init.is_empty() {
         os_profile["customData"] = base64::engine::general_purpose::STANDARD.encode(cloud_init).into();
     }
-    let parts: Vec<&str> = machines.image.split(':').collect();
+    let parts: Vec<&str> = image.split(':').collect();
     let image = match parts[..] {
         [publisher, offer, sku, version] => {
             json!({ "publisher": publisher, "offer": offer, "sku": sku, "version": version })
         }
-        _ => json!({ "id": machines.image }),
+        _ => json!({ "id": image }),
     };
     let mut body = json!({
         "location": options.location,
@@ -149,6 +153,18 @@ pub(crate) fn snapshot(options: &CloudOptions, pool: &PoolName, id: &str, disk: 
             "incremental": true,
             "networkAccessPolicy": "DenyAll",
             "publicNetworkAccess": "Disabled",
+        },
+    })
+}
+
+/// An image of a generalized machine. `firmware` is `V1` or `V2`, as the machine has it.
+pub(crate) fn image(options: &CloudOptions, pool: &PoolName, id: &str, machine: &ArmId, firmware: &str) -> Value {
+    json!({
+        "location": options.location,
+        "tags": tags(pool, id),
+        "properties": {
+            "sourceVirtualMachine": { "id": machine.as_str() },
+            "hyperVGeneration": firmware,
         },
     })
 }

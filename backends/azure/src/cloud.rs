@@ -12,11 +12,11 @@ use crate::bodies::{ID_TAG, POOL_TAG};
 use crate::capacity::Capacity;
 use crate::cloud_options::CloudOptions;
 use crate::errors::{Failure, Refusal};
-use crate::names::PoolName;
+use crate::names::{PoolName, SCRATCH};
 use crate::poll::{Operation, Progress};
 use crate::sdk::compute::Compute;
 use crate::transport::Transport;
-use boxpool::{Error, ErrorKind, Result};
+use boxpool::{Error, ErrorKind, InstanceId, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     locks: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     under_way: Mutex<BTreeMap<String, UnderWay>>,
     repaired: Mutex<BTreeMap<String, Instant>>,
+    /// The full id of the image that new machines boot, once there is one.
+    golden_image: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for AzureCloud {
@@ -97,6 +99,7 @@ impl AzureCloud {
             locks: Mutex::default(),
             under_way: Mutex::default(),
             repaired: Mutex::default(),
+            golden_image: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -178,6 +181,16 @@ impl Inner {
             repaired.insert(machine.to_owned(), Instant::now());
         }
         may
+    }
+
+    /// The image that a new machine is to boot instead of the published one. What the image is made on boots the latter.
+    pub(crate) fn golden_image_for(&self, id: &InstanceId) -> Option<String> {
+        let image = self.golden_image.lock().unwrap_or_else(PoisonError::into_inner);
+        image.clone().filter(|_| !id.as_str().starts_with(SCRATCH))
+    }
+
+    pub(crate) fn use_golden_image(&self, image: Option<String>) {
+        *self.golden_image.lock().unwrap_or_else(PoisonError::into_inner) = image;
     }
 
     /// Whether this process has begun to attach or detach a disk and not seen the end.

@@ -27,6 +27,21 @@ systemctl restart ssh
 touch /var/lib/boxpool/ready
 "#;
 
+/// Makes the machine ready to be copied: nothing of it is left that two machines must not share. Written by cloud-init.
+pub(crate) const GENERALIZE: &str = "/var/lib/boxpool/generalize";
+
+const GENERALIZE_SCRIPT: &str = r#"#!/bin/sh
+set -e
+rm -f /var/lib/boxpool/ready /root/.ssh/authorized_keys
+apt-get clean
+waagent -deprovision+user -force
+cloud-init clean --logs --seed
+rm -f /etc/ssh/ssh_host_*
+truncate -s 0 /etc/machine-id
+rm -f /var/lib/boxpool/generalize
+sync
+"#;
+
 fn indented(text: &str, by: usize) -> String {
     text.trim_end().lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
@@ -34,6 +49,7 @@ fn indented(text: &str, by: usize) -> String {
 /// The text for a machine with this host key that lets `login` (a public key) in as root.
 pub(crate) fn text(key: &HostKey, login: &str) -> String {
     let (private, script) = (indented(key.private.reveal(), 4), indented(PREPARE, 6));
+    let generalize = indented(GENERALIZE_SCRIPT, 6);
     let (public, login) = (&key.public, login.trim());
     format!(
         "#cloud-config\n\
@@ -58,6 +74,9 @@ pub(crate) fn text(key: &HostKey, login: &str) -> String {
          \x20 - path: /usr/local/sbin/boxpool-prepare\n\
          \x20   permissions: \"0755\"\n\
          \x20   content: |\n{script}\
+         \x20 - path: {GENERALIZE}\n\
+         \x20   permissions: \"0700\"\n\
+         \x20   content: |\n{generalize}\
          runcmd:\n\
          \x20 - [/usr/local/sbin/boxpool-prepare]\n"
     )
@@ -83,9 +102,6 @@ mod tests {
         assert!(text.contains("    -----END OPENSSH PRIVATE KEY-----\n  ed25519_public"));
         assert!(text.contains("      - \"ssh-ed25519 AAAA boxpool\"\n"));
         assert!(text.ends_with("runcmd:\n  - [/usr/local/sbin/boxpool-prepare]\n"));
-        assert!(
-            text.contains(&format!("      touch {READY_FILE}\n  "))
-                || text.contains(&format!("      touch {READY_FILE}\nruncmd"))
-        );
+        assert!(text.contains(&format!("      touch {READY_FILE}\n  - path: {GENERALIZE}\n")));
     }
 }

@@ -9,6 +9,8 @@ use reqwest::Url;
 
 /// Cloud-init's text, which Azure takes up to 64 KiB less one byte of.
 const MAX_CLOUD_INIT: usize = 65_535;
+/// Whom machines for boxes run QEMU as: somebody who may do nothing else.
+const QEMU_USER: &str = "boxpool";
 
 /// A place for a machine: a size, in a zone or in the region at large.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,13 +35,15 @@ impl Candidate {
 pub struct MachineOptions {
     /// Tried in this order; where there is no room the next one is taken, for a while.
     pub candidates: Vec<Candidate>,
-    /// The full id of the golden OS image or of a version of a gallery's, or a published one's `publisher:offer:sku:version`.
+    /// What machines boot: the full id of an image or of a version of a gallery's, or a published one's
+    /// `publisher:offer:sku:version`. Of a published one the golden build makes an image in which all that hosts need is
+    /// installed, and new machines boot that.
     pub image: String,
     /// The full id of the subnet.
     pub subnet: String,
     /// The full id of a network security group, if the subnet has none.
     pub security_group: Option<String>,
-    /// Who may log in, with `ssh_public_key` alone.
+    /// Who may log in, with `ssh_public_key` alone, and may become root. Not who runs QEMU.
     pub admin_user: String,
     /// As in `authorized_keys`.
     pub ssh_public_key: String,
@@ -54,6 +58,12 @@ pub struct MachineOptions {
     pub accelerated_networking: bool,
     /// How many data disks the smallest of the sizes takes.
     pub max_data_disks: u32,
+}
+
+impl MachineOptions {
+    pub(crate) fn is_published(&self) -> bool {
+        self.image.split(':').filter(|part| check_foreign(part).is_ok()).count() == 4
+    }
 }
 
 /// What volumes are to be.
@@ -120,7 +130,7 @@ impl CloudOptions {
                 image: String::new(),
                 subnet: String::new(),
                 security_group: None,
-                admin_user: "boxpool".into(),
+                admin_user: "boxadmin".into(),
                 ssh_public_key: String::new(),
                 cloud_init: String::new(),
                 for_boxes: false,
@@ -164,7 +174,7 @@ impl CloudOptions {
         if machines.candidates.is_empty() {
             return refuse("at least one size is needed");
         }
-        let published = machines.image.split(':').filter(|part| check_foreign(part).is_ok()).count() == 4;
+        let published = machines.is_published();
         for (id, kind, what) in [
             (
                 Some(&machines.image).filter(|_| !published),
@@ -194,6 +204,9 @@ impl CloudOptions {
         }
         if machines.for_boxes && !machines.cloud_init.is_empty() {
             return refuse("machines for boxes have a cloud-init text of their own; leave yours empty");
+        }
+        if machines.for_boxes && machines.admin_user == QEMU_USER {
+            return refuse("QEMU runs as the user boxpool, and who administers may become root: name another one");
         }
         if machines.for_boxes && !cfg!(feature = "hosts") {
             return refuse("machines for boxes need this crate's feature `hosts`");
@@ -235,7 +248,7 @@ pub(crate) mod tests {
         published.machines.image = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest".into();
         published.check().unwrap();
         type Spoil = fn(&mut CloudOptions);
-        let bad: [Spoil; 18] = [
+        let bad: [Spoil; 19] = [
             |o| o.pool = "My-Pool".into(),
             |o| o.endpoint = "https://management.azure.com/path".into(),
             |o| o.endpoint = "http://management.azure.com".into(),
@@ -254,6 +267,10 @@ pub(crate) mod tests {
             |o| {
                 o.machines.for_boxes = true;
                 o.machines.cloud_init = "#cloud-config".into();
+            },
+            |o| {
+                o.machines.for_boxes = true;
+                o.machines.admin_user = "boxpool".into();
             },
             |o| o.machines.candidates.push(Candidate::new("Standard_D2s_v5", Some("2"))),
             |o| {

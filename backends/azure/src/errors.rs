@@ -279,7 +279,10 @@ pub(crate) fn kind_of(refusal: &Refusal) -> ErrorKind {
         412 => ErrorKind::Conflict,
         _ if any(CAPACITY_CODES) || quota => ErrorKind::NoCapacity,
         408 | 500..=599 => ErrorKind::Unavailable,
-        400 if any(&["NicReservedForAnotherVm", "NicInUse", "PrivateIPAddressIsAllocated"]) => ErrorKind::Busy,
+        // The last one's status is not documented: the disk went meanwhile, and a look tells.
+        400 if any(&["NicReservedForAnotherVm", "NicInUse", "PrivateIPAddressIsAllocated", "DetachUnattachedDisk"]) => {
+            ErrorKind::Busy
+        }
         400 | 413 => ErrorKind::Invalid,
         409 if refusal.code.starts_with("EntityAlreadyExists") || refusal.code == "TableAlreadyExists" => {
             ErrorKind::AlreadyExists
@@ -314,6 +317,8 @@ mod tests {
             (404, "NotFound", K::NotFound),
             (412, "PreconditionFailed", K::Conflict),
             (409, "AttachDiskWhileBeingDetached", K::Busy),
+            (400, "DetachUnattachedDisk", K::Busy),
+            (409, "DetachUnattachedDisk", K::Busy),
             (409, "ConflictingUserInput", K::Busy),
             (409, "OperationNotAllowed", K::Busy),
             (409, "Conflict", K::Busy),
@@ -331,14 +336,22 @@ mod tests {
             (200, "OverconstrainedAllocationRequest", K::NoCapacity),
             (200, "OverconstrainedZonalAllocationRequest", K::NoCapacity),
             (200, "OSProvisioningTimedOut", K::Permanent),
+            (200, "OSProvisioningClientError", K::Permanent),
+            (200, "VMStartTimedOut", K::Permanent),
+            (409, "SpotPriceGreaterThanProvidedMaxPrice", K::NoCapacity),
             (409, "ResourceUpdateBlockedOnPlatformUpdate", K::Busy),
             (429, "RetryableError", K::Busy),
             (200, "RetryableError", K::Busy),
             (400, "NicReservedForAnotherVm", K::Busy),
+            (400, "NicInUse", K::Busy),
+            (400, "PrivateIPAddressIsAllocated", K::Busy),
+            (400, "InUseSubnetCannotBeDeleted", K::Invalid),
+            (400, "EvictionPolicyCanBeSetOnlyOnAzureSpotVirtualMachines", K::Invalid),
             (429, "SubscriptionRequestsThrottled", K::Throttled),
             (429, "OperationNotAllowed", K::Throttled),
             (403, "AuthorizationFailed", K::Unauthorized),
             (403, "LinkedAuthorizationFailed", K::Unauthorized),
+            (401, "InvalidAuthenticationToken", K::Unauthorized),
             (401, "ExpiredAuthenticationToken", K::Unauthorized),
             (500, "InternalServerError", K::Unavailable),
             (503, "ServerBusy", K::Unavailable),

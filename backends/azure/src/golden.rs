@@ -1,11 +1,12 @@
 //! The golden snapshot, built on a temporary machine: machine and empty disk → disk attached → prepared on the machine →
-//! detached → snapshot → machine and disk gone.
+//! detached → snapshot → OS image → machine and disk gone.
 //!
 //! Everything temporary has a name that is made of the generation, so whoever goes on after a death finds it: each step
 //! first looks whether it is done. The snapshot is made of a disk that is whole, so where there is a snapshot only the
 //! clearing away is left.
 
 use crate::hosts::AzureHosts;
+use crate::names::SCRATCH;
 use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Detached, Device, Epoch, Error, ErrorKind, GoldenBuilder, InstanceId, InstanceProvider,
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What temporary resources' ids begin with.
-const SCRATCH: &str = "golden-";
 /// How long a machine may take to be ready: cloud-init installs packages.
 const MACHINE_LIMIT: Duration = Duration::from_secs(1_200);
 /// A disk comes and goes, a snapshot is copied: minutes in bad cases.
@@ -42,7 +41,7 @@ pub trait Prepare: Send + Sync + 'static {
 
 /// Builds golden snapshots on temporary machines.
 pub struct AzureGolden {
-    hosts: AzureHosts,
+    pub(crate) hosts: AzureHosts,
     prepare: Arc<dyn Prepare>,
     disk_bytes: u64,
 }
@@ -77,7 +76,7 @@ impl AzureGolden {
         Ok(self.hosts.cloud().inner.found_snapshot(act, id).await?.map(|found| found.is_ready()))
     }
 
-    async fn machine_ready(&self, id: &InstanceId, permit: &Permit) -> Result<Arc<dyn Host>> {
+    pub(crate) async fn machine_ready(&self, id: &InstanceId, permit: &Permit) -> Result<Arc<dyn Host>> {
         let mut wait = Wait::new("build golden snapshot: machine", MACHINE_LIMIT);
         loop {
             permit.check().await?;
@@ -203,16 +202,25 @@ impl GoldenBuilder for AzureGolden {
                 self.taken(&volume, id, permit).await?;
             }
         }
+        if self.hosts.cloud().inner.makes_image() {
+            self.image_made(id, &instance, permit).await?;
+        }
         permit.check().await?;
-        self.clear_away().await
+        self.clear_away().await?;
+        self.hosts.cloud().inner.take_up_image(id).await
     }
 
     async fn verify(&self, id: &SnapshotId) -> Result<bool> {
-        Ok(self.is_taken(id).await? == Some(true))
+        let whole = self.is_taken(id).await? == Some(true);
+        if whole {
+            self.hosts.cloud().inner.take_up_image(id).await?;
+        }
+        Ok(whole)
     }
 
     async fn discard(&self, id: &SnapshotId) -> Result<()> {
         self.clear_away().await?;
+        self.image_gone(id).await?;
         let mut wait = Wait::new("delete golden snapshot", DISK_LIMIT);
         while self.is_taken(id).await?.is_some() {
             self.volumes().delete_snapshot(id).await?;
@@ -227,7 +235,7 @@ impl GoldenBuilder for AzureGolden {
 }
 
 /// Pauses between looks, and their end.
-struct Wait {
+pub(crate) struct Wait {
     what: &'static str,
     limit: Duration,
     deadline: Instant,
@@ -235,11 +243,11 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(what: &'static str, limit: Duration) -> Self {
+    pub(crate) fn new(what: &'static str, limit: Duration) -> Self {
         Self { what, limit, deadline: Instant::now() + limit, pause: Duration::from_millis(100) }
     }
 
-    async fn pause(&mut self, resource: &(dyn std::fmt::Display + Sync)) -> Result<()> {
+    pub(crate) async fn pause(&mut self, resource: &(dyn std::fmt::Display + Sync)) -> Result<()> {
         if Instant::now() + self.pause >= self.deadline {
             let detail = format!("it was not done within {:?}", self.limit);
             return Err(Error::new(ErrorKind::TimedOut, self.what, resource).with_detail(detail));

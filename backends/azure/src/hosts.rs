@@ -115,6 +115,21 @@ impl AzureHosts {
         Ok(known.entry(id.clone()).or_insert(Known { host, ready: false }).host.clone())
     }
 
+    /// Enters a machine that runs and looks whether it has said that it is ready for boxes; for machines that were not made here.
+    ///
+    /// # Errors
+    /// `NotFound`; `Permanent` when no tag pins its host key; otherwise `Unavailable`; each says what is missing on the machine.
+    pub async fn check_ready(&self, id: &InstanceId) -> Result<()> {
+        let not_yet = |why: String| Error::new(ErrorKind::Unavailable, "look at host", id).with_detail(why);
+        let look = async { self.ssh(id).await?.look(Path::new(READY_FILE)).await };
+        match tokio::time::timeout(READY_LIMIT, look).await {
+            Ok(Ok(Some(_))) => Ok(()),
+            Ok(Ok(None)) => Err(not_yet(format!("it can be entered, and the file {READY_FILE} is not there"))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(not_yet(format!("its SSH server does not answer within {READY_LIMIT:?}"))),
+        }
+    }
+
     async fn is_ready(&self, id: &InstanceId) -> bool {
         if self.known().get(id).is_some_and(|known| known.ready) {
             return true;

@@ -7,7 +7,7 @@
 //! deletes the machine and makes another one gets the next place.
 
 use crate::arm::Machine;
-use crate::bodies::{self, GENERATION_TAG};
+use crate::bodies::{self, GENERATION_TAG, Making};
 use crate::cloud::{AzureCloud, Inner, Work, busy_for, is_superseded, refused};
 use crate::cloud_options::Candidate;
 use crate::errors::{Act, CAPACITY_CODES, Failure, Refusal, kind_of};
@@ -73,8 +73,8 @@ impl Inner {
         let act = Act::write("create instance", spec.id.as_str());
         let candidates = &self.options.machines.candidates;
         let mut last: Option<Failure> = None;
-        // Each refusal shuns at least one place, so this ends.
-        for _ in 0..=candidates.len() {
+        // Each refusal shuns at least one place, or the golden image, so this ends.
+        for _ in 0..=candidates.len() + 1 {
             let place = match self.capacity.choose(candidates) {
                 Ok(place) => place,
                 Err(wait) => {
@@ -85,7 +85,10 @@ impl Inner {
                         .with_retry_after(wait));
                 }
             };
-            let body = bodies::machine(&self.options, &self.pool, name, spec.id.as_str(), &spec.generation, place)?;
+            let (id, generation) = (spec.id.as_str(), spec.generation.as_str());
+            let golden = self.golden_image_for(&spec.id);
+            let image = golden.as_deref().unwrap_or(&self.options.machines.image);
+            let body = bodies::machine(&self.options, &self.pool, &Making { name, id, generation, image, place })?;
             match self.arm.create_machine(name, body).await {
                 Ok(begun) => {
                     self.began(name, Work::Create, begun);
@@ -96,6 +99,11 @@ impl Inner {
                 Err(Failure::Refused(why)) if kind_of(&why) == ErrorKind::NoCapacity => {
                     tracing::warn!(instance = %spec.id, size = %place.size, zone = ?place.zone, code = %why.code, "no room here; trying the next place");
                     self.capacity.no_room(place, candidates, &why);
+                    last = Some(Failure::Refused(why));
+                }
+                Err(Failure::Refused(why)) if golden.is_some() && matches!(why.status, 400 | 404) => {
+                    tracing::warn!(instance = %spec.id, code = %why.code, "the golden image cannot be used; machines are made of the published one");
+                    self.use_golden_image(None);
                     last = Some(Failure::Refused(why));
                 }
                 // Another process was quicker.

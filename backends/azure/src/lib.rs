@@ -34,12 +34,16 @@ mod host_key;
 #[cfg(feature = "hosts")]
 mod hosts;
 mod ids;
+#[cfg(feature = "hosts")]
+mod image;
 mod instances;
 mod key;
 mod names;
 mod options;
 mod poll;
+mod quota;
 mod retry;
+mod rights;
 mod sdk;
 mod store;
 mod throttle;
@@ -54,5 +58,7 @@ pub use golden::{AzureGolden, Prepare};
 #[cfg(feature = "hosts")]
 pub use hosts::{AzureHosts, HostAccess};
 pub use options::{Proxy, Secret, TablesAccess, TablesOptions};
+pub use quota::Quota;
+pub use rights::ACTIONS;
 pub use store::TableStore;
 pub use volumes::AzureDevice;

@@ -2,7 +2,8 @@
 //!
 //! A resource is `<pool>-<id>`: the pool's name has no hyphen, so nothing is called the same in two pools. Names in Azure
 //! do not tell upper case from lower case, so ids here have none. Resources that were there before the pool keep their
-//! names; their ids say so: `vm:<name>`, `disk:<name>`, in lower case.
+//! names; their ids say so: `vm:<name>`, `disk:<name>`, in lower case. In the former a colon stands for each hyphen, since the
+//! pool seats instances by what is before an id's first hyphen, and two machines must not share a seat.
 //!
 //! | what | rule of Azure | here |
 //! | --- | --- | --- |
@@ -39,7 +40,9 @@ impl PoolName {
 
     pub(crate) fn machine(&self, id: &InstanceId) -> Result<String> {
         match id.as_str().strip_prefix("vm:") {
-            Some(name) => foreign(name, "instance", id),
+            // One name has one id.
+            Some(name) if name.contains('-') => foreign("", "instance", id),
+            Some(name) => foreign(&name.replace(':', "-"), "instance", id),
             None => self.own(id.as_str(), MAX_MACHINE_ID, "instance"),
         }
     }
@@ -58,7 +61,8 @@ impl PoolName {
     /// The id of a machine with that name, whosever it is.
     pub(crate) fn instance_of(&self, name: &str) -> Option<InstanceId> {
         let name = name.to_ascii_lowercase();
-        let id = self.id_of(&name, MAX_MACHINE_ID).map_or_else(|| format!("vm:{name}"), str::to_owned);
+        let theirs = || format!("vm:{}", name.replace('-', ":"));
+        let id = self.id_of(&name, MAX_MACHINE_ID).map_or_else(theirs, str::to_owned);
         InstanceId::new(id).ok()
     }
 
@@ -111,6 +115,9 @@ pub(crate) fn check_foreign(name: &str) -> Result<(), &'static str> {
         && !name.contains("..");
     if fits { Ok(()) } else { Err("a name has 1 to 80 letters, digits, `_`, `.` and `-`, and no two dots in a row") }
 }
+
+/// What the ids of what a golden snapshot is built with begin with.
+pub(crate) const SCRATCH: &str = "golden-";
 
 /// The OS disk of a machine.
 pub(crate) fn os_disk(machine: &str) -> String {
@@ -167,7 +174,7 @@ mod tests {
 
     #[test]
     fn ids_that_azure_would_mix_up_or_refuse_are_refused() {
-        for bad in ["A", "a-", "a.b", "a_b", "a:b", "vm:..", "vm:a..b", "vm:-a"] {
+        for bad in ["A", "a-", "a.b", "a_b", "a:b", "vm:..", "vm:a..b", "vm::a", "vm:a-b"] {
             let refused = pool().machine(&InstanceId::new(bad).unwrap()).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Invalid, "{bad}");
         }
@@ -181,6 +188,9 @@ mod tests {
         let id = pool().instance_of("Customers_VM").unwrap();
         assert_eq!(id.as_str(), "vm:customers_vm");
         assert_eq!(pool().machine(&id).unwrap(), "customers_vm");
+        let id = pool().instance_of("Customers-VM-1").unwrap();
+        assert_eq!(id.as_str(), "vm:customers:vm:1", "what is before a hyphen would be its seat");
+        assert_eq!(pool().machine(&id).unwrap(), "customers-vm-1");
         let id = pool().volume_of("Data.Disk").unwrap();
         assert_eq!(pool().disk(&id).unwrap(), "data.disk");
         assert!(pool().snapshot_of("somebody-elses").is_none());

@@ -104,6 +104,40 @@ impl TableStore {
         }
     }
 
+    /// Which of these tables are not there yet; changes nothing.
+    ///
+    /// # Errors
+    /// `Unauthorized`, `Unavailable`, `Throttled`.
+    pub async fn missing_tables(&self, tables: &[Table]) -> Result<Vec<Table>> {
+        let mut missing = Vec::new();
+        for table in tables {
+            let name = self.name(*table);
+            match reading(|| self.tables.page(&name, None, None, 1)).await {
+                Ok(_) => {}
+                Err(failure) if failure.status() == Some(404) => missing.push(*table),
+                Err(failure) => return Err(Act::read("look for table", &name).failed(failure)),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Deletes tables **with all that is in them**; those that are missing are no error, so it may be called again. The service may refuse to
+    /// make a table of the same name for a minute.
+    ///
+    /// # Errors
+    /// `Unauthorized`, `Unavailable`, `Throttled`.
+    pub async fn drop_tables(&self, tables: &[Table]) -> Result<()> {
+        for table in tables {
+            let name = self.name(*table);
+            // Not there, so an attempt that lost its answer may be repeated as a read is.
+            match reading(|| self.tables.drop(&name)).await {
+                Err(failure) if failure.status() == Some(404) => {}
+                answer => answer.map_err(|failure| Act::write("drop table", &name).failed(failure))?,
+            }
+        }
+        Ok(())
+    }
+
     fn name(&self, table: Table) -> String {
         format!("{}{}", self.prefix, table.as_str())
     }

@@ -394,7 +394,7 @@ async fn disks_and_machines_that_were_there_can_be_adopted_twice() {
         let view = cloud.adopt_instance("Customers-VM", "7").await.unwrap();
         assert_eq!(
             (view.id.as_str(), view.state, view.generation.as_str()),
-            ("vm:customers-vm", InstanceState::Running, "7")
+            ("vm:customers:vm", InstanceState::Running, "7")
         );
     }
     assert_eq!(service.count("PATCH", ""), 2, "the second time nothing is to be done");

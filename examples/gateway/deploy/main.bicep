@@ -126,7 +126,7 @@ resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
   name: guid(resourceGroup().id, pool, 'gateway')
   properties: {
     roleName: 'boxpool gateway ${pool} ${unique}'
-    description: 'Makes, starts, stops and deletes the machines, disks and snapshots of a pool.'
+    description: 'Makes, starts, stops and deletes the machines, disks, snapshots and images of a pool.'
     type: 'CustomRole'
     assignableScopes: [ resourceGroup().id ]
     permissions: [
@@ -146,7 +146,10 @@ resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
           'Microsoft.Compute/snapshots/read'
           'Microsoft.Compute/snapshots/write'
           'Microsoft.Compute/snapshots/delete'
+          'Microsoft.Compute/virtualMachines/generalize/action'
           'Microsoft.Compute/images/read'
+          'Microsoft.Compute/images/write'
+          'Microsoft.Compute/images/delete'
           'Microsoft.Compute/locations/operations/read'
           'Microsoft.Compute/locations/diskOperations/read'
           'Microsoft.Compute/locations/usages/read'
@@ -158,6 +161,7 @@ resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
           'Microsoft.Network/virtualNetworks/subnets/join/action'
           'Microsoft.Network/networkSecurityGroups/join/action'
           'Microsoft.Resources/subscriptions/resourceGroups/read'
+          'Microsoft.Authorization/permissions/read'
         ]
         notActions: []
       }

@@ -99,7 +99,8 @@ pub struct AzureConfig {
     pub subnet: String,
     /// The full id of a network security group; empty for none.
     pub security_group: String,
-    /// What machines boot.
+    /// What machines boot: `publisher:offer:sku:version`, of which an image with all that they need is made once, or the full id of an image
+    /// of your own.
     pub image: String,
     /// Sizes in the order of preference.
     pub sizes: Vec<String>,
@@ -127,6 +128,8 @@ pub struct AzureConfig {
 pub enum RecycleMode {
     /// It serves again once it is seen to be clean.
     Reuse,
+    /// The next box finds a machine made anew of the image. Done as `Destroy`: Azure's own reimage spares no time.
+    Reimage,
     /// It is deleted.
     Destroy,
 }

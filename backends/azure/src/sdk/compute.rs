@@ -1,7 +1,7 @@
 //! Resource Manager through `azure_mgmt_compute`: builders are sent, never awaited; listings and polls, which its public
 //! interface cannot ask for, go through the same pipeline by hand.
 
-use crate::arm::{Arm, Begun, Disk, Listing, Machine, Snapshot};
+use crate::arm::{Arm, Begun, Common, Disk, Grant, Listing, Machine, Snapshot, Usage};
 use crate::cloud_options::CloudOptions;
 use crate::errors::{Failure, Refusal};
 use crate::ids::ArmId;
@@ -27,6 +27,9 @@ const COMPUTE: &str = "Microsoft.Compute";
 const MACHINES_VERSION: &str = "2024-07-01";
 const DISKS_VERSION: &str = "2024-03-02";
 const NETWORK_VERSION: &str = "2024-03-01";
+const AUTHORIZATION_VERSION: &str = "2022-04-01";
+/// Of collections that are read as a whole: they are short.
+const MOST_PAGES: usize = 20;
 
 /// One subscription's Resource Manager.
 pub(crate) struct Compute {
@@ -37,6 +40,7 @@ pub(crate) struct Compute {
     endpoint: Url,
     subscription: String,
     group: String,
+    location: String,
     throttle: Throttle,
 }
 
@@ -70,6 +74,7 @@ impl Compute {
             endpoint,
             subscription: settings.subscription.clone(),
             group: settings.resource_group.clone(),
+            location: settings.location.clone(),
             throttle: Throttle::new(settings.budgets),
         })
     }
@@ -115,9 +120,21 @@ impl Compute {
         version: &str,
         item: impl Fn(&Value) -> Option<T>,
     ) -> Result<Listing<T>, Failure> {
+        let first = self.path(COMPUTE, kind);
+        self.page_of(next, &first, version, item).await
+    }
+
+    /// The same of a collection anywhere.
+    async fn page_of<T>(
+        &self,
+        next: Option<&str>,
+        first: &str,
+        version: &str,
+        item: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Listing<T>, Failure> {
         let url = match next {
             Some(link) => check_link(&self.endpoint, link)?,
-            None => self.address(&self.path(COMPUTE, kind), version)?,
+            None => self.address(first, version)?,
         };
         let answer = reading(|| self.once(Class::List, None, self.get(url.clone()))).await?;
         let page = Listing::read(&body(&answer)?, item);
@@ -125,6 +142,25 @@ impl Compute {
             check_link(&self.endpoint, link)?;
         }
         Ok(page)
+    }
+
+    /// Every page of a short collection.
+    async fn all_of<T>(
+        &self,
+        first: &str,
+        version: &str,
+        item: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        let (mut all, mut next) = (Vec::new(), None);
+        for _ in 0..MOST_PAGES {
+            let page = self.page_of(next.as_deref(), first, version, &item).await?;
+            all.extend(page.items);
+            next = page.next;
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(Failure::Unreadable(format!("{first} has more than {MOST_PAGES} pages")))
     }
 
     fn path(&self, provider: &str, rest: &str) -> String {
@@ -209,6 +245,11 @@ impl Arm for Compute {
         self.begin(Class::DeleteMachine, Some(name), deallocate.send()).await
     }
 
+    async fn generalize(&self, name: &str) -> Result<Begun, Failure> {
+        let generalize = self.client.virtual_machines_client().generalize(&self.group, name, &self.subscription);
+        self.begin(Class::UpdateMachine, Some(name), generalize.send()).await
+    }
+
     async fn delete_machine(&self, name: &str) -> Result<Begun, Failure> {
         // Not by force: that does not wait for what data disks still have to write.
         let delete = self.client.virtual_machines_client().delete(&self.group, name, &self.subscription);
@@ -291,6 +332,36 @@ impl Arm for Compute {
         self.begin(Class::DeleteDisk, None, delete.send()).await
     }
 
+    async fn image(&self, name: &str) -> Result<Option<Common>, Failure> {
+        let get = || {
+            let get = self.client.images_client().get(&self.group, name, &self.subscription);
+            self.once(Class::Read, None, get.send())
+        };
+        found(reading(get).await, Common::read)
+    }
+
+    async fn put_image(&self, name: &str, body: Value) -> Result<Begun, Failure> {
+        let body: models::Image = model(body)?;
+        let put = self.client.images_client().create_or_update(&self.group, name, body, &self.subscription);
+        self.begin(Class::WriteDisk, None, put.send()).await
+    }
+
+    async fn delete_image(&self, name: &str) -> Result<Begun, Failure> {
+        let delete = self.client.images_client().delete(&self.group, name, &self.subscription);
+        self.begin(Class::DeleteDisk, None, delete.send()).await
+    }
+
+    async fn usages(&self) -> Result<Vec<Usage>, Failure> {
+        let (subscription, place) = (&self.subscription, &self.location);
+        let path = format!("/subscriptions/{subscription}/providers/{COMPUTE}/locations/{place}/usages");
+        self.all_of(&path, MACHINES_VERSION, Usage::read).await
+    }
+
+    async fn permissions(&self) -> Result<Vec<Grant>, Failure> {
+        let path = self.path("Microsoft.Authorization", "permissions");
+        self.all_of(&path, AUTHORIZATION_VERSION, Grant::read).await
+    }
+
     async fn address(&self, interface: &ArmId) -> Result<Option<String>, Failure> {
         let url = Compute::address(self, interface.as_str(), NETWORK_VERSION)?;
         let answer = reading(|| self.once(Class::Read, None, self.get(url.clone()))).await;
@@ -358,13 +429,15 @@ mod tests {
         options.disks.zone = Some("1".into());
         let pool = PoolName::new("pool").unwrap();
         let place = Candidate::new("Standard_D2s_v5", Some("1"));
-        loses_nothing::<models::VirtualMachine>(
-            bodies::machine(&options, &pool, "pool-i1", "i1", "7", &place).unwrap(),
-        );
+        for image in [options.machines.image.clone(), "publisher:offer:sku:latest".into()] {
+            let made = bodies::Making { name: "pool-i1", id: "i1", generation: "7", image: &image, place: &place };
+            loses_nothing::<models::VirtualMachine>(bodies::machine(&options, &pool, &made).unwrap());
+        }
         let id = ArmId::new("/subscriptions/s/disks/d");
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Empty { bytes: 5 }));
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Snapshot(id.clone())));
         loses_nothing::<models::Snapshot>(bodies::snapshot(&options, &pool, "s1", &id));
+        loses_nothing::<models::Image>(bodies::image(&options, &pool, "s1", &id, "V2"));
         loses_nothing::<models::DiskUpdate>(json!({ "properties": { "diskSizeGB": 7 }, "tags": { "a": "b" } }));
         loses_nothing::<models::VirtualMachineUpdate>(json!({ "tags": { "a": "b" } }));
     }

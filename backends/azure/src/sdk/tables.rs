@@ -61,6 +61,10 @@ impl Tables {
         noting(self.service.table_client(table).create().into_future(), failure).await.map(drop)
     }
 
+    pub(crate) async fn drop(&self, table: &str) -> Result<(), Failure> {
+        noting(self.service.table_client(table).delete().into_future(), failure).await.map(drop)
+    }
+
     pub(crate) async fn get(&self, table: &str, partition: &str, row: &str) -> Result<Row, Failure> {
         let found = noting(self.entity(table, partition, row).get::<Row>().into_future(), failure).await?;
         Ok(Row { etag: found.etag.to_string(), ..found.entity })

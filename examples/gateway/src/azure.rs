@@ -3,19 +3,21 @@
 //! The golden snapshot is built by whichever gateway (or `init`) comes first; the others wait for it. The image in it is made
 //! on the gateway's own machine and sent to the temporary one, where it is booted and saved.
 
+mod adopt;
+mod examine;
+
+pub use adopt::{adopt_instance, adopt_volume};
+pub use examine::examine;
+
 use crate::backends::{accel, golden_spec, network};
 use crate::config::{AzureConfig, Config};
-use crate::doctor::{Finding, Verdict};
 use crate::hostkey::ensure_key;
 use crate::place::Place;
 use crate::plain::plain;
 use crate::serve::{Backends, Keys};
 use crate::upstream::{Remote, Stream};
 use async_trait::async_trait;
-use boxpool::{
-    Error, ErrorKind, InstanceId, InstanceProvider, Report, Result, SnapshotId, StateStore, Table, VolumeProvider,
-    VolumeSource,
-};
+use boxpool::{Error, ErrorKind, InstanceId, Result, SnapshotId, StateStore, Table, VolumeSource};
 use boxpool_azure::{
     AzureCloud, AzureGolden, AzureHosts, Candidate, CloudOptions, CredentialChoice, HostAccess, Prepare, Secret,
     TableStore, TablesAccess, TablesOptions,
@@ -26,7 +28,6 @@ use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The key that enters the machines.
 pub const MACHINE_KEY_FILE: &str = "machine_ed25519_key";
@@ -90,6 +91,19 @@ pub fn tables(config: &Config) -> Result<TableStore> {
     TableStore::open(&options)
 }
 
+/// The machines, entered with the gateway's key to them, which is made when it is missing.
+fn hosts(config: &Config, place: &Place) -> Result<AzureHosts> {
+    let key = ensure_key(&place.join(MACHINE_KEY_FILE), "boxpool-gateway to machine")?;
+    let bad = |error: russh::keys::ssh_key::Error| {
+        Error::new(ErrorKind::Corrupt, "read key", MACHINE_KEY_FILE).with_detail(error.to_string())
+    };
+    let public = key.public_key().to_openssh().map_err(bad)?;
+    let private = key.to_openssh(LineEnding::LF).map_err(bad)?;
+    let mut access = HostAccess::new(Secret::new(private.as_str()));
+    access.port = config.azure.ssh_port;
+    Ok(AzureHosts::new(cloud(config, &public)?, access))
+}
+
 /// The tables of a gateway: the pool's, and the accounts.
 #[must_use]
 pub fn all_tables() -> Vec<Table> {
@@ -102,19 +116,11 @@ pub fn all_tables() -> Vec<Table> {
 /// # Errors
 /// The backends' own, each with what to do.
 pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
-    let key = ensure_key(&place.join(MACHINE_KEY_FILE), "boxpool-gateway to machine")?;
-    let bad = |error: russh::keys::ssh_key::Error| {
-        Error::new(ErrorKind::Corrupt, "read key", MACHINE_KEY_FILE).with_detail(error.to_string())
-    };
-    let public = key.public_key().to_openssh().map_err(bad)?;
-    let private = key.to_openssh(LineEnding::LF).map_err(bad)?;
-    let cloud = cloud(config, &public)?;
+    let hosts = hosts(config, place)?;
+    let cloud = hosts.cloud().clone();
     let store = tables(config)?;
     store.make_tables(&all_tables()).await?;
 
-    let mut access = HostAccess::new(Secret::new(private.as_str()));
-    access.port = config.azure.ssh_port;
-    let hosts = AzureHosts::new(cloud.clone(), access);
     let mut options = HostedOptions::default();
     options.user.clone_from(&config.boxes.qemu_user);
     options.accel = accel(config);
@@ -190,83 +196,5 @@ impl Prepare for Fill {
         let image = made.map_err(Error::from)?;
         let tell = |progress: boxpool_qemu::Progress| eprintln!("{}", plain(&progress.text));
         prepare_disk(host, paths, &self.spec, &image, &self.options, &tell).await.map(drop)
-    }
-}
-
-/// One look at Azure, at most.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
-/// Tokens are refused by clocks that are off by five minutes.
-const CLOCK_LIMIT_S: i64 = 60;
-
-/// Looks at what the gateway needs in Azure; changes nothing.
-pub async fn examine(config: &Config) -> Vec<Finding> {
-    let bad = |what: &str, error: &Error| Finding::new(what, Verdict::Bad, Report(error).to_string());
-    // Any key will do to check the settings with.
-    let cloud = match cloud(config, "ssh-ed25519 AAAA") {
-        Ok(cloud) => cloud,
-        Err(error) => return vec![bad("azure settings", &error)],
-    };
-    let tables = match tables(config) {
-        Ok(tables) => tables,
-        Err(error) => return vec![bad("azure settings", &error)],
-    };
-    let mut findings = vec![Finding::new("azure settings", Verdict::Good, "names, ids and places fit Azure's rules")];
-    findings.push(match look("ask the time", cloud.clock_ahead_s()).await {
-        Ok(Some(ahead)) if ahead.abs() > CLOCK_LIMIT_S => {
-            let detail = format!(
-                "this machine's clock is {ahead} s ahead of Azure's; tokens will be refused, set the clock (chrony)"
-            );
-            Finding::new("clock", Verdict::Bad, detail)
-        }
-        Ok(Some(ahead)) => Finding::new("clock", Verdict::Good, format!("{ahead} s ahead of Azure's")),
-        Ok(None) => Finding::new("clock", Verdict::Warning, "Azure's answer does not tell the time"),
-        Err(error) => bad("resource manager", &error),
-    });
-    let group = &config.azure.resource_group;
-    let rights = format!("give the identity the role of deploy/main.bicep in the group {group}");
-    for (what, seen) in [
-        (
-            "machines",
-            look("list machines", async { Ok(InstanceProvider::list(&cloud, None).await?.items.len()) }).await,
-        ),
-        ("disks", look("list disks", async { Ok(VolumeProvider::list(&cloud, None).await?.items.len()) }).await),
-        ("snapshots", look("list snapshots", async { Ok(cloud.list_snapshots(None).await?.items.len()) }).await),
-    ] {
-        findings.push(match seen {
-            Ok(count) => {
-                Finding::new(what, Verdict::Good, format!("may be listed; {count} of this pool on the first page"))
-            }
-            Err(error) if error.kind() == ErrorKind::Unauthorized => {
-                Finding::new(what, Verdict::Bad, format!("{}; {rights}", Report(&error)))
-            }
-            Err(error) => bad(what, &error),
-        });
-    }
-    let boxes =
-        look("read tables", async { Ok(tables.scan(boxpool::record::BOXES, None, None, 1).await?.items.len()) });
-    findings.push(match boxes.await {
-        Ok(_) => Finding::new("tables", Verdict::Good, "may be read"),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Finding::new("tables", Verdict::Warning, "they are not there yet; run: boxpool-gateway init")
-        }
-        Err(error) if error.kind() == ErrorKind::Unauthorized => {
-            let account = &config.azure.storage_account;
-            let what = format!(
-                "{}; give the identity Storage Table Data Contributor on the account {account}",
-                Report(&error)
-            );
-            Finding::new("tables", Verdict::Bad, what)
-        }
-        Err(error) => bad("tables", &error),
-    });
-    findings
-}
-
-async fn look<T>(what: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(LOOK_LIMIT, asked).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            Err(Error::new(ErrorKind::TimedOut, what, "azure").with_detail(format!("no answer within {LOOK_LIMIT:?}")))
-        }
     }
 }

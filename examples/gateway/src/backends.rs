@@ -5,13 +5,15 @@ use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
 use crate::plain::plain;
 use crate::serve::{Backends, Keys};
-use boxpool::{Error, ErrorKind, Result, StateStore, VolumeSource};
+use boxpool::{BoxName, Error, ErrorKind, Result, StateStore, UserId, VolumeSource};
 use boxpool_qemu::{CloudImage, GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The store's file in the state directory.
 pub const STORE_FILE: &str = "state.sqlite";
+const WITHOUT_AZURE: &str = "this boxpool-gateway was built without Azure; build it with: cargo build --release -p boxpool-gateway --features azure";
 
 /// Opens the store, or makes it, readable for its owner only.
 ///
@@ -31,11 +33,40 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
         #[cfg(feature = "azure")]
         Backend::Azure => crate::azure::open(config, place, keys).await,
         #[cfg(not(feature = "azure"))]
-        Backend::Azure => {
-            let detail = "this boxpool-gateway was built without Azure; build it with: cargo build --release -p boxpool-gateway --features azure";
-            Err(Error::new(ErrorKind::Invalid, "open backend", "azure").with_detail(detail))
-        }
+        Backend::Azure => Err(Error::new(ErrorKind::Invalid, "open backend", "azure").with_detail(WITHOUT_AZURE)),
     }
+}
+
+/// Makes a box of a disk that was there before; see [`crate::azure::adopt_volume`].
+///
+/// # Errors
+/// `Invalid` when the backend has nothing to adopt from; the backend's own.
+pub async fn adopt_volume(config: &Config, disk: &str, user: &UserId, name: &BoxName) -> Result<String> {
+    match config.backend {
+        #[cfg(feature = "azure")]
+        Backend::Azure => crate::azure::adopt_volume(config, disk, user, name).await,
+        _ => Err(nothing_to_adopt(config, &format_args!("{disk}, for {name} of {user}"))),
+    }
+}
+
+/// Makes a machine that was there before one of the pool's; see [`crate::azure::adopt_instance`].
+///
+/// # Errors
+/// As [`adopt_volume`].
+pub async fn adopt_instance(config: &Config, state_dir: &Path, machine: &str) -> Result<String> {
+    match config.backend {
+        #[cfg(feature = "azure")]
+        Backend::Azure => crate::azure::adopt_instance(config, &Place::ensure(state_dir)?, machine).await,
+        _ => Err(nothing_to_adopt(config, &format_args!("{machine}, in {}", state_dir.display()))),
+    }
+}
+
+fn nothing_to_adopt(config: &Config, what: &dyn std::fmt::Display) -> Error {
+    let detail = match config.backend {
+        Backend::Local => "disks and machines can be adopted where backend is \"azure\"; set it in the configuration",
+        Backend::Azure => WITHOUT_AZURE,
+    };
+    Error::new(ErrorKind::Invalid, "adopt", what).with_detail(detail)
 }
 
 async fn open_local(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {

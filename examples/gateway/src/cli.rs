@@ -1,7 +1,7 @@
 //! The command line of `boxpool-gateway`.
 
 use crate::config::{Backend, Config, default_state_dir};
-use boxpool::{Error, ErrorKind, Result};
+use boxpool::{BoxName, Error, ErrorKind, Result, UserId};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +33,31 @@ pub enum Verb {
         /// Answer in JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Make a box of a disk of the resource group that holds one: restored from a snapshot, say. Safe to repeat.
+    AdoptVolume {
+        /// Where, and with which settings.
+        #[command(flatten)]
+        options: Options,
+        /// The disk's name.
+        disk: String,
+        /// Whose box it becomes: the account that `whoami` shows.
+        #[arg(long)]
+        user: UserId,
+        /// What the box is called.
+        #[arg(long = "box", value_name = "NAME")]
+        name: BoxName,
+    },
+    /// Make a machine of the resource group one of the pool's, to be used and deleted as the others are. Safe to repeat.
+    AdoptInstance {
+        /// Where, and with which settings.
+        #[command(flatten)]
+        options: Options,
+        /// The machine's name.
+        machine: String,
+        /// The pool may delete the machine and its disks.
+        #[arg(long, required = true)]
+        yes: bool,
     },
     /// Show the host key: fingerprint, known_hosts line and SSHFP record.
     Hostkey(Options),

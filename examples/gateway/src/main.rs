@@ -67,6 +67,18 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Verb::AdoptVolume { options, disk, user, name } => {
+            let (config, _) = resolve(&options)?;
+            start_log(&config)?;
+            say(&format!("{}\n", block_on(backends::adopt_volume(&config, &disk, &user, &name))?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::AdoptInstance { options, machine, yes: _ } => {
+            let (config, state_dir) = resolve(&options)?;
+            start_log(&config)?;
+            say(&format!("{}\n", block_on(backends::adopt_instance(&config, &state_dir, &machine))?));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Init(options) => {
             let (config, state_dir) = resolve(&options)?;
             start_log(&config)?;

@@ -86,8 +86,11 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
         Backend::Local => WarmTarget::new(config.slots, config.slots, config.slots),
         Backend::Azure => WarmTarget::new(azure.machines_min_free, azure.machines_max_free, azure.machines_max),
     };
-    if (config.backend, azure.recycle) == (Backend::Azure, RecycleMode::Destroy) {
-        pool.recycle = Recycle::Destroy;
+    if config.backend == Backend::Azure {
+        pool.recycle = match azure.recycle {
+            RecycleMode::Reuse => Recycle::ReuseWhenClean,
+            RecycleMode::Reimage | RecycleMode::Destroy => Recycle::Destroy,
+        };
     }
     pool.volumes.min_free = config.min_free;
     pool.volumes.max_free = config.min_free + 3;

@@ -286,22 +286,35 @@ impl Region {
         self.until(state, || self.placement(name)["state"] == state);
     }
 
-    /// Every machine and disk has a record, and the other way round.
+    /// Every machine and disk has a record, and the other way round; nothing else is there but what belongs to a machine, and
+    /// the golden snapshot and its image.
     fn until_nothing_is_leaked(&self) {
-        let ids = |kind| {
-            let names = self.arm.names(kind);
-            let ours = names.into_iter().filter(|name| !name.ends_with("-os") && !name.contains("_OsDisk_"));
-            ours.map(|name| name.trim_start_matches("p-").to_owned()).collect::<BTreeSet<_>>()
+        let ids = |kind, part: &str| {
+            let names = self.arm.names(kind).into_iter();
+            let id = |name: String| Some(name.strip_prefix("p-")?.strip_suffix(part)?.to_owned());
+            names.filter_map(id).collect::<BTreeSet<_>>()
         };
         let id = |record: serde_json::Value| record["id"].as_str().unwrap().to_owned();
         let recorded = |table| self.records(table).into_values().map(id).collect::<BTreeSet<_>>();
-        let agree = || ids(Kind::Vm) == recorded(record::INSTANCES) && ids(Kind::Disk) == recorded(record::VOLUMES);
         let deadline = Instant::now() + SOON;
-        while !agree() {
-            let found = [ids(Kind::Vm), recorded(record::INSTANCES), ids(Kind::Disk), recorded(record::VOLUMES)];
-            assert!(Instant::now() < deadline, "machines, their records, disks, their records: {found:#?}");
+        loop {
+            let machines = ids(Kind::Vm, "");
+            let (interfaces, os_disks) = (ids(Kind::Nic, "-nic"), ids(Kind::Disk, "-os"));
+            let mut disks = ids(Kind::Disk, "");
+            disks.retain(|name| !name.ends_with("-os"));
+            let own_parts = machines == interfaces && machines == os_disks;
+            let all = [Kind::Disk, Kind::Nic].map(|kind| self.arm.names(kind).len());
+            let no_others = all == [disks.len() + os_disks.len(), interfaces.len()];
+            let (of_machines, of_disks) = (recorded(record::INSTANCES), recorded(record::VOLUMES));
+            if own_parts && no_others && machines == of_machines && disks == of_disks {
+                break;
+            }
+            let found = [machines, interfaces, os_disks, of_machines, disks, of_disks];
+            assert!(Instant::now() < deadline, "machines, interfaces, OS disks, records; disks, records: {found:#?}");
             std::thread::sleep(Duration::from_millis(100));
         }
+        let golden = [Kind::Snapshot, Kind::Image].map(|kind| self.arm.names(kind));
+        assert!(golden[0].len() == 1 && golden[0] == golden[1], "{golden:?}");
     }
 }
 

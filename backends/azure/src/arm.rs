@@ -23,6 +23,7 @@ pub(crate) trait Arm: Send + Sync {
     async fn start(&self, name: &str) -> Result<Begun, Failure>;
     async fn deallocate(&self, name: &str) -> Result<Begun, Failure>;
     /// Says that what is on it is ready to be copied, and that it never boots again.
+    #[cfg(feature = "hosts")]
     async fn generalize(&self, name: &str) -> Result<Begun, Failure>;
     async fn delete_machine(&self, name: &str) -> Result<Begun, Failure>;
     async fn attach(&self, machine: &str, disk: &ArmId, lun: u32) -> Result<Begun, Failure>;
@@ -39,8 +40,11 @@ pub(crate) trait Arm: Send + Sync {
     async fn put_snapshot(&self, name: &str, body: Value) -> Result<Begun, Failure>;
     async fn delete_snapshot(&self, name: &str) -> Result<Begun, Failure>;
 
+    #[cfg(feature = "hosts")]
     async fn image(&self, name: &str) -> Result<Option<Common>, Failure>;
+    #[cfg(feature = "hosts")]
     async fn put_image(&self, name: &str, body: Value) -> Result<Begun, Failure>;
+    #[cfg(feature = "hosts")]
     async fn delete_image(&self, name: &str) -> Result<Begun, Failure>;
 
     /// What the subscription uses in our place, and may use.
@@ -138,8 +142,10 @@ pub(crate) struct Machine {
     /// Of a failed one: the code, as `AllocationFailed`; empty when not told.
     pub(crate) failure: String,
     /// It was made ready to be copied.
+    #[cfg(feature = "hosts")]
     pub(crate) generalized: bool,
     /// `V1` or `V2`: how it boots.
+    #[cfg(feature = "hosts")]
     pub(crate) firmware: Option<String>,
 }
 
@@ -219,7 +225,9 @@ impl Machine {
             interfaces,
             power: after("PowerState/").to_ascii_lowercase(),
             failure: after("ProvisioningState/failed/"),
+            #[cfg(feature = "hosts")]
             generalized: codes.iter().any(|code| code.eq_ignore_ascii_case("OSState/generalized")),
+            #[cfg(feature = "hosts")]
             firmware: properties["instanceView"]["hyperVGeneration"].as_str().map(str::to_owned),
             common,
         })

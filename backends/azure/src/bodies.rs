@@ -61,13 +61,17 @@ pub(crate) fn machine(options: &CloudOptions, pool: &PoolName, making: &Making<'
             }] },
         },
     });
-    let mut cloud_init = machines.cloud_init.clone();
+    #[cfg(not(feature = "hosts"))]
+    let cloud_init = &machines.cloud_init;
     #[cfg(feature = "hosts")]
-    if machines.for_boxes {
+    let cloud_init = &if machines.for_boxes {
         let key = crate::host_key::HostKey::generate()?;
-        cloud_init = crate::cloud_init::text(&key, &machines.ssh_public_key);
+        let text = crate::cloud_init::text(&key, &machines.ssh_public_key);
         tags[crate::host_key::HOST_KEY_TAG] = key.public.into();
-    }
+        text
+    } else {
+        machines.cloud_init.clone()
+    };
     if !cloud_init.is_empty() {
         os_profile["customData"] = base64::engine::general_purpose::STANDARD.encode(cloud_init).into();
     }
@@ -158,6 +162,7 @@ pub(crate) fn snapshot(options: &CloudOptions, pool: &PoolName, id: &str, disk: 
 }
 
 /// An image of a generalized machine. `firmware` is `V1` or `V2`, as the machine has it.
+#[cfg(feature = "hosts")]
 pub(crate) fn image(options: &CloudOptions, pool: &PoolName, id: &str, machine: &ArmId, firmware: &str) -> Value {
     json!({
         "location": options.location,

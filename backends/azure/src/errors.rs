@@ -368,6 +368,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_refusal_says_is_one_short_line() {
+        let body = serde_json::json!({ "error": { "code": "Conflict", "message": format!("a\nb\u{1b}[31m{}", "x".repeat(9_000)) },
+            "token": "hidden" });
+        let headers = vec![("set-cookie".into(), "hidden".into()), ("x-ms-request-id".into(), "r1".into())];
+        let refusal = Refusal::of(&Answer { status: 409, headers, body: body.to_string().into_bytes() });
+        let told = format!("{:?}", Act::write("attach volume", "v").failed(Failure::Refused(refusal)));
+        assert!(told.contains("409 Conflict: a b") && told.contains("r1"), "{told}");
+        assert!(told.len() < 800 && !told.contains("hidden") && !told.contains(['\n', '\u{1b}']), "{told}");
+    }
+
+    #[test]
     fn codes_further_in_are_found() {
         let body = r#"{"error":{"code":"OperationNotAllowed","message":"m","details":[{"code":"TooManyRequests","target":"PutVM","details":[{"code":"deeper"}]}]}}"#;
         let refusal = refusal(429, body);

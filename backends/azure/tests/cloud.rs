@@ -373,6 +373,35 @@ async fn links_to_other_hosts_are_not_followed() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let service = StandIn::start();
+    let cloud = service.cloud();
+    let other = StandIn::start();
+    let there = vec![("Location", format!("http://127.0.0.1:{}/subscriptions", other.port))];
+    service.judge(move |_, _| Fate::Refuse(307, there.clone(), Value::Null));
+    assert!(InstanceProvider::get(&cloud, &instance()).await.is_err());
+    assert!(VolumeProvider::ensure(&cloud, &empty()).await.is_err());
+    assert!(other.state().requests.is_empty(), "no token went there");
+}
+
+#[tokio::test]
+async fn a_machine_that_changes_while_it_is_adopted_is_not_overwritten() {
+    let service = StandIn::start();
+    let cloud = service.cloud();
+    service.put(
+        "virtualMachines",
+        "theirs",
+        json!({ "etag": "\"1\"", "properties": { "provisioningState": "Succeeded", "storageProfile": { "dataDisks": [] } } }),
+    );
+    let changed = json!({ "error": { "code": "PreconditionFailed", "message": "m" } });
+    service.once("PATCH", "virtualMachines/theirs", Fate::Refuse(412, Vec::new(), changed));
+    let refused = cloud.adopt_instance("theirs", "1").await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::None));
+    assert_eq!(service.count("PATCH", ""), 1, "it was not tried again without a look");
+    cloud.adopt_instance("theirs", "1").await.unwrap();
+}
+
+#[tokio::test]
 async fn disks_and_machines_that_were_there_can_be_adopted_twice() {
     let service = StandIn::start();
     let cloud = service.cloud();

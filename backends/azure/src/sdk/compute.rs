@@ -1,7 +1,7 @@
 //! Resource Manager through `azure_mgmt_compute`: builders are sent, never awaited; listings and polls, which its public
 //! interface cannot ask for, go through the same pipeline by hand.
 
-use crate::arm::{Arm, Begun, Common, Disk, Grant, Listing, Machine, Snapshot, Usage};
+use crate::arm::{Arm, Begun, Disk, Grant, Listing, Machine, Snapshot, Usage};
 use crate::cloud_options::CloudOptions;
 use crate::errors::{Failure, Refusal};
 use crate::ids::ArmId;
@@ -245,6 +245,7 @@ impl Arm for Compute {
         self.begin(Class::DeleteMachine, Some(name), deallocate.send()).await
     }
 
+    #[cfg(feature = "hosts")]
     async fn generalize(&self, name: &str) -> Result<Begun, Failure> {
         let generalize = self.client.virtual_machines_client().generalize(&self.group, name, &self.subscription);
         self.begin(Class::UpdateMachine, Some(name), generalize.send()).await
@@ -332,20 +333,23 @@ impl Arm for Compute {
         self.begin(Class::DeleteDisk, None, delete.send()).await
     }
 
-    async fn image(&self, name: &str) -> Result<Option<Common>, Failure> {
+    #[cfg(feature = "hosts")]
+    async fn image(&self, name: &str) -> Result<Option<crate::arm::Common>, Failure> {
         let get = || {
             let get = self.client.images_client().get(&self.group, name, &self.subscription);
             self.once(Class::Read, None, get.send())
         };
-        found(reading(get).await, Common::read)
+        found(reading(get).await, crate::arm::Common::read)
     }
 
+    #[cfg(feature = "hosts")]
     async fn put_image(&self, name: &str, body: Value) -> Result<Begun, Failure> {
         let body: models::Image = model(body)?;
         let put = self.client.images_client().create_or_update(&self.group, name, body, &self.subscription);
         self.begin(Class::WriteDisk, None, put.send()).await
     }
 
+    #[cfg(feature = "hosts")]
     async fn delete_image(&self, name: &str) -> Result<Begun, Failure> {
         let delete = self.client.images_client().delete(&self.group, name, &self.subscription);
         self.begin(Class::DeleteDisk, None, delete.send()).await

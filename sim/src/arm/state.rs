@@ -83,6 +83,11 @@ impl Resource {
     /// What is answered to a look at it.
     pub(super) fn shown(&self, with_instance_view: bool) -> Value {
         let mut shown = self.body.clone();
+        if self.id.kind != Kind::Group {
+            // Services tell more with time, and older clients must bear it.
+            shown["addedLater"] = json!({ "kind": "Unheard", "since": null });
+            shown["properties"]["addedLater"] = json!([{ "kind": "Unheard", "count": 1.5 }]);
+        }
         if self.id.kind == Kind::Vm {
             shown["etag"] = json!(format!("\"{}\"", self.etag));
             if with_instance_view {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test harness: what goes wrong here is the test's failure
 
 mod gateway;
+pub mod resource_manager;
 mod user;
 
 pub use gateway::{Gateway, Settings, State};

@@ -8,16 +8,13 @@ mod azurite;
 use boxpool::{Key, StateStore, record};
 use boxpool_azure::{ACTIONS, TableStore, TablesOptions};
 use boxpool_sim::arm::{ArmBuilder, ArmServer, Kind};
-use boxpool_tests::Gateway;
+use boxpool_tests::{Gateway, resource_manager};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The emulator's account, which is in its manual.
 const TABLES_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-const COMPUTE: &str = "/subscriptions/0000-1111/resourceGroups/rg/providers/Microsoft.Compute";
 const SOON: Duration = Duration::from_secs(60);
 
 struct Region {
@@ -89,20 +86,8 @@ impl Region {
         findings.map(|finding| (text(finding, "verdict"), text(finding, "detail"))).collect()
     }
 
-    /// Somebody else makes something in the resource group.
-    fn put(&self, kind: &str, name: &str, body: &Value) {
-        let body = body.to_string();
-        let mut stream = TcpStream::connect(self.arm.address()).unwrap();
-        write!(
-            stream,
-            "PUT {COMPUTE}/{kind}/{name}?api-version=2024-07-01 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\
-             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    fn call(&self, method: &str, resource: &str, body: &Value) {
+        resource_manager::call(self.arm.address(), method, resource, body);
     }
 
     fn until(&self, kind: Kind, name: &str, reached: impl Fn(&Value) -> bool) {
@@ -115,7 +100,11 @@ impl Region {
 
     fn put_disk(&self, name: &str, tags: &Value) {
         let properties = json!({ "creationData": { "createOption": "Empty" }, "diskSizeGB": 4 });
-        self.put("disks", name, &json!({ "location": "westeurope", "tags": tags, "properties": properties }));
+        self.call(
+            "PUT",
+            &format!("disks/{name}"),
+            &json!({ "location": "westeurope", "tags": tags, "properties": properties }),
+        );
         self.until(Kind::Disk, name, |disk| disk["properties"]["provisioningState"] == "Succeeded");
     }
 
@@ -188,6 +177,8 @@ fn a_disk_is_adopted_as_a_box_once_and_for_all() {
 
     let told = region.refuses(&["adopt-volume", "Restored", "--user", "u1", "--box", "dev2"]);
     assert!(told.contains("already"), "{told}");
+    let told = region.refuses(&["adopt-volume", "Restored", "--user", "u1", "--box", "dev1", "--abandon"]);
+    assert!(told.contains("delete the box"), "{told}");
     region.put_disk("second", &json!({}));
     let told = region.refuses(&["adopt-volume", "second", "--user", "u1", "--box", "dev1"]);
     assert!(told.contains("choose another one"), "{told}");
@@ -212,9 +203,9 @@ fn what_cannot_be_adopted_is_refused_with_what_to_do_and_leaves_nothing() {
     assert_eq!(region.program(&["adopt-instance", "nowhere"]).status.code(), Some(2), "it must be said that it may go");
 
     let interface = json!({ "name": "n", "properties": { "ipConfigurations": [{ "name": "i", "properties": { "subnet": { "id": "/s" } } }] } });
-    region.put(
-        "virtualMachines",
-        "plain-vm",
+    region.call(
+        "PUT",
+        "virtualMachines/plain-vm",
         &json!({ "location": "westeurope", "properties": {
         "hardwareProfile": { "vmSize": "Standard_D2s_v5" },
         "storageProfile": { "osDisk": { "createOption": "FromImage" } },
@@ -225,4 +216,10 @@ fn what_cannot_be_adopted_is_refused_with_what_to_do_and_leaves_nothing() {
     assert!(told.contains("boxpool-host-key"), "{told}");
     let kept = region.record(&Key::new(record::INSTANCES, "vm:plain:vm", "vm:plain:vm")).unwrap();
     assert_eq!(kept["status"]["is"], "quarantined", "nobody deletes it while it is made ready");
+
+    let told = region.does(&["adopt-instance", "plain-vm", "--abandon"]);
+    assert!(told.contains("nothing of the pool's"), "{told}");
+    assert_eq!(region.record(&Key::new(record::INSTANCES, "vm:plain:vm", "vm:plain:vm")), None);
+    let tags = region.arm.resource(Kind::Vm, "plain-vm").unwrap()["tags"].clone();
+    assert!(tags.as_object().is_none_or(serde_json::Map::is_empty), "{tags}");
 }

@@ -92,6 +92,54 @@ impl AzureCloud {
         drop(alone);
         InstanceProvider::get(self, &id).await?.ok_or_else(|| gone(act, "machine"))
     }
+
+    /// Takes the pool's tags away from a disk again, and nothing else. Of one that is not there, or not this pool's, nothing is changed. Only for
+    /// one whose record is set aside: a volume that is in use without its tags cannot be used any more.
+    ///
+    /// # Errors
+    /// `Busy` when another pool has it.
+    pub async fn release_volume(&self, name: &str) -> Result<()> {
+        let id = self.id_of_disk(name)?;
+        let act = Act::write("release volume", id.as_str());
+        let name = self.inner.pool.disk(&id)?;
+        let _alone = self.inner.alone_with_disk(&name).await;
+        let found = self.inner.arm.disk(&name).await.map_err(|failure| act.failed(failure))?;
+        let Some(disk) = found else { return Ok(()) };
+        if !self.inner.is_adopted(act, &disk.common, id.as_str())? {
+            return Ok(());
+        }
+        let body = json!({ "tags": foreign_tags(&disk.common) });
+        self.inner.arm.update_disk(&name, body).await.map(drop).map_err(|failure| act.failed(failure))
+    }
+
+    /// The same for a machine.
+    ///
+    /// # Errors
+    /// As [`release_volume`](Self::release_volume); `Conflict` when its tags change meanwhile: try again.
+    pub async fn release_instance(&self, name: &str) -> Result<()> {
+        let id = self.id_of_machine(name)?;
+        let act = Act::write("release instance", id.as_str());
+        let name = self.inner.pool.machine(&id)?;
+        let _alone = self.inner.alone_with_machine(&name).await;
+        let found = self.inner.arm.machine(&name).await.map_err(|failure| act.failed(failure))?;
+        let Some(machine) = found else { return Ok(()) };
+        if !self.inner.is_adopted(act, &machine.common, id.as_str())? {
+            return Ok(());
+        }
+        let body = json!({ "tags": foreign_tags(&machine.common) });
+        let update = self.inner.arm.update_machine(&name, body, machine.etag.as_deref()).await;
+        update.map(drop).map_err(|failure| act.failed(failure))
+    }
+}
+
+/// The tags that are not the pool's.
+fn foreign_tags(common: &Common) -> Map<String, Value> {
+    let mut tags = common.raw_tags.clone();
+    tags.retain(|name, value| {
+        let own = [POOL_TAG, ID_TAG, GENERATION_TAG].iter().any(|own| name.eq_ignore_ascii_case(own));
+        !own && value.is_string()
+    });
+    tags
 }
 
 impl Inner {
@@ -106,11 +154,7 @@ impl Inner {
 
     /// Tags are replaced as a whole, so the others are sent along.
     fn tags_with(&self, common: &Common, id: &str, generation: Option<&str>) -> Map<String, Value> {
-        let mut tags = common.raw_tags.clone();
-        tags.retain(|name, value| {
-            let own = [POOL_TAG, ID_TAG, GENERATION_TAG].iter().any(|own| name.eq_ignore_ascii_case(own));
-            !own && value.is_string()
-        });
+        let mut tags = foreign_tags(common);
         tags.insert(POOL_TAG.into(), self.pool.as_str().into());
         tags.insert(ID_TAG.into(), id.into());
         if let Some(generation) = generation {

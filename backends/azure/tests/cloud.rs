@@ -428,6 +428,14 @@ async fn disks_and_machines_that_were_there_can_be_adopted_twice() {
     }
     assert_eq!(service.count("PATCH", ""), 2, "the second time nothing is to be done");
     assert_eq!(service.state().resources["disks/customers_disk"]["tags"]["Owner"], "them", "other tags stay");
+    for _ in 0..2 {
+        cloud.release_volume("customers_disk").await.unwrap();
+        cloud.release_instance("Customers-VM").await.unwrap();
+    }
+    assert_eq!(service.state().resources["disks/customers_disk"]["tags"], json!({ "Owner": "them" }));
+    assert_eq!(service.count("PATCH", ""), 4, "the second time nothing is to be done");
+    cloud.adopt_volume("customers_disk").await.unwrap();
+    cloud.adopt_instance("Customers-VM", "7").await.unwrap();
     let adopted = Attach::new(
         cloud.id_of_disk("Customers_Disk").unwrap(),
         cloud.id_of_machine("customers-vm").unwrap(),

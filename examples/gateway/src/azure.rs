@@ -6,7 +6,7 @@
 mod adopt;
 mod examine;
 
-pub use adopt::{adopt_instance, adopt_volume};
+pub use adopt::{abandon_instance, abandon_volume, adopt_instance, adopt_volume};
 pub use examine::examine;
 
 use crate::backends::{accel, golden_spec, network};

@@ -37,26 +37,31 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
     }
 }
 
-/// Makes a box of a disk that was there before; see [`crate::azure::adopt_volume`].
+/// Makes a box of a disk that was there before, or takes back what an attempt began; on Azure alone.
 ///
 /// # Errors
 /// `Invalid` when the backend has nothing to adopt from; the backend's own.
-pub async fn adopt_volume(config: &Config, disk: &str, user: &UserId, name: &BoxName) -> Result<String> {
-    match config.backend {
+pub async fn adopt_volume(config: &Config, disk: &str, whose: (&UserId, &BoxName), abandon: bool) -> Result<String> {
+    let (user, name) = whose;
+    match (config.backend, abandon) {
         #[cfg(feature = "azure")]
-        Backend::Azure => crate::azure::adopt_volume(config, disk, user, name).await,
+        (Backend::Azure, false) => crate::azure::adopt_volume(config, disk, user, name).await,
+        #[cfg(feature = "azure")]
+        (Backend::Azure, true) => crate::azure::abandon_volume(config, disk, user, name).await,
         _ => Err(nothing_to_adopt(config, &format_args!("{disk}, for {name} of {user}"))),
     }
 }
 
-/// Makes a machine that was there before one of the pool's; see [`crate::azure::adopt_instance`].
+/// Makes a machine that was there before one of the pool's, or takes back what an attempt began; on Azure alone.
 ///
 /// # Errors
 /// As [`adopt_volume`].
-pub async fn adopt_instance(config: &Config, state_dir: &Path, machine: &str) -> Result<String> {
-    match config.backend {
+pub async fn adopt_instance(config: &Config, state_dir: &Path, machine: &str, abandon: bool) -> Result<String> {
+    match (config.backend, abandon) {
         #[cfg(feature = "azure")]
-        Backend::Azure => crate::azure::adopt_instance(config, &Place::ensure(state_dir)?, machine).await,
+        (Backend::Azure, false) => crate::azure::adopt_instance(config, &Place::ensure(state_dir)?, machine).await,
+        #[cfg(feature = "azure")]
+        (Backend::Azure, true) => crate::azure::abandon_instance(config, machine).await,
         _ => Err(nothing_to_adopt(config, &format_args!("{machine}, in {}", state_dir.display()))),
     }
 }

@@ -47,6 +47,9 @@ pub enum Verb {
         /// What the box is called.
         #[arg(long = "box", value_name = "NAME")]
         name: BoxName,
+        /// Take back what an earlier attempt began and did not end.
+        #[arg(long)]
+        abandon: bool,
     },
     /// Make a machine of the resource group one of the pool's, to be used and deleted as the others are. Safe to repeat.
     AdoptInstance {
@@ -56,8 +59,11 @@ pub enum Verb {
         /// The machine's name.
         machine: String,
         /// The pool may delete the machine and its disks.
-        #[arg(long, required = true)]
+        #[arg(long, required_unless_present = "abandon")]
         yes: bool,
+        /// Take back what an earlier attempt began and did not end.
+        #[arg(long)]
+        abandon: bool,
     },
     /// Show the host key: fingerprint, known_hosts line and SSHFP record.
     Hostkey(Options),

@@ -67,16 +67,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Verb::AdoptVolume { options, disk, user, name } => {
+        Verb::AdoptVolume { options, disk, user, name, abandon } => {
             let (config, _) = resolve(&options)?;
             start_log(&config)?;
-            say(&format!("{}\n", block_on(backends::adopt_volume(&config, &disk, &user, &name))?));
+            say(&format!("{}\n", block_on(backends::adopt_volume(&config, &disk, (&user, &name), abandon))?));
             Ok(ExitCode::SUCCESS)
         }
-        Verb::AdoptInstance { options, machine, yes: _ } => {
+        Verb::AdoptInstance { options, machine, yes: _, abandon } => {
             let (config, state_dir) = resolve(&options)?;
             start_log(&config)?;
-            say(&format!("{}\n", block_on(backends::adopt_instance(&config, &state_dir, &machine))?));
+            say(&format!("{}\n", block_on(backends::adopt_instance(&config, &state_dir, &machine, abandon))?));
             Ok(ExitCode::SUCCESS)
         }
         Verb::Init(options) => {

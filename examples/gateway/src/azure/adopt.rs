@@ -57,6 +57,41 @@ pub async fn adopt_volume(config: &Config, disk: &str, user: &UserId, name: &Box
     Ok(format!("the disk {disk} is the box {name} now; the next connect attaches it"))
 }
 
+/// Takes an adoption of a disk back that was begun and not ended. Says what was done, in a line.
+///
+/// # Errors
+/// `Conflict` when the disk is a box already; the backend's own.
+pub async fn abandon_volume(config: &Config, disk: &str, user: &UserId, name: &BoxName) -> Result<String> {
+    let cloud = cloud(config, "ssh-ed25519 AAAA")?;
+    let id = cloud.id_of_disk(disk)?;
+    let adoption = adoption(config).await?;
+    // Set aside, if it was not: nobody may use it while its tags go.
+    if !adoption.begin_volume(&id, user, name).await? {
+        let detail = format!("the disk {disk} is the box {name}; to be rid of it delete the box");
+        return Err(Error::new(ErrorKind::Conflict, "abandon volume", disk).with_detail(detail));
+    }
+    cloud.release_volume(disk).await?;
+    adoption.abandon_volume(&id).await?;
+    Ok(format!("the disk {disk} is nothing of the pool's"))
+}
+
+/// The same for a machine.
+///
+/// # Errors
+/// `Conflict` when the machine is in use already; the backend's own.
+pub async fn abandon_instance(config: &Config, machine: &str) -> Result<String> {
+    let cloud = cloud(config, "ssh-ed25519 AAAA")?;
+    let id = cloud.id_of_machine(machine)?;
+    let adoption = adoption(config).await?;
+    if !adoption.begin_instance(&id, u32::MAX).await? {
+        let detail = format!("the machine {machine} is in use; it cannot be had back");
+        return Err(Error::new(ErrorKind::Conflict, "abandon instance", machine).with_detail(detail));
+    }
+    cloud.release_instance(machine).await?;
+    adoption.abandon_instance(&id).await?;
+    Ok(format!("the machine {machine} is nothing of the pool's"))
+}
+
 /// Makes a machine one of the pool's, to be used and **deleted** as the others are. Says what was done, in a line.
 ///
 /// # Errors

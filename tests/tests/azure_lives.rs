@@ -13,7 +13,7 @@ use azurite::Azurite;
 use boxpool::{StateStore, Table, record};
 use boxpool_azure::{TableStore, TablesOptions};
 use boxpool_sim::arm::{ArmServer, Filling, Kind, MachineFacts, Machines};
-use boxpool_tests::{Gateway, User};
+use boxpool_tests::{Gateway, User, resource_manager};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -286,9 +286,36 @@ impl Region {
         self.until(state, || self.placement(name)["state"] == state);
     }
 
+    /// Somebody makes a copy of a disk or snapshot.
+    fn copy(&self, to: &str, kind: Kind, from: &str) {
+        let source = format!("/subscriptions/0000-1111/resourceGroups/rg/providers/Microsoft.Compute/{from}");
+        let body = serde_json::json!({ "location": "westeurope", "sku": { "name": "Premium_LRS" },
+            "properties": { "creationData": { "createOption": "Copy", "sourceResourceId": source } } });
+        resource_manager::call(self.arm.address(), "PUT", to, &body);
+        let name = to.split_once('/').unwrap().1;
+        let state = || self.arm.resource(kind, name).map(|found| found["properties"]["provisioningState"].clone());
+        self.until("a copy", || state().is_some_and(|state| state == "Succeeded"));
+    }
+
+    fn adopt(&self, disk: &str, account: &str, name: &str) {
+        let adopt = Command::new(Gateway::program())
+            .args(["adopt-volume", disk, "--user", account, "--box", name, "--config"])
+            .arg(self.config())
+            .arg("--state-dir")
+            .arg(self.state_dir("a"))
+            .envs(Self::ENVIRONMENT)
+            .output()
+            .unwrap();
+        assert!(adopt.status.success(), "{}", String::from_utf8_lossy(&adopt.stderr));
+    }
+
     /// Every machine and disk has a record, and the other way round; nothing else is there but what belongs to a machine, and
     /// the golden snapshot and its image.
     fn until_nothing_is_leaked(&self) {
+        self.until_nothing_is_leaked_but(&[]);
+    }
+
+    fn until_nothing_is_leaked_but(&self, others: &[&str]) {
         let ids = |kind, part: &str| {
             let names = self.arm.names(kind).into_iter();
             let id = |name: String| Some(name.strip_prefix("p-")?.strip_suffix(part)?.to_owned());
@@ -313,7 +340,10 @@ impl Region {
             assert!(Instant::now() < deadline, "machines, interfaces, OS disks, records; disks, records: {found:#?}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        let golden = [Kind::Snapshot, Kind::Image].map(|kind| self.arm.names(kind));
+        let golden = [Kind::Snapshot, Kind::Image].map(|kind| {
+            let names = self.arm.names(kind).into_iter();
+            names.filter(|name| !others.contains(&name.as_str())).collect::<Vec<_>>()
+        });
         assert!(golden[0].len() == 1 && golden[0] == golden[1], "{golden:?}");
     }
 }
@@ -347,6 +377,7 @@ fn a_life_on_azure() {
 
     // A box, and its return on another machine with its processes.
     let gateway = region.gateway("a");
+    assert!(region.init("b").wait().unwrap().success(), "beside a gateway, too");
     let user = User::new();
     let _ = user.does(&gateway, "gateway", "spinup dev1");
     let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNT}"));
@@ -407,6 +438,18 @@ fn a_life_on_azure() {
     assert_eq!(lines.next().unwrap().unwrap(), "still here");
     assert!(inside.wait().unwrap().success());
     region.until("connected again", || user.ssh(&gateway, "dev1", "cat file").out == "durable");
+
+    // A disk that was restored under its name is adopted, beside the gateway, and is the box again, although that was deleted.
+    region.until_state("dev1", "detached");
+    let volume = region.records(record::BOXES)["dev1"]["volume"]["volume"].as_str().unwrap().to_owned();
+    let disk = format!("p-{volume}");
+    region.copy("snapshots/saved", Kind::Snapshot, &format!("disks/{disk}"));
+    let _ = user.does(&gateway, "gateway", "delete dev1 --yes");
+    region.until_nothing_is_leaked_but(&["saved"]);
+    region.copy(&format!("disks/{disk}"), Kind::Disk, "snapshots/saved");
+    resource_manager::call(region.arm.address(), "DELETE", "snapshots/saved", &serde_json::Value::Null);
+    region.adopt(&disk, &user.account(&gateway), "dev1");
+    assert_eq!(user.does(&gateway, "dev1", "cat file"), "durable");
 
     // Nothing is left that nobody knows, then nothing of the box.
     region.until_nothing_is_leaked();

@@ -10,8 +10,8 @@ use crate::names::SCRATCH;
 use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Detached, Device, Epoch, Error, ErrorKind, GoldenBuilder, InstanceId, InstanceProvider,
-    InstanceSpec, InstanceState, Permit, Result, SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec,
-    VolumeState,
+    InstanceSpec, InstanceState, Permit, Report, Result, SnapshotId, VolumeId, VolumeProvider, VolumeSource,
+    VolumeSpec, VolumeState,
 };
 use boxpool_qemu::{Host, Hosts};
 use std::path::PathBuf;
@@ -203,7 +203,12 @@ impl GoldenBuilder for AzureGolden {
             }
         }
         if self.hosts.cloud().inner.makes_image() {
-            self.image_made(id, &instance, permit).await?;
+            match self.image_made(id, &instance, permit).await {
+                Err(error) if is_for_good(&error) => {
+                    tracing::warn!(snapshot = %id, error = %Report(&error), "no image could be made; machines install what they need themselves");
+                }
+                made => made?,
+            }
         }
         permit.check().await?;
         self.clear_away().await?;
@@ -232,6 +237,11 @@ impl GoldenBuilder for AzureGolden {
     fn is_scratch(&self, name: &str) -> bool {
         name.starts_with(SCRATCH)
     }
+}
+
+/// Whether asking again would bring the same: the image cannot be made of such a machine, or not by us. Boxes do without it.
+fn is_for_good(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unauthorized | ErrorKind::Permanent | ErrorKind::TimedOut)
 }
 
 /// Pauses between looks, and their end.

@@ -4,7 +4,8 @@
 //! machine that is ready → marked → generalized from inside → deallocated → generalized for the service → image
 //!
 //! Between the mark and the deallocation nobody can tell how far the inside is, so whoever finds a marked machine that
-//! runs, and did not mark it, takes another one. Managed images know no Trusted Launch: name an image of a gallery as
+//! runs, and did not mark it, takes another one. An image that cannot be made is done without: machines install what they
+//! need themselves, as before there was one. Managed images know no Trusted Launch: name an image of a gallery as
 //! [`MachineOptions::image`](crate::MachineOptions::image) where that is wanted.
 
 use crate::arm::{Common, Machine};
@@ -94,7 +95,7 @@ impl AzureGolden {
                 let firmware = machine.firmware.as_deref().unwrap_or("V2");
                 let source = &machine.common.id;
                 let body = bodies::image(&inner.options, &inner.pool, id.as_str(), source, firmware);
-                inner.arm.put_image(&inner.pool.snapshot(id)?, body).await.map(drop).map_err(wrong)
+                inner.arm.put_image(&inner.pool.snapshot(id)?, body).await.map(drop).map_err(wrong).or_else(unless_busy)
             }
             (InstanceState::Stopped, true) => inner.arm.generalize(&name).await.map(drop).map_err(wrong),
             (InstanceState::Running, true) if *marked => {

@@ -144,10 +144,14 @@ struct Node {
 
 impl Region {
     async fn new(says_ready: bool) -> Self {
-        let iron = Iron::new(says_ready);
         let gone = ArmFate::Refuse { status: 404, code: "NotFound".into(), retry_after: None };
         let script =
             vec![ArmStrike { method: "PUT".into(), path_ends: "/virtualMachines/p-later".into(), nth: 1, fate: gone }];
+        Self::with(says_ready, script).await
+    }
+
+    async fn with(says_ready: bool, script: Vec<ArmStrike>) -> Self {
+        let iron = Iron::new(says_ready);
         let server = ArmServer::builder().seed(1).time_scale(0.000_2).machines(iron.clone()).script(script);
         let arm = server.start().await.unwrap();
         let keys = tempfile::tempdir().unwrap();
@@ -300,6 +304,21 @@ async fn a_machine_is_running_when_it_has_said_that_it_is_ready() {
         *vm = Some(other);
     }
     assert_eq!(InstanceProvider::get(&before, &id).await.unwrap().unwrap().state, InstanceState::Creating);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, for mounts"]
+async fn an_image_that_may_not_be_made_is_done_without() {
+    let refused = ArmFate::Refuse { status: 403, code: "AuthorizationFailed".into(), retry_after: None };
+    let path_ends = "/images/p-golden-edition1-1".into();
+    let script = vec![ArmStrike { method: "PUT".into(), path_ends, nth: 1, fate: refused }];
+    let region = Region::with(true, script).await;
+    let node = region.node(1).await;
+    let name = node.pool.golden(SOON).await.unwrap();
+    region.until("a machine", || node.pool.status().free_instances == 1).await;
+    assert_eq!(region.arm.names(Kind::Snapshot), [format!("p-{name}")]);
+    assert_eq!(region.arm.names(Kind::Image), Vec::<String>::new());
+    node.worker.abort();
 }
 
 /// What the Resource Manager's portal does: replaces the tags of a machine.

@@ -169,3 +169,33 @@ impl LeaseWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn lease(holder: &str, version: &str) -> Held<LeaseRecord> {
+        let record = LeaseRecord { holder: NodeId::new(holder).unwrap(), beat: 0, envelope: Envelope::new() };
+        Held { record, version: Version(version.to_owned()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_stands_still_when_one_version_of_one_holder_was_seen_for_so_long() {
+        let (limit, half) = (Duration::from_secs(10), Duration::from_secs(5));
+        let mut watch = LeaseWatch::default();
+        assert!(!watch.stands_still(&lease("a", "1"), limit), "seen for the first time");
+        tokio::time::advance(half).await;
+        assert!(!watch.stands_still(&lease("a", "1"), limit));
+        tokio::time::advance(half).await;
+        assert!(watch.stands_still(&lease("a", "1"), limit));
+        assert!(!watch.stands_still(&lease("a", "2"), limit), "it was renewed");
+        tokio::time::advance(half).await;
+        assert!(!watch.stands_still(&lease("a", "3"), limit));
+        tokio::time::advance(half).await;
+        assert!(!watch.stands_still(&lease("a", "4"), limit), "renewed again and again");
+        assert!(!watch.stands_still(&lease("b", "4"), limit), "another holds it");
+        tokio::time::advance(limit).await;
+        assert!(watch.stands_still(&lease("b", "4"), limit));
+    }
+}

@@ -172,6 +172,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_bounded_by_what_is_free_and_not_by_all_that_ever_was() {
+        let random = Random::seeded(1);
+        let mut index: FreeIndex<String, ()> = FreeIndex::new(node(0));
+        for n in 0..10_000 {
+            index.insert(format!("k{n}"), (), &random);
+            if n >= 10 {
+                index.take().unwrap();
+            }
+            let share = &index.mine;
+            assert!(share.places.len() <= 2 * share.entries.len() + 66, "{} places", share.places.len());
+        }
+        // What is known of those that are there is still found.
+        let keys: Vec<String> = index.mine.entries.iter().map(|(key, ())| key.clone()).collect();
+        assert!(keys.iter().all(|key| index.remove(key).is_some()));
+    }
+
+    #[test]
     fn concurrent_gateways_take_different_entries_while_their_shares_last() {
         let live: Vec<NodeId> = (0..8).map(node).collect();
         let mut taken = std::collections::BTreeSet::new();

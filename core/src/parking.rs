@@ -31,3 +31,24 @@ impl ParkingPolicy for LeastRecentlyUsed {
         oldest.map_or(0, |(index, _)| index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{BoxId, BoxName, UserId};
+
+    fn parked(name: &str, since: u64) -> ParkedBox {
+        let (owner, id) = (UserId::new("u").unwrap(), BoxId::new("b").unwrap());
+        let owner = BoxRef { owner, name: BoxName::new(name).unwrap(), id };
+        ParkedBox { owner, instance: InstanceId::new("i").unwrap(), since: Timestamp(since) }
+    }
+
+    #[test]
+    fn who_is_parked_longest_goes_first_wherever_they_stand() {
+        let boxes = [parked("b", 30), parked("a", 20), parked("c", 10)];
+        assert_eq!(LeastRecentlyUsed.first_to_go(&boxes, Timestamp(40)), 2);
+        assert_eq!(LeastRecentlyUsed.first_to_go(&boxes[..2], Timestamp(40)), 1);
+        assert_eq!(LeastRecentlyUsed.first_to_go(&[parked("b", 1), parked("a", 1)], Timestamp(40)), 1, "by name");
+        assert_eq!(LeastRecentlyUsed.first_to_go(&[parked("a", 1), parked("b", 1)], Timestamp(40)), 0);
+    }
+}

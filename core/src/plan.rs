@@ -96,6 +96,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_target_that_can_never_be_met_is_refused() {
+        let good = WarmTarget::new(2, 3, 3);
+        good.check("instances").unwrap();
+        WarmTarget::new(2, 2, 2).check("instances").unwrap();
+        WarmTarget { max_concurrent_creates: 1, ..WarmTarget::new(0, 0, 1) }.check("instances").unwrap();
+        for (bad, word) in [
+            (WarmTarget::new(3, 2, 9), "max_free"),
+            (WarmTarget::new(3, 9, 2), "max_total"),
+            (WarmTarget::new(0, 0, 0), "at least 1"),
+            (WarmTarget { max_concurrent_creates: 0, ..good }, "at least 1"),
+        ] {
+            let why = bad.check("instances").unwrap_err();
+            assert!(why.starts_with("instances: ") && why.contains(word), "{why}");
+        }
+    }
+
+    #[test]
+    fn stale_ones_go_when_fresh_ones_suffice_or_there_is_no_room() {
+        let target = WarmTarget::new(2, 4, 10);
+        let stale = |free, coming, total| plan(Census { free, coming, stale: 3, total, ..Census::default() }, target);
+        let three = Step::RetireStale(NonZeroU32::new(3).unwrap());
+        assert_eq!(stale(2, 0, 5), three, "enough are free");
+        assert_eq!(stale(1, 1, 5), three, "or will be");
+        assert_eq!(stale(0, 1, 10), three, "there is no room for a fresh one");
+        assert_eq!(stale(0, 1, 9), Step::Provision(NonZeroU32::new(1).unwrap()), "first a fresh one");
+        // All hands are busy making the fresh ones: until they are there the stale ones stay.
+        let busy = Census { free: 0, coming: 0, creating: 4, stale: 3, total: 7, ..Census::default() };
+        assert_eq!(plan(busy, target), Step::Rest);
+    }
+
     fn targets() -> impl Strategy<Value = WarmTarget> {
         (0u32..20, 0u32..20, 1u32..40, 1u32..6).prop_map(|(min, more, max_total, hands)| WarmTarget {
             min_free: min.min(max_total),

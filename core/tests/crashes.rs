@@ -4,7 +4,7 @@
 
 mod world;
 
-use boxpool::{ErrorKind, MemoryStore, Via};
+use boxpool::{ErrorKind, MemoryStore, StateStore, Via};
 use std::time::Duration;
 use world::{Fault, World, config, eventually, node};
 
@@ -140,4 +140,55 @@ async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
     assert!(!state.volumes.contains_key(&id("v-empty")));
     assert!(state.volumes.contains_key(&id("v-used")), "set aside, never deleted");
     assert_eq!(state.instances.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_says_so_in_the_log() {
+    use boxpool::record::EventKind;
+    let (world, store) = (World::default(), MemoryStore::new());
+    crash_in("attach", &world, &store).await;
+    let next = node(&world, &store, config(2), 2).await;
+    next.until("dev1", "detached").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let events = next.pool.events(&world::user(), 10).await.unwrap();
+    let taken: Vec<_> = events.iter().filter(|event| event.kind == EventKind::TakenOver).collect();
+    assert_eq!(taken.len(), 1, "{events:?}");
+    assert!(taken[0].detail.starts_with("placing of "), "{:?}", taken[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_records_of_the_long_dead_go_and_those_of_the_living_stay() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    for seed in 1..=3 {
+        node(&world, &store, config(2), seed).await.crash().await;
+    }
+    let (one, two) = (node(&world, &store, config(2), 4).await, node(&world, &store, config(2), 5).await);
+    tokio::time::sleep(config(2).dead_after * 80).await;
+    let left = store.scan(boxpool::record::NODES, None, None, 10).await.unwrap();
+    let mut left: Vec<&str> = left.items.iter().map(|entry| entry.key.row.as_str()).collect();
+    left.sort_unstable();
+    let mut living = [one.pool.node().as_str(), two.pool.node().as_str()];
+    living.sort_unstable();
+    assert_eq!(left, living);
+    assert_eq!((one.pool.status().live_nodes, two.pool.status().live_nodes), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_at_rest_looks_at_what_is_there_now_and_then() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let one = node(&world, &store, config(2), 1).await;
+    for n in 0..20 {
+        one.create(&format!("dev{n}")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let (gets, lists) = (world.calls("get"), world.calls("volume.list"));
+    let hour = Duration::from_secs(3_600);
+    tokio::time::sleep(hour).await;
+    let censuses = hour.as_secs() / config(2).census_every.as_secs();
+    let lists = u64::from(world.calls("volume.list") - lists);
+    assert!((1..=censuses + 1).contains(&lists), "{lists} listings in an hour, and {censuses} censuses");
+    // Own heartbeat and lease, and the records of what is there: none is read once for each box.
+    let beats = hour.as_secs() / config(2).heartbeat_every.as_secs();
+    let gets = u64::from(world.calls("get") - gets);
+    assert!(gets <= 4 * beats, "{gets} reads of single records in an hour, and {beats} heartbeats");
 }

@@ -301,15 +301,67 @@ async fn a_drain_suspends_everything_and_ends_the_worker() {
         one.create(name).await;
         sessions.push(one.connect(name).await.unwrap());
     }
+    let begun = tokio::time::Instant::now();
     let report = one.pool.drain(Duration::from_secs(30)).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it ends when all is done");
     assert_eq!((report.left, report.unfinished.len()), (3, 0));
     for name in ["a", "b", "c"] {
         assert_eq!(one.state_of(name).await, "parked");
     }
-    assert_eq!(one.connect("a").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let refused = one.connect("a").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(boxpool::Report(&refused).to_string().contains("shutting down"), "{}", boxpool::Report(&refused));
     // The next node finds them and need not wait for anybody's death.
     let two = node(&world, &store, config(4), 2).await;
     assert_eq!(two.connect("a").await.unwrap().via(), Via::Parked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_with_its_guest_or_with_the_worker_and_not_before() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    let soon = Duration::from_secs(60);
+    assert!(tokio::time::timeout(soon, session.ended()).await.is_err(), "its guest runs");
+    node.crash().await;
+    tokio::time::timeout(soon, session.ended()).await.expect("nobody here knows more of its guest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_sessions_ends_and_the_box_stays_up() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    node.create("dev1").await;
+    let (one, two) = (node.connect("dev1").await.unwrap(), node.connect("dev1").await.unwrap());
+    one.release().await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(node.state_of("dev1").await, "running");
+    two.release().await;
+    // It lingers for its time, and no less.
+    tokio::time::sleep(config(1).linger - Duration::from_millis(100)).await;
+    assert_eq!(node.state_of("dev1").await, "running");
+    node.until("dev1", "parked").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_events_are_told_in_order_and_the_newest_when_there_are_many() {
+    use boxpool::record::EventKind;
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    node.create("dev1").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.connect("dev1").await.unwrap().release().await;
+    node.until("dev1", "parked").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kinds = async |limit| {
+        let events = node.pool.events(&world::user(), limit).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(10).await, [EventKind::BoxCreated, EventKind::StayEnded]);
+    assert_eq!(kinds(1).await, [EventKind::StayEnded]);
+    let stranger = boxpool::UserId::new("stranger").unwrap();
+    assert_eq!(node.pool.events(&stranger, 10).await.unwrap(), []);
 }
 
 /// A store on which the node's last heartbeat lands just before its record is deleted.

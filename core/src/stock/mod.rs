@@ -36,3 +36,27 @@ impl BackOff {
         !planted::is(Bug::NoBackOff) && self.until.is_some_and(|until| Instant::now() < until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_doubles_up_to_a_minute_and_a_success_ends_it() {
+        let mut rest = BackOff::new();
+        assert!(!rest.is_resting());
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+            rest.failed(None);
+            tokio::time::advance(Duration::from_secs(expected) - Duration::from_millis(1)).await;
+            assert!(rest.is_resting(), "before {expected} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(!rest.is_resting(), "after {expected} s");
+        }
+        rest.failed(None);
+        rest.succeeded();
+        assert!(!rest.is_resting(), "it has worked since");
+        rest.failed(Some(Duration::from_secs(90)));
+        tokio::time::advance(Duration::from_secs(89)).await;
+        assert!(rest.is_resting(), "the cloud asked for more than our own pause, which began anew");
+    }
+}

@@ -116,6 +116,8 @@ pub enum What {
     Delete,
     /// Lists their boxes.
     List,
+    /// An operator takes in a disk that holds the box.
+    Adopt,
     /// The gateway is shut down in good order, and started again later.
     Drain,
 }

@@ -464,6 +464,10 @@ impl SimCloud {
         self.world.state().leave_golden(generation, &snapshot);
     }
 
+    pub(crate) fn leave_volume(&self, id: &VolumeId) {
+        self.world.leave_volume(id);
+    }
+
     /// Remembers a violation that an embedder's own check has found, so that traces and timelines show it.
     pub fn violate(&self, what: impl Into<String>) {
         let what = what.into();

@@ -198,6 +198,22 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                 vec![],
             ),
         ),
+        (
+            "adopt a disk, use it",
+            flow(
+                shape.clone(),
+                vec![op(40, 0, 1, What::Adopt), op(80, 1, 1, What::Adopt), op(120, 1, 1, visit(1))],
+                vec![],
+            ),
+        ),
+        (
+            "adopt a disk, delete its box",
+            flow(
+                shape.clone(),
+                vec![op(40, 0, 1, What::Adopt), op(80, 1, 1, What::Adopt), op(120, 1, 1, What::Delete)],
+                vec![],
+            ),
+        ),
         ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
     ]
 }

@@ -7,12 +7,17 @@ use crate::cloud::{Gateway, SimCloud};
 use crate::engine::{Entry, Fate, Faults, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::Ended;
 use crate::oracle::repairs::Counts;
+use crate::oracle::status;
 use crate::oracle::stock::Habits;
-use boxpool::record::{EventKind, Placement};
-use boxpool::{BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, Session, UserId};
-use std::collections::BTreeMap;
+use boxpool::record::{EventKind, Placement, VolumeBinding, VolumeStatus};
+use boxpool::{
+    Adoption, BoxId, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
+    Session, UserId, Via, VolumeId,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How long users' calls may take beyond their own deadline before it counts as a call that never ended.
@@ -139,6 +144,8 @@ struct Stage {
     calm: bool,
     /// A probe strikes calls so that they are late or die or that their answers are lost.
     probed: bool,
+    /// A probe counts calls: nobody makes any that users do not make.
+    counted: bool,
     state: Mutex<State>,
 }
 
@@ -146,6 +153,8 @@ struct Stage {
 struct State {
     /// The present start of each gateway, once its pool is built.
     pools: BTreeMap<usize, (Gateway, Pool)>,
+    /// Their workers.
+    workers: BTreeMap<usize, JoinHandle<()>>,
     lives: u64,
     refusals: u64,
     /// No gateway is started again on its own any more.
@@ -170,7 +179,7 @@ impl Stage {
             cool_down: config.instances.cool_down,
         };
         drop(state);
-        Self { cloud, config, case, calm, probed, state: Mutex::default() }
+        Self { cloud, config, case, calm, probed, counted: probe.log, state: Mutex::default() }
     }
 
     fn undisturbed(&self) -> bool {
@@ -207,8 +216,10 @@ impl Stage {
             }
             match builder.build().await {
                 Ok((pool, worker)) => {
-                    here.spawn(worker.run());
-                    stage.state().pools.insert(here.number(), (here.clone(), pool));
+                    let running = here.spawn(worker.run());
+                    let mut state = stage.state();
+                    state.workers.insert(here.number(), running);
+                    state.pools.insert(here.number(), (here.clone(), pool));
                 }
                 Err(_) => stage.cloud.crash_gateway(here.number()),
             }
@@ -361,7 +372,20 @@ impl Stage {
                 self.count_refusal(answer.as_ref().err());
             }
             What::List => {
+                let before = self.boxes_of(&user);
                 let answer = self.timed(number, "list", LIMIT, pool.list_boxes(&user)).await;
+                self.count_refusal(answer.as_ref().err());
+                if let Ok(list) = answer {
+                    self.judge_list(&user, &before, &list.iter().map(|view| view.id.clone()).collect());
+                }
+            }
+            What::Adopt => {
+                let disk = VolumeId::new(format!("disk-{user}-{name}")).expect("plain words are a valid id");
+                let adopting = self.adopt(gateway, &disk, &user, &name, op.at);
+                let answer = self.timed(number, "adopt", LIMIT, adopting).await;
+                if answer.is_ok() {
+                    self.judge_adoption(&disk, &user, &name);
+                }
                 self.count_refusal(answer.as_ref().err());
             }
             What::Drain => {
@@ -370,6 +394,10 @@ impl Stage {
                 self.note(number, "drained", "");
                 // With faults a leave may fail; that is logged, and left to the others.
                 if report.unfinished.is_empty() && self.calm {
+                    let worker = self.state().workers.remove(&number);
+                    if let Some(worker) = worker {
+                        let _ = tokio::time::timeout(PATIENCE, worker).await;
+                    }
                     self.judge_drain(pool.node());
                 }
                 // The process ends now; whatever it left, others finish.
@@ -387,7 +415,8 @@ impl Stage {
         patience: Duration,
         rude: bool,
     ) -> bool {
-        let request = ConnectRequest::new(user, name.clone()).deadline(patience);
+        let (teller, told) = boxpool::progress();
+        let request = ConnectRequest::new(user.clone(), name.clone()).deadline(patience).progress(teller);
         let begun = Instant::now();
         let session = match self.timed(gateway, "connect", patience, pool.connect(request)).await {
             Ok(session) => session,
@@ -401,6 +430,13 @@ impl Stage {
         self.note(gateway, "connected", name.as_str());
         self.judge_session(gateway, &session, "when connect said so");
         self.judge_haste(&session);
+        // The sender may be gone with the connect; what it had said before then is there.
+        if session.via() != Via::Running && !told.has_changed().unwrap_or(true) {
+            self.cloud.violate(format!("contract: {owner} came up, and nobody was told how"));
+        }
+        if self.undisturbed() && !self.counted {
+            self.judge_place(pool, &session).await;
+        }
         // What a user does in their box: see what is in memory, leave something on the disk.
         let worked = self.cloud.count(&owner).is_ok();
         let text = format!("{gateway}.{}", self.cloud.elapsed().as_millis());
@@ -450,6 +486,21 @@ impl Stage {
         }
     }
 
+    /// While a session is open, its box is where the session says.
+    async fn judge_place(&self, pool: &Pool, session: &Session) {
+        let owner = session.owner();
+        let found = pool.instance_of(&owner.owner, &owner.name).await;
+        let state = self.cloud.world().state();
+        let record = state.oracle.books.box_of(owner);
+        let runs = record.is_some_and(|record| matches!(record.placement, Placement::Running { .. }));
+        drop(state);
+        // Somebody may delete it.
+        if runs && !matches!(&found, Ok(Some(instance)) if instance == session.instance()) {
+            self.cloud
+                .violate(format!("contract: {owner} runs on {}, and is said to be on {found:?}", session.instance()));
+        }
+    }
+
     /// Who is refused for lack of room is not refused beside a free instance.
     fn judge_refusal(&self, error: &Error, waited: Duration) {
         if error.kind() == ErrorKind::NoCapacity {
@@ -475,9 +526,39 @@ impl Stage {
             record.holders.contains(node) || record.placement.worker() == Some(node)
         };
         let left = state.oracle.books.boxes.values().find(named).map(|record| record.owner.clone());
+        let registered = state.oracle.books.nodes.contains(node);
         drop(state);
+        if registered {
+            self.cloud.violate(format!("contract: {node} has left, and its record says that it lives"));
+        }
         if let Some(owner) = left {
             self.cloud.violate(format!("contract: {node} has left, and {owner} still names it"));
+        }
+    }
+
+    /// That user's boxes, as they are recorded now.
+    fn boxes_of(&self, user: &UserId) -> BTreeSet<BoxRef> {
+        let state = self.cloud.world().state();
+        state
+            .oracle
+            .books
+            .boxes
+            .values()
+            .map(|record| &record.owner)
+            .filter(|owner| owner.owner == *user)
+            .cloned()
+            .collect()
+    }
+
+    /// A list names all that was there all the time, and nothing that never was.
+    fn judge_list(&self, user: &UserId, before: &BTreeSet<BoxRef>, list: &BTreeSet<BoxId>) {
+        let after = self.boxes_of(user);
+        if let Some(owner) = before.intersection(&after).find(|owner| !list.contains(&owner.id)) {
+            self.cloud.violate(format!("contract: {owner} is not in its owner's list"));
+        }
+        let known = |id: &&BoxId| before.iter().chain(&after).any(|owner| owner.id == **id);
+        if let Some(id) = list.iter().find(|id| !known(id)) {
+            self.cloud.violate(format!("contract: a box {id} of {user} is in a list, and is not there"));
         }
     }
 
@@ -496,6 +577,44 @@ impl Stage {
             }
             Err(error) if is_there(&error) => {}
             Err(error) => self.count_refusal(Some(&error)),
+        }
+    }
+
+    async fn adopt(
+        &self,
+        gateway: &Gateway,
+        disk: &VolumeId,
+        user: &UserId,
+        name: &BoxName,
+        at: u64,
+    ) -> Result<(), Error> {
+        let seed = Hash::new(self.case.seed).text("adopt").number(gateway.number() as u64).number(at).draw().next();
+        let adoption = Adoption::new(gateway.store(), gateway.clock(), seed)?;
+        if adoption.begin_volume(disk, user, name).await? {
+            self.cloud.leave_volume(disk);
+            adoption.end_volume(disk, user, name).await?;
+        }
+        Ok(())
+    }
+
+    /// A disk that was adopted is its user's.
+    fn judge_adoption(&self, disk: &VolumeId, user: &UserId, name: &BoxName) {
+        let state = self.cloud.world().state();
+        let books = &state.oracle.books;
+        let status = books.volumes.get(disk).map(|record| record.status.clone());
+        let theirs = match &status {
+            Some(VolumeStatus::Bound { owner }) => {
+                let bound = VolumeBinding::Bound(disk.clone());
+                let names_it = books.box_of(owner).is_none_or(|record| record.volume == bound);
+                owner.owner == *user && owner.name == *name && names_it
+            }
+            // Its owner has deleted it since.
+            Some(VolumeStatus::Deleting { .. }) | None => true,
+            Some(_) => false,
+        };
+        drop(state);
+        if !theirs {
+            self.cloud.violate(format!("contract: {disk} was adopted for {user}/{name}, and is {status:?}"));
         }
     }
 
@@ -625,7 +744,15 @@ impl Stage {
         }
         let mut found =
             self.cloud.check_settled(&self.config, &live).map_or_else(|violations| violations.what, |()| Vec::new());
-        for record in self.cloud.world().state().oracle.books.boxes.values() {
+        let says: Vec<PoolStatus> = self.state().pools.values().map(|(_, pool)| pool.status()).collect();
+        let maintainers = says.iter().filter(|says| says.maintainer).count();
+        if maintainers != 1 {
+            found.push(format!("I7: {maintainers} nodes say that they are the maintainer"));
+        }
+        let world = self.cloud.world().state();
+        let books = &world.oracle.books;
+        found.extend(says.iter().flat_map(|says| status::complaints(books, says, self.case.gateways)));
+        for record in books.boxes.values() {
             match record.placement {
                 Placement::Running { .. } => found.push(format!("I7: {} runs and nobody is there", record.owner)),
                 Placement::Parked { .. } if self.config.park_limit <= WORTH_WAITING => {

@@ -406,6 +406,24 @@ impl SimWorld {
         self.state().snapshots.insert(id.clone(), snapshot);
     }
 
+    /// A disk that somebody has used, and that the pool's mark makes visible now.
+    pub(crate) fn leave_volume(&self, id: &VolumeId) {
+        let created_at = self.clock.now();
+        self.state().volumes.entry(id.clone()).or_insert_with(|| Volume {
+            phase: Phase::Running,
+            looks_left: 0,
+            due: 0,
+            bytes: 1 << 30,
+            zone: None,
+            content: Content::default(),
+            link: None,
+            used: true,
+            epoch: Epoch::default(),
+            owner: None,
+            created_at,
+        });
+    }
+
     /// The guest of that box writes a line to its disk, which is durable when this returns.
     pub(crate) fn write_as(&self, owner: &BoxRef, text: &str) -> Result<()> {
         let mut state = self.state();

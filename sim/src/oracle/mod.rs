@@ -8,6 +8,7 @@ mod promises;
 mod records;
 pub(crate) mod repairs;
 pub(crate) mod settled;
+pub(crate) mod status;
 pub(crate) mod stock;
 
 use boxpool::{BoxRef, Epoch, Key, VolumeId};

@@ -12,6 +12,25 @@ const SEEN_BY_NOW: u64 = 25_000;
 /// begins thousands; one that doubles its pause, some tens.
 const BEGUN_A_MINUTE: usize = 120;
 
+/// Whether an event tells whose, where and when, so that an audit needs nothing beside it.
+fn says_enough(event: &EventRecord) -> bool {
+    let (owner, instance, volume) = (event.owner.is_some(), event.instance.is_some(), event.volume.is_some());
+    let (epoch, detail) = (event.epoch.is_some(), !event.detail.is_empty());
+    match event.kind {
+        EventKind::BoxCreated => owner && volume,
+        EventKind::BoxDeleted => owner && volume && epoch,
+        EventKind::StayEnded => owner && instance && volume && epoch,
+        EventKind::GuestLost => owner && instance && epoch,
+        EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
+        // A box that is being deleted may be nowhere.
+        EventKind::TakenOver => owner && epoch && detail && (instance || event.detail.starts_with("deleting")),
+        EventKind::Quarantined => volume && detail,
+        EventKind::InstanceDoubted => instance && detail && owner == epoch,
+        EventKind::Other => false,
+        _ => true,
+    }
+}
+
 /// What kind of world it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Habits {
@@ -54,18 +73,21 @@ impl Stock {
         *told = [told[1], told[2], node.waiting];
     }
 
-    pub(super) fn wrote_lease(&mut self, key: &Key, value: Option<&str>) {
-        if key.table == LEASES {
-            let lease = value.and_then(|value| serde_json::from_str::<LeaseRecord>(value).ok());
-            self.maintainer = lease.map(|lease| lease.holder);
+    pub(super) fn wrote_lease(&mut self, key: &Key, value: Option<&str>) -> Option<String> {
+        if key.table != LEASES {
+            return None;
         }
+        let lease = value.and_then(|value| serde_json::from_str::<LeaseRecord>(value).ok());
+        let before = std::mem::replace(&mut self.maintainer, lease.map(|lease| lease.holder));
+        let (before, after) = before.zip(self.maintainer.as_ref())?;
+        (self.habits.calm && before != *after)
+            .then(|| format!("repairs: {after} took the maintainer's lease from {before}, which is in good health"))
     }
 
-    pub(super) fn wrote_event(&mut self, value: Option<&str>) {
-        let event = value.and_then(|value| serde_json::from_str::<EventRecord>(value).ok());
-        if let Some(EventRecord { kind, .. }) = event {
-            *self.events.entry(format!("{kind:?}")).or_default() += 1;
-        }
+    pub(super) fn wrote_event(&mut self, value: Option<&str>) -> Option<String> {
+        let event = value.and_then(|value| serde_json::from_str::<EventRecord>(value).ok())?;
+        *self.events.entry(format!("{:?}", event.kind)).or_default() += 1;
+        (!says_enough(&event)).then(|| format!("log: it does not say what it is about: {event:?}"))
     }
 
     /// How many events of that kind are in the log.

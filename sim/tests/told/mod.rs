@@ -211,6 +211,16 @@ pub(crate) fn what_another_gateway_frees_is_seen() -> Option<String> {
     first(&outcome).or((!in_time).then(|| "I6: who waited was not told that there is room".to_owned()))
 }
 
+/// With one machine, on which a box lingers for ten minutes after its user, the next one does not wait for that.
+pub(crate) fn who_lingers_makes_room() -> Option<String> {
+    let mut case = quiet(1, vec![visit(30_000, 1, 1_000), visit(60_000, 2, 1_000)]);
+    case.pool.linger = 600_000;
+    let outcome = run_traced(&case);
+    let in_time = connected(&outcome, "b2").is_some_and(|at| at < 120_000);
+    first(&outcome)
+        .or((!in_time).then(|| "I6: who waited was not given the place of a box that only lingers".to_owned()))
+}
+
 /// A request for a volume arrives once more when the volume is in use: nothing is lost.
 pub(crate) fn a_request_for_a_volume_that_comes_twice_harms_nothing() -> Option<String> {
     let mut case = quiet(1, vec![visit(30_000, 1, 1_000), visit(120_000, 1, 1_000)]);

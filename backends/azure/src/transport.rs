@@ -114,8 +114,12 @@ impl Transport {
     }
 
     pub(crate) fn with_limit(proxy: Proxy, attempt: Duration) -> Result<Self> {
+        Self::with_limits(proxy, CONNECT_LIMIT.min(attempt), attempt)
+    }
+
+    fn with_limits(proxy: Proxy, connect: Duration, attempt: Duration) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT.min(attempt))
+            .connect_timeout(connect)
             .pool_max_idle_per_host(16)
             // Azure's front ends close idle connections after four minutes; a request on a dying one is a lost answer.
             .pool_idle_timeout(Duration::from_secs(60))
@@ -200,6 +204,60 @@ pub(crate) fn check_endpoint(operation: &'static str, url: &Url) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    /// Far above what any of these tests needs.
+    const NEVER: Duration = Duration::from_secs(60);
+    const BRIEF: Duration = Duration::from_millis(200);
+
+    fn get(address: SocketAddr) -> Outgoing {
+        let url = Url::parse(&format!("http://{address}/")).unwrap();
+        Outgoing { method: reqwest::Method::GET, url, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// Says `answer` to the first request of its first caller, and then nothing more; the connection stays open.
+    async fn says_once(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            assert!(caller.read(&mut [0; 4096]).await.unwrap() > 0);
+            caller.write_all(answer.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_an_answer_or_with_half_of_one_ends_and_may_have_been_heard() {
+        for answer in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"] {
+            let transport = Transport::with_limits(Proxy::None, NEVER, BRIEF).unwrap();
+            let address = says_once(answer).await;
+            let sent =
+                tokio::time::timeout(NEVER, transport.send(get(address))).await.expect("the attempt has a limit");
+            assert!(matches!(&sent, Err(Failure::Lost(why)) if why.contains("200ms")), "{answer:?}: {sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_come_about_ends_early_and_nothing_was_sent() {
+        // A queue that is full takes no more callers: they hear nothing, as from a host that is not there.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(BRIEF, TcpStream::connect(address)).await {
+            waiting.push(connected.unwrap());
+            assert!(waiting.len() < 100, "the queue does not fill");
+        }
+
+        let transport = Transport::with_limits(Proxy::None, BRIEF, NEVER).unwrap();
+        let sent = tokio::time::timeout(NEVER / 2, transport.send(get(address))).await.expect("connecting has a limit");
+        assert!(matches!(sent, Err(Failure::NotSent(_))), "{sent:?}");
+    }
 
     #[test]
     fn credentials_go_to_https_or_to_this_machine_only() {

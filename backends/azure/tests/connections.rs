@@ -1,0 +1,100 @@
+//! One client keeps its connections: requests one after another share them.
+
+#![allow(clippy::unwrap_used)]
+
+mod azurite;
+
+use boxpool::{InstanceId, InstanceProvider, InstanceSpec, InstanceState, Key, StateStore, Table};
+use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret, TableStore};
+use boxpool_sim::arm::ArmServer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+/// For requests one after another: the next one may come just before the connection of the last one is free again.
+const MOST: usize = 2;
+
+/// Stands before a service and counts who connects.
+struct Door {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Door {
+    async fn before(service: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let door = Self { address: listener.local_addr().unwrap(), connections: Arc::default() };
+        let connections = door.connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let mut there = TcpStream::connect(service).await.unwrap();
+                    for stream in [&caller, &there] {
+                        stream.set_nodelay(true).unwrap();
+                    }
+                    // It ends when either side goes.
+                    let _ = tokio::io::copy_bidirectional(&mut caller, &mut there).await;
+                });
+            }
+        });
+        door
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_made_and_deleted_over_connections_that_are_kept() {
+    let service = ArmServer::builder().time_scale(0.002).page_size(2).start().await.unwrap();
+    let door = Door::before(service.address()).await;
+    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
+    options.endpoint = format!("http://{}", door.address);
+    options.credential = CredentialChoice::Fixed(Secret::new("token"));
+    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
+    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
+    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
+    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
+    options.proxy = Proxy::None;
+    let cloud = AzureCloud::open(options).unwrap();
+    let id = InstanceId::new("i1").unwrap();
+
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let spec = InstanceSpec::new(id.clone(), "1");
+    while cloud.ensure(&spec).await.unwrap().state != InstanceState::Running {
+        assert!(Instant::now() < deadline, "the machine does not run");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(cloud.list(None).await.unwrap().items.len(), 1);
+    while cloud.get(&id).await.unwrap().is_some() {
+        assert!(Instant::now() < deadline, "the machine does not go");
+        cloud.delete(&id).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    let requests = service.requests().len();
+    assert!(requests >= 8, "{requests} requests");
+    assert!(door.connections() <= MOST, "{} connections for {requests} requests", door.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_read_and_written_over_connections_that_are_kept() {
+    const THINGS: Table = Table::new("things");
+    let mut options = azurite::fresh_options();
+    let door = Door::before(SocketAddr::from(([127, 0, 0, 1], azurite::shared().port))).await;
+    options.endpoint = format!("http://{}/devstoreaccount1", door.address);
+    let store = TableStore::open(&options).unwrap();
+    for n in 0..10 {
+        let key = Key::new(THINGS, "p", n.to_string());
+        let version = store.insert(&key, "1").await.unwrap();
+        let version = store.update(&key, &version, "2").await.unwrap();
+        assert_eq!(store.get(&key).await.unwrap().unwrap().version, version);
+    }
+    assert_eq!(store.scan(THINGS, None, None, 100).await.unwrap().items.len(), 10);
+    assert!(door.connections() <= MOST, "{} connections for 31 requests", door.connections());
+}

@@ -1,15 +1,18 @@
 //! What a connect costs: requests to Resource Manager, and writes to the store on the user's way. Against the simulated Resource
-//! Manager, whose log counts.
+//! Manager, whose log counts, and the real emulator of the tables behind a proxy that counts.
 
 #![allow(clippy::unwrap_used)]
 
+mod azurite;
+mod proxy;
+
 use async_trait::async_trait;
-use boxpool::record::{BOXES, INSTANCES, VOLUMES};
+use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, VOLUMES};
 use boxpool::{
-    BoxName, Cleared, ConnectRequest, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, InstanceId,
-    MemoryStore, Pool, PoolConfig, Result, Started, StartedBy, Suspended, UserId, VolumeId, VolumeSource, WarmTarget,
+    BoxName, Cleared, ConnectRequest, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, InstanceId, Pool,
+    PoolConfig, Result, Started, StartedBy, Suspended, UserId, VolumeId, VolumeSource, WarmTarget,
 };
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret, TableStore};
 use boxpool_sim::arm::{ArmServer, Logged};
 use boxpool_sim::backend::{CountingStore, StoreAccess, StoreCall};
 use std::collections::BTreeSet;
@@ -19,7 +22,7 @@ use std::time::Duration;
 /// Guests that are there at once and cost no request. Remembers how much had been asked of the store when one was started.
 struct Guests {
     running: Mutex<BTreeSet<(InstanceId, VolumeId)>>,
-    store: Arc<CountingStore<MemoryStore>>,
+    store: Arc<CountingStore<TableStore>>,
     started_at: Mutex<usize>,
 }
 
@@ -84,6 +87,14 @@ fn writes(calls: &[StoreCall]) -> usize {
     calls.iter().filter(|call| !is_read(call)).count()
 }
 
+/// The writes to the same tables that came to the emulator, by the first lines of all requests.
+fn sent_writes(lines: &[String], prefix: &str) -> Vec<String> {
+    let tables = [BOXES, INSTANCES, VOLUMES].map(|table| format!("/{prefix}{}", table.as_str()));
+    let is_write =
+        |line: &&String| !line.starts_with("GET") && tables.iter().any(|table| line.contains(table.as_str()));
+    lines.iter().filter(is_write).cloned().collect()
+}
+
 fn is_list(request: &Logged) -> bool {
     let path = request.path.trim_end_matches('/');
     request.method == "GET" && ["virtualMachines", "disks", "snapshots"].iter().any(|kind| path.ends_with(kind))
@@ -93,7 +104,12 @@ fn is_list(request: &Logged) -> bool {
 async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs_one_write_and_no_request() {
     let service = ArmServer::builder().seed(3).time_scale(0.01).start().await.unwrap();
     let cloud = Arc::new(AzureCloud::open(options(&service)).unwrap());
-    let store = Arc::new(CountingStore::new(Arc::new(MemoryStore::new())));
+    let mut tables = azurite::fresh_options();
+    let before_tables = proxy::Proxy::before(azurite::shared().port);
+    tables.endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", before_tables.port);
+    let tables_store = TableStore::open(&tables).unwrap();
+    tables_store.make_tables(&[BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS]).await.unwrap();
+    let store = Arc::new(CountingStore::new(Arc::new(tables_store)));
     let guests = Arc::new(Guests { running: Mutex::default(), store: store.clone(), started_at: Mutex::default() });
     let (pool, worker) =
         Pool::builder(store.clone(), cloud.clone(), cloud, guests.clone(), quiet()).build().await.unwrap();
@@ -101,18 +117,22 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
     let (user, name) = (UserId::new("u").unwrap(), BoxName::new("dev1").unwrap());
     pool.create_box(&user, &name).await.unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
-    while pool.status().free_instances == 0 {
-        assert!(tokio::time::Instant::now() < deadline, "no machine was made");
+    // Then the stock is full, and nobody writes but for the user.
+    while (pool.status().free_instances, pool.status().free_volumes) != (1, 1) {
+        assert!(tokio::time::Instant::now() < deadline, "the stock is not filled: {:?}", pool.status());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     service.forget_requests();
+    before_tables.forget();
     let mark = store.mark();
     let session = pool.connect(ConnectRequest::new(user.clone(), name.clone())).await.unwrap();
     // The third write says where the box runs, and is made beside the user's way into it.
     let calls = loop {
         let calls = of_boxes(&store.calls_since(mark));
-        if writes(&calls) >= 3 {
+        let sent = sent_writes(&before_tables.requests(), &tables.prefix);
+        if writes(&calls) >= 3 && sent.len() >= 3 {
+            assert_eq!(sent.len(), 3, "each write is one request: {sent:?}");
             break calls;
         }
         assert!(tokio::time::Instant::now() < deadline, "{calls:?}");
@@ -132,6 +152,7 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     service.forget_requests();
+    before_tables.forget();
     let mark = store.mark();
     let session = pool.connect(ConnectRequest::new(user, name)).await.unwrap();
     assert_eq!(service.requests(), [], "Resource Manager was not asked");
@@ -139,6 +160,8 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
     let until_started = *guests.started_at.lock().unwrap() - mark;
     let calls = of_boxes(&store.calls_since(mark)[..until_started]);
     assert_eq!(writes(&calls), 1, "{calls:?}");
+    let sent = sent_writes(&before_tables.requests(), &tables.prefix);
+    assert!((1..=2).contains(&sent.len()), "that one, and the one beside: {sent:?}");
     drop(session);
     worker.abort();
 }

@@ -72,6 +72,16 @@ impl Proxy {
         self.seen.lock().unwrap().iter().filter(|line| line.starts_with(method)).count()
     }
 
+    /// The first lines of the requests that have come since [`Proxy::forget`], in order.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Counts from here.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     fn serve(&self, mut client: TcpStream, upstream: u16) -> std::io::Result<()> {
         let (head, body) = read_request(&mut client)?;
         let line = head.lines().next().unwrap_or_default().to_owned();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const COMPUTE: &str = "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.Compute";
@@ -28,7 +28,18 @@ impl Answer {
 
 /// One request on a connection of its own; `None` when that broke without an answer.
 async fn ask(server: &ArmServer, method: &str, path: &str, headers: &str, body: &str) -> Option<Answer> {
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    ask_on(stream, server, method, path, headers, body).await
+}
+
+async fn ask_on(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    server: &ArmServer,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Option<Answer> {
     let host = server.address();
     let length = body.len();
     let request = format!(
@@ -119,6 +130,37 @@ async fn with_disk(builder: ArmBuilder) -> ArmServer {
 
 fn strike(method: &str, path_ends: &str, fate: ArmFate) -> Vec<ArmStrike> {
     vec![ArmStrike { method: method.into(), path_ends: path_ends.into(), nth: 1, fate }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_clock_is_paused_operations_take_their_minutes_at_once() {
+    let server = ArmServer::builder().time_scale(1.0).start().await.unwrap();
+    let call = async |method: &str, path: &str, body: &Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        ask_on(server.connect(), &server, method, path, "Authorization: Bearer x\r\n", &body).await.unwrap()
+    };
+    let (really, begun) = (std::time::Instant::now(), tokio::time::Instant::now());
+    // A poll each second of the service's time; how long it took in that.
+    let took = async |method: &str, path: &str, body: Value| {
+        let since = tokio::time::Instant::now();
+        let answer = call(method, path, &body).await;
+        let operation = answer.headers["azure-asyncoperation"].strip_prefix(&server.url()).unwrap().to_owned();
+        while call("GET", &operation, &Value::Null).await.body["status"] == "InProgress" {
+            assert!(since.elapsed() < Duration::from_secs(600), "{method} {path} does not end");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        since.elapsed().as_secs()
+    };
+
+    assert_eq!(took("PUT", &vm("v"), machine()).await, 43);
+    assert_eq!(took("PUT", &disk("d"), empty_disk()).await, 2);
+    assert_eq!(took("POST", &action("v", "attachDetachDataDisks"), attach("d", 0)).await, 9);
+    assert_eq!(took("POST", &action("v", "deallocate"), Value::Null).await, 30);
+    assert_eq!(took("POST", &action("v", "start"), Value::Null).await, 76);
+    let machine = server.resource(Kind::Vm, "v").unwrap();
+    assert_eq!(machine["properties"]["provisioningState"], "Succeeded");
+    assert_eq!(begun.elapsed().as_secs(), 160);
+    assert!(really.elapsed() < Duration::from_secs(30), "{:?}", really.elapsed());
 }
 
 #[tokio::test]

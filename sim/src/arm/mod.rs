@@ -14,6 +14,9 @@
 //! # std::io::Result::Ok(()) }).unwrap();
 //! ```
 //!
+//! Operations take the time of the runtime that serves. Where that clock is paused, minutes of the service pass at once, for callers
+//! that come by [`ArmServer::connect`]: on a socket the clock would run ahead of what is still on its way.
+//!
 //! Left out: everything that boxpool does not use. Availability sets, scale sets, extensions, run command, encryption, access
 //! grants (SAS), role assignments and subnets are not there.
 
@@ -38,8 +41,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use work::Doom;
 
 /// A request that was made.
@@ -63,6 +67,7 @@ struct Settings {
     full_sizes: Vec<String>,
     preempts: bool,
     strict_groups: bool,
+    clock_ahead_s: i32,
     allowed: Vec<String>,
     faults: ArmFaults,
     script: Vec<ArmStrike>,
@@ -164,6 +169,12 @@ impl ArmBuilder {
         self
     }
 
+    /// By how many seconds the clock that dates its answers is ahead of this machine's; behind, when negative.
+    pub fn clock_ahead_s(mut self, seconds: i32) -> Self {
+        self.settings.clock_ahead_s = seconds;
+        self
+    }
+
     /// Meters callers as the service does. 1 has the published buckets, 10 has them ten times smaller; 0, the default, has none.
     pub fn throttle(mut self, tightness: f64) -> Self {
         self.throttle = tightness;
@@ -212,7 +223,7 @@ impl ArmBuilder {
             turn: Mutex::default(),
         });
         let task = tokio::spawn(server::serve(Arc::clone(&server), listener)).abort_handle();
-        Ok(ArmServer { server, address, task })
+        Ok(ArmServer { server, address, task, in_process: Mutex::default() })
     }
 }
 
@@ -221,6 +232,7 @@ pub struct ArmServer {
     server: Arc<Server>,
     address: SocketAddr,
     task: AbortHandle,
+    in_process: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for ArmServer {
@@ -242,6 +254,7 @@ impl ArmServer {
             full_sizes: Vec::new(),
             preempts: false,
             strict_groups: false,
+            clock_ahead_s: 0,
             allowed: vec!["*".into()],
             faults: ArmFaults::default(),
             script: Vec::new(),
@@ -260,6 +273,17 @@ impl ArmServer {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A connection without a socket, which speaks HTTP/1.1 as the others do. Nothing on it waits for the network, so in a runtime of
+    /// one thread whose clock is paused time passes only when the caller and the service both wait for it.
+    #[must_use]
+    pub fn connect(&self) -> DuplexStream {
+        let (here, there) = tokio::io::duplex(64 * 1024);
+        let mut connections = self.in_process.lock().unwrap_or_else(PoisonError::into_inner);
+        while connections.try_join_next().is_some() {}
+        connections.spawn(server::serve_connection(Arc::clone(&self.server), there));
+        here
     }
 
     /// Every request so far, in order.

@@ -15,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -34,13 +36,15 @@ pub(super) async fn serve(server: Arc<Server>, listener: TcpListener) {
         // Without this each kept-alive request costs 40 ms.
         let _ = stream.set_nodelay(true);
         while connections.try_join_next().is_some() {}
-        let server = Arc::clone(&server);
-        connections.spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&server), request));
-            // An error is a caller who went away, or a connection that was broken on purpose.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+        connections.spawn(serve_connection(Arc::clone(&server), stream));
     }
+}
+
+/// Serves one caller until it goes.
+pub(super) async fn serve_connection(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(move |request| answer(Arc::clone(&server), request));
+    // An error is a caller who went away, or a connection that was broken on purpose.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
@@ -66,6 +70,7 @@ async fn answer(
     let text = reply.body.as_ref().map(Value::to_string).unwrap_or_default();
     let mut response = hyper::Response::builder()
         .status(reply.status)
+        .header("Date", server.date())
         .header("x-ms-request-id", server.request_id())
         .header("x-ms-correlation-request-id", server.request_id());
     if reply.body.is_some() {
@@ -78,6 +83,15 @@ async fn answer(
 }
 
 impl Server {
+    /// What this service takes for the present time, as in a `Date` header.
+    fn date(&self) -> String {
+        let (now, off) = (SystemTime::now(), self.settings.clock_ahead_s);
+        let by = Duration::from_secs(off.unsigned_abs().into());
+        let shown = if off < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+        // Dates before 1970 cannot be written.
+        httpdate::fmt_http_date(shown.unwrap_or(now).max(SystemTime::UNIX_EPOCH))
+    }
+
     /// The answer, or none when the connection is to break.
     fn reply(self: &Arc<Self>, request: &Request) -> Option<Reply> {
         let (what, nth) = self.note(request);

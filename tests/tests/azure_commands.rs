@@ -143,6 +143,20 @@ fn doctor_says_what_to_do_about_rights_and_quota_that_do_not_suffice() {
 }
 
 #[test]
+fn doctor_says_what_to_do_about_a_clock_that_is_off() {
+    for (service_ahead, side) in [(400, "behind Azure's"), (-400, "ahead of Azure's")] {
+        let region = Region::new(ArmServer::builder().clock_ahead_s(service_ahead));
+        let clock = region.doctor("clock");
+        assert_eq!(clock[0].0, "bad", "{clock:?}");
+        assert!(clock[0].1.contains(side) && clock[0].1.contains("set the clock (chrony)"), "{clock:?}");
+        assert_eq!(region.program(&["doctor"]).status.code(), Some(1), "whoever only asks for the status is told too");
+    }
+    let region = Region::new(ArmServer::builder().clock_ahead_s(30));
+    let clock = region.doctor("clock");
+    assert_eq!(clock[0].0, "good", "{clock:?}");
+}
+
+#[test]
 fn doctor_says_what_to_do_when_azure_cannot_be_reached() {
     let mut region = Region::new(ArmServer::builder());
     let text = std::fs::read_to_string(region.dir.path().join("config.toml")).unwrap();

@@ -10,15 +10,17 @@ mod vm;
 
 use async_trait::async_trait;
 use azurite::Azurite;
+use base64::Engine;
 use boxpool::{StateStore, Table, record};
 use boxpool_azure::{TableStore, TablesOptions};
 use boxpool_sim::arm::{ArmServer, Filling, Kind, MachineFacts, Machines};
 use boxpool_tests::{Gateway, User, resource_manager};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use vm::Vm;
@@ -289,7 +291,7 @@ impl Region {
     /// Somebody makes a copy of a disk or snapshot.
     fn copy(&self, to: &str, kind: Kind, from: &str) {
         let source = format!("/subscriptions/0000-1111/resourceGroups/rg/providers/Microsoft.Compute/{from}");
-        let body = serde_json::json!({ "location": "westeurope", "sku": { "name": "Premium_LRS" },
+        let body = json!({ "location": "westeurope", "sku": { "name": "Premium_LRS" },
             "properties": { "creationData": { "createOption": "Copy", "sourceResourceId": source } } });
         resource_manager::call(self.arm.address(), "PUT", to, &body);
         let name = to.split_once('/').unwrap().1;
@@ -298,15 +300,22 @@ impl Region {
     }
 
     fn adopt(&self, disk: &str, account: &str, name: &str) {
-        let adopt = Command::new(Gateway::program())
-            .args(["adopt-volume", disk, "--user", account, "--box", name, "--config"])
+        let adopt = self.program(&["adopt-volume", disk, "--user", account, "--box", name]);
+        assert!(adopt.status.success(), "{}", String::from_utf8_lossy(&adopt.stderr));
+    }
+
+    /// Runs a command of the gateway's to its end.
+    fn program(&self, args: &[&str]) -> Output {
+        Command::new(Gateway::program())
+            .args(args)
+            .arg("--config")
             .arg(self.config())
             .arg("--state-dir")
             .arg(self.state_dir("a"))
             .envs(Self::ENVIRONMENT)
+            .stdin(Stdio::null())
             .output()
-            .unwrap();
-        assert!(adopt.status.success(), "{}", String::from_utf8_lossy(&adopt.stderr));
+            .unwrap()
     }
 
     /// Every machine and disk has a record, and the other way round; nothing else is there but what belongs to a machine, and
@@ -458,4 +467,59 @@ fn a_life_on_azure() {
     assert!(region.records(record::BOXES).is_empty());
     let (code, _) = gateway.stop();
     assert_eq!(code, Some(0));
+}
+
+#[test]
+#[ignore = "needs root, for mounts"]
+fn a_machine_that_somebody_made_ready_is_adopted_once_and_for_all() {
+    let region = Region::new();
+    // It makes the key that enters the machines.
+    let _ = region.state_dir("a");
+    let their_key = region.dir.path().join("their_host_key");
+    vm::make_key(&their_key);
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let public = read(their_key.with_extension("pub"));
+    let private: String = read(their_key).lines().map(|line| format!("    {line}\n")).collect();
+    let cloud_init = format!(
+        "#cloud-config\nssh_keys:\n  ed25519_private: |\n{private}  ed25519_public: \"{}\"\nwrite_files:\n  - path: /var/lib/boxpool/generalize\n",
+        public.trim()
+    );
+    let interface = json!({ "name": "n", "properties": { "ipConfigurations": [{ "name": "i", "properties": { "subnet": { "id": "/s" } } }] } });
+    let machine = json!({
+        "location": "westeurope",
+        "tags": { "Owner": "them", "boxpool-host-key": public.trim() },
+        "properties": {
+            "hardwareProfile": { "vmSize": "Standard_D2s_v5" },
+            "storageProfile": { "osDisk": { "createOption": "FromImage" } },
+            "osProfile": {
+                "computerName": "old-host",
+                "adminUsername": "azureuser",
+                "customData": base64::engine::general_purpose::STANDARD.encode(cloud_init),
+                "linuxConfiguration": { "ssh": { "publicKeys": [{
+                    "path": "/home/azureuser/.ssh/authorized_keys",
+                    "keyData": read(region.dir.path().join("machine_ed25519_key.pub")).trim(),
+                }] } },
+            },
+            "networkProfile": { "networkApiVersion": "2020-11-01", "networkInterfaceConfigurations": [interface] },
+        },
+    });
+    resource_manager::call(region.arm.address(), "PUT", "virtualMachines/old-host", &machine);
+    let state = || region.arm.resource(Kind::Vm, "old-host").map(|vm| vm["properties"]["provisioningState"].clone());
+    region.until("up", || state().is_some_and(|state| state == "Succeeded"));
+
+    let adopt = |more: &str| region.program(&["adopt-instance", "old-host", more]);
+    let told = adopt("--yes");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("is the pool's now"));
+    let record = region.records(record::INSTANCES).remove("vm:old:host").unwrap();
+    assert_eq!(record["status"]["is"], "provisioning", "a gateway looks at it before it is used");
+    let tags = region.arm.resource(Kind::Vm, "old-host").unwrap()["tags"].clone();
+    assert_eq!((&tags["Owner"], &tags["boxpool-pool"]), (&json!("them"), &json!("p")), "other tags stay");
+
+    let told = adopt("--yes");
+    assert!(told.status.success() && String::from_utf8_lossy(&told.stdout).contains("already"), "{told:?}");
+    let told = adopt("--abandon");
+    assert_eq!(told.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("cannot be had back"), "{told:?}");
+    assert_eq!(region.arm.resource(Kind::Vm, "old-host").unwrap()["tags"], tags, "nothing was changed by it");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// One look at Azure, at most.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Tokens are refused by clocks that are off by five minutes.
-const CLOCK_LIMIT_S: i64 = 60;
+const CLOCK_LIMIT_S: u64 = 60;
 
 /// Looks at what the gateway needs in Azure; changes nothing.
 pub async fn examine(config: &Config) -> Vec<Finding> {
@@ -26,13 +26,16 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::new("azure settings", Verdict::Good, "names, ids and places fit Azure's rules")];
     findings.push(match look("ask the time", cloud.clock_ahead_s()).await {
-        Ok(Some(ahead)) if ahead.abs() > CLOCK_LIMIT_S => {
-            let detail = format!(
-                "this machine's clock is {ahead} s ahead of Azure's; tokens will be refused, set the clock (chrony)"
-            );
-            Finding::new("clock", Verdict::Bad, detail)
+        Ok(Some(ahead)) => {
+            let side = if ahead < 0 { "behind" } else { "ahead of" };
+            let said = format!("this machine's is {} s {side} Azure's", ahead.unsigned_abs());
+            if ahead.unsigned_abs() > CLOCK_LIMIT_S {
+                let advice = "tokens will be refused, set the clock (chrony)";
+                Finding::new("clock", Verdict::Bad, format!("{said}; {advice}"))
+            } else {
+                Finding::new("clock", Verdict::Good, said)
+            }
         }
-        Ok(Some(ahead)) => Finding::new("clock", Verdict::Good, format!("{ahead} s ahead of Azure's")),
         Ok(None) => Finding::new("clock", Verdict::Warning, "Azure's answer does not tell the time"),
         Err(error) => {
             let advice = "check azure.management_endpoint, name resolution, and that port 443 is open outwards";

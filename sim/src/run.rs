@@ -1,18 +1,19 @@
 //! Runs a case: the real pool on every gateway, users, faults, and then a time without faults in which everything must come
 //! right.
 
-use crate::backend::{Phase, SimGolden};
+mod contract;
+
+use crate::backend::SimGolden;
 use crate::case::{Case, Event, GENERATION, Happening, Op, What};
 use crate::cloud::{Gateway, SimCloud};
-use crate::engine::{Entry, Fate, Faults, Hash, Kind, LoggedCall, Pace, Strike};
-use crate::oracle::Ended;
+use crate::engine::{Entry, Fate, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::repairs::Counts;
 use crate::oracle::status;
 use crate::oracle::stock::Habits;
-use boxpool::record::{EventKind, Placement, VolumeBinding, VolumeStatus};
+use boxpool::record::Placement;
 use boxpool::{
-    Adoption, BoxId, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
-    Session, UserId, Via, VolumeId,
+    Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus, UserId,
+    Via, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -456,86 +457,6 @@ impl Stage {
         worked
     }
 
-    /// Contract: as long as a session is open, its guest runs where it says, unless something excuses it.
-    fn judge_session(&self, gateway: usize, session: &Session, when: &str) {
-        let world = self.cloud.world();
-        // A gateway that others may have taken for dead has no say.
-        if world.engine().is_none_or(|engine| engine.is_troubled(gateway)) {
-            return;
-        }
-        let state = world.state();
-        let owner = session.owner();
-        let Some(record) = state.oracle.books.box_of(owner) else { return };
-        if matches!(record.placement, Placement::Deleting { .. }) {
-            return;
-        }
-        let place = (record.volume.volume().clone(), session.instance().clone());
-        let runs = state.guests.get(&place).is_some_and(|guest| guest.owner == *owner);
-        if runs {
-            return;
-        }
-        let ended = state.oracle.ended(owner);
-        let elsewhere = state.guests.iter().find(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone());
-        let excused = ended == Some(Ended::Lost) || state.oracle.was_lost(owner, session.epoch());
-        drop(state);
-        if !excused {
-            self.cloud.violate(format!(
-                "contract: {when}, {owner} did not run on {} (it ended {ended:?}, and runs on {elsewhere:?})",
-                session.instance()
-            ));
-        }
-    }
-
-    /// While a session is open, its box is where the session says.
-    async fn judge_place(&self, pool: &Pool, session: &Session) {
-        let owner = session.owner();
-        let found = pool.instance_of(&owner.owner, &owner.name).await;
-        let state = self.cloud.world().state();
-        let record = state.oracle.books.box_of(owner);
-        let runs = record.is_some_and(|record| matches!(record.placement, Placement::Running { .. }));
-        drop(state);
-        // Somebody may delete it.
-        if runs && !matches!(&found, Ok(Some(instance)) if instance == session.instance()) {
-            self.cloud
-                .violate(format!("contract: {owner} runs on {}, and is said to be on {found:?}", session.instance()));
-        }
-    }
-
-    /// Who is refused for lack of room is not refused beside a free instance.
-    fn judge_refusal(&self, error: &Error, waited: Duration) {
-        if error.kind() == ErrorKind::NoCapacity {
-            let state = self.cloud.world().state();
-            let wrong = state.oracle.stock.refused_for_room(waited, self.cloud.elapsed().as_millis() as u64);
-            drop(state);
-            wrong.into_iter().for_each(|wrong| self.cloud.violate(wrong));
-        }
-    }
-
-    /// Where every call takes some milliseconds, an attach takes no seconds.
-    fn judge_haste(&self, session: &Session) {
-        let took = session.timings().attached;
-        if self.undisturbed() && is_brisk(&self.case) && took > Duration::from_secs(1) {
-            self.cloud.violate(format!("contract: it took {took:?} to attach what was attached within milliseconds"));
-        }
-    }
-
-    /// A node that has left in good order holds nothing and is at work on nothing.
-    fn judge_drain(&self, node: &NodeId) {
-        let state = self.cloud.world().state();
-        let named = |record: &&boxpool::record::BoxRecord| {
-            record.holders.contains(node) || record.placement.worker() == Some(node)
-        };
-        let left = state.oracle.books.boxes.values().find(named).map(|record| record.owner.clone());
-        let registered = state.oracle.books.nodes.contains(node);
-        drop(state);
-        if registered {
-            self.cloud.violate(format!("contract: {node} has left, and its record says that it lives"));
-        }
-        if let Some(owner) = left {
-            self.cloud.violate(format!("contract: {node} has left, and {owner} still names it"));
-        }
-    }
-
     /// That user's boxes, as they are recorded now.
     fn boxes_of(&self, user: &UserId) -> BTreeSet<BoxRef> {
         let state = self.cloud.world().state();
@@ -548,36 +469,6 @@ impl Stage {
             .filter(|owner| owner.owner == *user)
             .cloned()
             .collect()
-    }
-
-    /// A list names all that was there all the time, and nothing that never was.
-    fn judge_list(&self, user: &UserId, before: &BTreeSet<BoxRef>, list: &BTreeSet<BoxId>) {
-        let after = self.boxes_of(user);
-        if let Some(owner) = before.intersection(&after).find(|owner| !list.contains(&owner.id)) {
-            self.cloud.violate(format!("contract: {owner} is not in its owner's list"));
-        }
-        let known = |id: &&BoxId| before.iter().chain(&after).any(|owner| owner.id == **id);
-        if let Some(id) = list.iter().find(|id| !known(id)) {
-            self.cloud.violate(format!("contract: a box {id} of {user} is in a list, and is not there"));
-        }
-    }
-
-    fn judge_create(&self, answer: Result<boxpool::VolumeId, Error>) {
-        match answer {
-            Ok(volume) => {
-                let state = self.cloud.world().state();
-                let there = state.volumes.get(&volume).is_some_and(|volume| volume.phase != Phase::Deleting);
-                let deleted = !state.oracle.books.boxes.values().any(|record| {
-                    *record.volume.volume() == volume && !matches!(record.placement, Placement::Deleting { .. })
-                });
-                drop(state);
-                if !there && !deleted {
-                    self.cloud.violate(format!("contract: a box was made and its volume {volume} does not exist"));
-                }
-            }
-            Err(error) if is_there(&error) => {}
-            Err(error) => self.count_refusal(Some(&error)),
-        }
     }
 
     async fn adopt(
@@ -595,43 +486,6 @@ impl Stage {
             adoption.end_volume(disk, user, name).await?;
         }
         Ok(())
-    }
-
-    /// A disk that was adopted is its user's.
-    fn judge_adoption(&self, disk: &VolumeId, user: &UserId, name: &BoxName) {
-        let state = self.cloud.world().state();
-        let books = &state.oracle.books;
-        let status = books.volumes.get(disk).map(|record| record.status.clone());
-        let theirs = match &status {
-            Some(VolumeStatus::Bound { owner }) => {
-                let bound = VolumeBinding::Bound(disk.clone());
-                let names_it = books.box_of(owner).is_none_or(|record| record.volume == bound);
-                owner.owner == *user && owner.name == *name && names_it
-            }
-            // Its owner has deleted it since.
-            Some(VolumeStatus::Deleting { .. }) | None => true,
-            Some(_) => false,
-        };
-        drop(state);
-        if !theirs {
-            self.cloud.violate(format!("contract: {disk} was adopted for {user}/{name}, and is {status:?}"));
-        }
-    }
-
-    fn judge_delete(&self, owner: &BoxRef) {
-        let state = self.cloud.world().state();
-        let record = state.oracle.books.box_of(owner).is_some();
-        let guest = state.guests.values().any(|guest| guest.owner == *owner);
-        let volume = state
-            .volumes
-            .values()
-            .any(|volume| volume.owner.as_ref() == Some(owner) && volume.phase != Phase::Deleting);
-        drop(state);
-        if record || guest || volume {
-            self.cloud.violate(format!(
-                "contract: {owner} was deleted, and of it there is still: record {record}, guest {guest}, volume {volume}"
-            ));
-        }
     }
 
     /// I6: every call ends by its deadline, on a gateway that nothing held up.
@@ -798,38 +652,6 @@ impl Stage {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.cloud.violate(format!("I7: {owner} could not be connected to any more: {last}"));
-    }
-
-    /// A call that is refused without effect leaves nothing behind that somebody would have to find.
-    fn judge_repairs(&self, repairs: &BTreeMap<String, u64>) {
-        let case = &self.case;
-        let timely = Faults { late: 0.0, stall: 0.0, stuck: 0.0, crash: 0.0, ..case.faults.clone() };
-        let honest = Faults { lost: 0.0, ..timely.clone() };
-        let quiet = !self.probed && case.script.is_empty() && case.events.is_empty() && no_drain(case);
-        // Of a write whose answer was lost it is found out whether it happened.
-        let rules =
-            [("boxpool_claims_swept_total", case.faults == timely), ("boxpool_orphans_total", case.faults == honest)];
-        for (found, judged) in rules {
-            if judged && quiet && repairs.contains_key(found) {
-                self.cloud
-                    .violate(format!("repairs: nobody died or came late, and there was something to find: {found}"));
-            }
-        }
-    }
-
-    /// The event log is what audit and billing read: where nothing goes wrong nothing is missing from it.
-    fn judge_log(&self, counts: &Counts) {
-        let all = counts.all();
-        for (kind, counter) in [
-            (EventKind::BoxCreated, "boxpool_boxes_created_total"),
-            (EventKind::BoxDeleted, "boxpool_boxes_deleted_total"),
-        ] {
-            let counted = all.get(counter).copied().unwrap_or_default();
-            let logged = self.cloud.world().state().oracle.stock.logged(kind);
-            if logged != counted {
-                self.cloud.violate(format!("log: {counted} times {kind:?}, and {logged} are in the log"));
-            }
-        }
     }
 
     fn outcome(&self, counts: &Counts) -> Outcome {

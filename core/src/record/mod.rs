@@ -27,7 +27,7 @@ pub const SCHEMA: u32 = 1;
 pub const BOXES: Table = Table::new("boxes");
 /// Volumes: partition and row = id.
 pub const VOLUMES: Table = Table::new("volumes");
-/// Instances: partition and row = id.
+/// Instances: partition and row = the seat, which is what stands before the first hyphen of the id.
 pub const INSTANCES: Table = Table::new("instances");
 /// Golden snapshots: partition = `golden`, row = generation.
 pub const GOLDENS: Table = Table::new("goldens");

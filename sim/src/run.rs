@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 /// How long users' calls may take beyond their own deadline before it counts as a call that never ended.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A worker that was told to stop takes its node's record along, in a few calls to the store, and ends.
+const WORKER_ENDS: Duration = Duration::from_secs(60);
 /// Once faults have stopped, every box is connectable and everything is at rest within so long: a detach that hangs for its
 /// whole limit, a machine that takes its whole limit to go, two lease times and a few passes.
 const LIVENESS_BOUND: Duration = Duration::from_secs(30 * 60);
@@ -395,11 +397,13 @@ impl Stage {
                 self.note(number, "drained", "");
                 // With faults a leave may fail; that is logged, and left to the others.
                 if report.unfinished.is_empty() && self.calm {
-                    let worker = self.state().workers.remove(&number);
-                    if let Some(worker) = worker {
-                        let _ = tokio::time::timeout(PATIENCE, worker).await;
-                    }
                     self.judge_drain(pool.node());
+                    let worker = self.state().workers.remove(&number);
+                    // Whoever drains a second time, meanwhile, does not see its end.
+                    if let Some(worker) = worker {
+                        let ended = tokio::time::timeout(WORKER_ENDS, worker).await.is_ok();
+                        self.judge_leave(pool.node(), ended);
+                    }
                 }
                 // The process ends now; whatever it left, others finish.
                 self.cloud.crash_gateway(number);

@@ -82,13 +82,19 @@ impl Stage {
             record.holders.contains(node) || record.placement.worker() == Some(node)
         };
         let left = state.oracle.books.boxes.values().find(named).map(|record| record.owner.clone());
-        let registered = state.oracle.books.nodes.contains(node);
         drop(state);
-        if registered {
-            self.cloud.violate(format!("contract: {node} has left, and its record says that it lives"));
-        }
         if let Some(owner) = left {
             self.cloud.violate(format!("contract: {node} has left, and {owner} still names it"));
+        }
+    }
+
+    /// A worker ends, and nobody takes its node for alive any more.
+    pub(super) fn judge_leave(&self, node: &NodeId, ended: bool) {
+        let registered = self.cloud.world().state().oracle.books.nodes.contains(node);
+        if !ended {
+            self.cloud.violate(format!("I6: {node} was drained, and its worker did not end"));
+        } else if registered {
+            self.cloud.violate(format!("contract: {node} has left, and its record says that it lives"));
         }
     }
 

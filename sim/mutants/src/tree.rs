@@ -93,7 +93,7 @@ impl Tree {
                 return Ok(Self { root: root.to_owned(), viable });
             }
             // A match that a missing arm leaves open is complained of as a whole.
-            let arms = |complaint: &Complaint| arms_near(complaint, &originals, mutants, &left_out);
+            let arms = |complaint: &Complaint| arms_near(complaint, mutants, &left_out);
             let guilty = if guilty.is_empty() { complaints.iter().flat_map(arms).collect() } else { guilty };
             if guilty.is_empty() {
                 let first = complaints.into_iter().find_map(|complaint| complaint.rendered).unwrap_or_default();
@@ -172,18 +172,10 @@ fn guilty_of(complaint: &Complaint, places: &BTreeMap<String, Vec<(Piece, Number
 }
 
 /// The mutants that delete an arm in a file that is complained of.
-fn arms_near(
-    complaint: &Complaint,
-    originals: &BTreeMap<String, String>,
-    mutants: &[Mutant],
-    left_out: &BTreeSet<Number>,
-) -> Vec<Number> {
+fn arms_near(complaint: &Complaint, mutants: &[Mutant], left_out: &BTreeSet<Number>) -> Vec<Number> {
     let here = |mutant: &Mutant| complaint.spans.iter().any(|spot| spot.file_name == mutant.file);
     let arms = (1..).zip(mutants).filter(|(number, mutant)| {
-        mutant.genre == crate::mutant::Genre::MatchArm
-            && originals.contains_key(&mutant.file)
-            && here(mutant)
-            && !left_out.contains(number)
+        mutant.genre == crate::mutant::Genre::MatchArm && here(mutant) && !left_out.contains(number)
     });
     arms.map(|(number, _)| number).collect()
 }

@@ -62,7 +62,7 @@ impl Books {
         } else if key.table == GOLDENS {
             self.wrote_golden(key, read(key, value, &mut wrong), marks, &mut wrong);
         } else if key.table == LEASES {
-            wrong.extend(stock.wrote_lease(key, value));
+            wrong.extend(stock.wrote_lease(value));
         } else if key.table == EVENTS {
             wrong.extend(stock.wrote_event(value));
         } else if key.table == NODES {

@@ -1,8 +1,8 @@
 //! How the pools are kept, judged where nothing goes wrong: who makes machines, how many, when they go, and that nobody is
 //! refused beside an empty one. With faults these are matters of luck; what must hold even then is I8 of the records.
 
-use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LEASES, LeaseRecord, NodeRecord};
-use boxpool::{InstanceId, Key, NodeId};
+use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LeaseRecord, NodeRecord};
+use boxpool::{InstanceId, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -73,10 +73,7 @@ impl Stock {
         *told = [told[1], told[2], node.waiting];
     }
 
-    pub(super) fn wrote_lease(&mut self, key: &Key, value: Option<&str>) -> Option<String> {
-        if key.table != LEASES {
-            return None;
-        }
+    pub(super) fn wrote_lease(&mut self, value: Option<&str>) -> Option<String> {
         let lease = value.and_then(|value| serde_json::from_str::<LeaseRecord>(value).ok());
         let before = std::mem::replace(&mut self.maintainer, lease.map(|lease| lease.holder));
         let (before, after) = before.zip(self.maintainer.as_ref())?;

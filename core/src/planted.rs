@@ -40,6 +40,8 @@ bugs! {
     LostAnswerIsConflict,
     /// A lost answer of a write is taken for success.
     LostAnswerIsSuccess,
+    /// A made-up name is inserted again after a lost answer.
+    NameInsertedAgain,
     /// B30: only the first page of a table is read.
     ReadsOnePage,
     /// B32: events are keyed by the second.

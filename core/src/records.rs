@@ -41,14 +41,28 @@ impl Records {
     }
 
     /// Inserts a record. `AlreadyExists` when there is one that is not this very write.
+    ///
+    /// Sent again after a lost answer, so only for a key that a late first request may bring back unharmed.
     pub(crate) async fn insert<T: Record>(&self, key: &Key, record: T) -> Result<Held<T>> {
+        self.insert_within(key, record, LOST_ANSWER_TRIES).await
+    }
+
+    /// Inserts a record under a name that was made up for it. Sent once: what is under the name may be used and deleted
+    /// before a request that was held up arrives, and a second one would then bring the used name back. When the record is
+    /// not seen after a lost answer the caller is told so, and makes up another name.
+    pub(crate) async fn insert_once<T: Record>(&self, key: &Key, record: T) -> Result<Held<T>> {
+        let sends = if planted::is(Bug::NameInsertedAgain) { LOST_ANSWER_TRIES } else { 0 };
+        self.insert_within(key, record, sends).await
+    }
+
+    async fn insert_within<T: Record>(&self, key: &Key, record: T, mut repeats: u32) -> Result<Held<T>> {
         let (record, text) = self.sealed(key, record)?;
         let mut tries = 0;
+        let mut error = match self.limited("insert record", key, self.store.insert(key, &text)).await {
+            Ok(version) => return Ok(Held { record, version }),
+            Err(error) => error,
+        };
         loop {
-            let error = match self.limited("insert record", key, self.store.insert(key, &text)).await {
-                Ok(version) => return Ok(Held { record, version }),
-                Err(error) => error,
-            };
             if error.kind() == ErrorKind::AlreadyExists
                 && key.table == BOXES
                 && planted::is(Bug::NameWithoutUniqueness)
@@ -68,6 +82,13 @@ impl Records {
                 Ok(Some(found)) if found.record.envelope().mark == record.envelope().mark => return Ok(found),
                 Ok(Some(_)) => return Err(Error::new(ErrorKind::AlreadyExists, "insert record", key)),
                 Ok(None) | Err(_) => {}
+            }
+            if repeats > 0 {
+                repeats -= 1;
+                error = match self.limited("insert record", key, self.store.insert(key, &text)).await {
+                    Ok(version) => return Ok(Held { record, version }),
+                    Err(error) => error,
+                };
             }
         }
     }

@@ -170,18 +170,6 @@ fn what_once_went_wrong_is_sound() {
     }
 }
 
-/// Wrong, and not mended yet: each of these still breaks the promise that its judge names. One that does not any more moves to
-/// the corpus.
-#[test]
-fn what_is_known_to_be_wrong_is_still_seen() {
-    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/known");
-    for (name, entry) in corpus::read_all(&known).unwrap() {
-        let violations = run(&entry.case).violations;
-        let seen = violations.first().is_some_and(|first| first.starts_with("I9: a start with epoch 1 on "));
-        assert!(seen, "{name} is mended: {violations:?}");
-    }
-}
-
 #[test]
 fn the_same_seeds_go_the_same_way_in_two_processes() {
     let fingerprints = || {

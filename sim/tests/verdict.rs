@@ -24,6 +24,7 @@ const TOLD: &[Told] = &[
     told::a_refused_delete_is_no_delete,
     told::a_claim_whose_answer_was_lost_is_known,
     told::a_claim_that_comes_late_is_swept,
+    told::an_insert_that_comes_late_brings_no_name_back,
     told::what_is_deleted_meanwhile_is_not_made_again,
     told::who_did_not_get_a_volume_does_not_take_it_along,
     told::an_attach_that_comes_late_takes_nothing_away,

@@ -2,7 +2,7 @@
 
 use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::{VolumeSpec, VolumeState};
@@ -29,13 +29,16 @@ impl Actor {
         };
         let record = BoxRecord::new(owner, volume, self.shared.now());
         let key = box_key(&self.key.0, &self.key.1);
-        let held = match self.shared.records.insert(&key, record).await {
+        let held = match self.shared.records.insert_once(&key, record).await {
             Ok(held) => held,
             Err(error) => {
                 candidate.into_iter().for_each(|volume| self.shared.put_volume_back(volume));
                 return Err(match error.kind() {
                     ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, "create box", &self.key.1)
                         .with_detail("a box of that name exists already"),
+                    ErrorKind::UnknownOutcome => {
+                        error.with_detail("the box may come to be; list the boxes, then try again")
+                    }
                     _ => error,
                 });
             }
@@ -143,6 +146,8 @@ impl Actor {
             return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
                 Ok(_) => Ok(Bound::Look),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Bound::Look),
+                // It may come to be later on; then it is discarded, since no box wants it.
+                Err(error) if error.effect() == Effect::Unknown => Ok(Bound::Refused),
                 Err(error) => Err(error),
             };
         };
@@ -220,7 +225,7 @@ impl Shared {
             created_at: self.now(),
             envelope: Envelope::new(),
         };
-        self.records.insert(&volume_key(id), record).await
+        self.records.insert_once(&volume_key(id), record).await
     }
 
     /// Makes the volume, or finds it, and waits until it is ready.

@@ -388,7 +388,7 @@ impl Shared {
                 created_at: self.now(),
                 envelope: Envelope::new(),
             };
-            let held = match self.records.insert(&instance_key(&id), record).await {
+            let held = match self.records.insert_once(&instance_key(&id), record).await {
                 Ok(held) => held,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue, // another maintainer took the seat
                 Err(error) => return Err(error),

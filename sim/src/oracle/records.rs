@@ -6,7 +6,7 @@ use boxpool::record::{
     BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
     InstanceStatus, LEASES, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding, VolumeRecord, VolumeStatus,
 };
-use boxpool::{BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
+use boxpool::{BoxId, BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every record, read.
@@ -23,6 +23,8 @@ pub(crate) struct Books {
     pub(crate) lived_in: BTreeSet<VolumeId>,
     /// Never more instances than this.
     pub(crate) max_instances: Option<usize>,
+    /// Boxes that were deleted.
+    gone: BTreeSet<BoxId>,
     /// How often boxes moved from one placement to another.
     pub(crate) moves: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -157,6 +159,7 @@ impl Books {
                 let bound = self.volumes.get(old.volume.volume()).is_some_and(
                     |volume| matches!(&volume.status, VolumeStatus::Bound { owner } if *owner == old.owner),
                 );
+                self.gone.insert(old.owner.id.clone());
                 // One that was never lived in was bound by a node that did not know yet; it is found and deleted.
                 if bound && self.lived_in.contains(old.volume.volume()) {
                     wrong.push(format!("I5: {} is gone and its volume is bound to it for ever", old.owner));
@@ -164,6 +167,9 @@ impl Books {
             }
             (None, Some(new)) => {
                 *self.moves.entry(("absent", new.placement.word())).or_default() += 1;
+                if self.gone.contains(&new.owner.id) {
+                    wrong.push(format!("I3: {} was deleted and is there again", new.owner));
+                }
             }
             (None, None) => {}
         }

@@ -163,7 +163,7 @@ pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
     })
 }
 
-/// A deleted box comes back with a late write while another gateway deletes the volume that it had.
+/// A box is deleted, the write that made it comes late, and another gateway deletes the volume that it had.
 pub(crate) fn a_box_that_comes_back_keeps_its_volume() -> Option<String> {
     kept("a-box-comes-back-while-its-volume-goes.json")
 }
@@ -191,6 +191,11 @@ pub(crate) fn a_volume_may_go_while_it_is_deleted() -> Option<String> {
 /// A slow store takes seconds for each instance; only for those who still wait one more is begun.
 pub(crate) fn only_for_those_who_still_wait_one_more_is_begun() -> Option<String> {
     kept("who-waited-waits-no-more.json")
+}
+
+/// The first of two inserts comes when its volume was used and deleted.
+pub(crate) fn an_insert_that_comes_late_brings_no_name_back() -> Option<String> {
+    kept("an-insert-comes-late.json")
 }
 
 /// A history of the corpus.

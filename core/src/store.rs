@@ -111,7 +111,8 @@ pub trait StateStore: Send + Sync + 'static {
     /// The record at `key`, as the latest completed write left it (never a stale copy); `None` when there is none.
     async fn get(&self, key: &Key) -> Result<Option<Stored>>;
 
-    /// Writes a record where there is none.
+    /// Writes a record where there is none. Sent at most once: nothing under this call may send it again on its own, since the
+    /// record may have been deleted when the second one arrives, and would be there again.
     ///
     /// # Errors
     /// `AlreadyExists` when there is one: it is unchanged. `Invalid` when the key or value is too large.

@@ -235,6 +235,10 @@ impl TableStore {
                 |why: String| Error::new(ErrorKind::UnknownOutcome, act.operation, act.resource).with_detail(why);
             match self.look(place, mark, before).await {
                 Ok(Found::Ours(version)) => return Ok(version),
+                // An insert is sent once: the record might be used and deleted before this one arrives after all.
+                Ok(Found::Untouched) if before.is_none() => {
+                    return Err(unknown(format!("{failure}; the record is not there, and may come to be")));
+                }
                 Ok(Found::Untouched) if tries < WRITE_TRIES => tokio::time::sleep(pause(tries)).await,
                 Ok(Found::Untouched) => return Err(unknown(format!("{failure}; tried {tries} times"))),
                 Ok(Found::Other) => {

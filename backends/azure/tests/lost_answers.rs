@@ -58,10 +58,14 @@ async fn a_write_whose_answer_is_lost_is_recognised_and_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_never_arrived_is_sent_again() {
+async fn a_write_that_never_arrived_is_sent_again_unless_it_is_an_insert() {
     let bench = bench().await;
-    for fate in [Fate::LoseRequest, Fate::Hang(Duration::from_secs(4)), Fate::Busy] {
+    for (n, fate) in (1..).zip([Fate::LoseRequest, Fate::Hang(Duration::from_secs(4)), Fate::Busy]) {
         bench.proxy.once("POST", fate);
+        let error = bench.store.insert(&key(), "0").await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::UnknownOutcome, Effect::Unknown), "{error}");
+        assert_eq!(bench.proxy.count("POST"), 2 * n - 1);
+        assert!(bench.straight.get(&key()).await.unwrap().is_none());
         let first = bench.store.insert(&key(), "1").await.unwrap();
         bench.proxy.once("PUT", fate);
         let second = bench.store.update(&key(), &first, "2").await.unwrap();

@@ -321,6 +321,10 @@ impl Engine {
             Fate::LateSilent { by } => self.schedule(caller, operation, call + by, tie, perform(here, work), None),
             Fate::Twice { by } => {
                 self.schedule(caller, operation, call, tie, perform(here, work), Some(reply));
+                // No store may send an insert twice: nobody could tell the second one from a new one.
+                if operation == Operation::StoreInsert {
+                    return;
+                }
                 self.schedule(caller, operation, call + by, tie, perform(here, work), None);
             }
             Fate::SlowAnswer { by } => {

@@ -219,7 +219,7 @@ pub fn flows() -> Vec<(&'static str, Case)> {
 }
 
 /// From when on a flow's calls are points: before, the world is only being set up. The golden snapshot is built then.
-fn begins_at(case: &Case) -> u64 {
+pub(crate) fn begins_at(case: &Case) -> u64 {
     if case.pool.builds_golden { 0 } else { 39_000 }
 }
 
@@ -231,7 +231,7 @@ fn fates(call: &LoggedCall) -> &'static [Fate] {
     }
 }
 
-fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::Outcome, Findings) {
+pub(crate) fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::Outcome, Findings) {
     let dies = |fate: &Fate| matches!(fate, Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLater { .. });
     // A gateway that lives on with an answer missing waits for its own limits first.
     let config = case.pool.config();
@@ -349,7 +349,7 @@ fn try_all(
 }
 
 /// Flows of few calls, over which faults are tried in pairs.
-const SHORT: &[&str] = &[
+pub(crate) const SHORT: &[&str] = &[
     "create with a volume of the pool",
     "create with a fresh volume",
     "connect, leave, park",
@@ -375,7 +375,7 @@ const SECOND_OF_PAIR: &[Fate] = &[
 
 /// Whether a strike there tells something: heartbeats and leases are renewed all the time, so that a crash at one is a crash
 /// between other calls.
-fn telling(call: &LoggedCall) -> bool {
+pub(crate) fn telling(call: &LoggedCall) -> bool {
     !call.operation.is_read() && !call.resource.starts_with("nodes/") && !call.resource.starts_with("leases/")
 }
 

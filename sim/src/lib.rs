@@ -45,6 +45,7 @@ mod cloud;
 #[allow(clippy::unwrap_used, clippy::expect_used)] // a suite of tests: what fails in here is a promise that was broken
 pub mod conformance;
 pub mod corpus;
+pub mod costs;
 pub mod crashpoints;
 mod engine;
 pub mod guide;

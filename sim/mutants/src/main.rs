@@ -17,8 +17,8 @@ use ask::{Answer, Witness, ask_all};
 use clap::Parser;
 use error::{Error, Result};
 use mutant::{Mutant, Number};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +33,8 @@ struct Args {
     /// Where the copy with the mutants is made and built; it may be there from an earlier run
     #[arg(long)]
     folder: PathBuf,
-    /// Histories of each profile; with 300 and more every crash point, too
-    #[arg(long, default_value_t = 300)]
+    /// Histories of each profile that are tried first
+    #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// How many are asked at once; as many as there are processors, unless said
     #[arg(long)]
@@ -42,14 +42,23 @@ struct Args {
     /// Only mutants whose name contains this
     #[arg(long, default_value = "")]
     only: String,
+    /// Only those that nobody noticed according to this earlier report
+    #[arg(long)]
+    again: Option<PathBuf>,
+    /// Do not try every crash point, which takes most of the time
+    #[arg(long)]
+    quick: bool,
 }
 
-/// Both kinds of tests, asked by themselves.
-struct Asked {
-    simulator: Answer,
-    named: Answer,
-}
+/// Who is asked, in this order: the simulator's judges in a few histories of each profile; what its flows cost; its judges again
+/// at every crash point, and in three times as many histories; and at last the core's own tests.
+const WITNESSES: [&str; 4] = ["histories", "costs", "crash points", "named tests"];
 
+/// With so many histories the verdict looks at every crash point, too.
+const WHOLE_VERDICT: u64 = 300;
+
+/// Nothing that is asked about the core as it is takes longer.
+const LONGEST: Duration = Duration::from_secs(3_600);
 /// No test of the core's own takes longer; in truth they take a tenth of a second.
 const NAMED_LIMIT: Duration = Duration::from_secs(30);
 /// A verdict takes at most so many times as long as one on the core as it is.
@@ -74,29 +83,52 @@ fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.folder).map_err(|why| Error::of(&args.folder, &why))?;
     let folder = args.folder.canonicalize().map_err(|why| Error::of(&args.folder, &why))?;
     let tree = Tree::grow(&folder, &mutants)?;
-    let simulator = simulator(&tree, args.seeds)?;
-    let named = named(&tree)?;
+    let witnesses = witnesses(&tree, args)?;
+    let earlier = args.again.as_ref().map(std::fs::read_to_string).transpose();
+    let earlier = earlier.map_err(|why| Error::new(format!("the earlier report cannot be read: {why}")))?;
+    let again: Option<BTreeSet<&str>> =
+        earlier.as_ref().map(|text| text.lines().filter_map(|line| line.strip_prefix("- ")).collect());
+    let is_wanted = |name: &str| name.contains(&args.only) && again.as_ref().is_none_or(|again| again.contains(name));
     let wanted: Vec<Number> =
-        tree.viable.iter().copied().filter(|number| mutants[number - 1].name.contains(&args.only)).collect();
+        tree.viable.iter().copied().filter(|number| is_wanted(&mutants[number - 1].name)).collect();
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let asked = ask_about(&wanted, threads, |number| {
-        Ok(Asked { simulator: simulator.ask(number)?, named: ask_all(&named, number)? })
-    })?;
-    report(&mutants, &asked);
+    report(&mutants, &ask_about(&wanted, threads, |number| who_notices(&witnesses, number))?);
     Ok(())
 }
 
+/// Which of [`WITNESSES`] notices it first.
+fn who_notices(witnesses: &[Vec<Witness>; 4], number: Number) -> Result<Option<usize>> {
+    for (who, programs) in witnesses.iter().enumerate() {
+        if ask_all(programs, number)? != Answer::Missed {
+            return Ok(Some(who));
+        }
+    }
+    Ok(None)
+}
+
+fn witnesses(tree: &Tree, args: &Args) -> Result<[Vec<Witness>; 4]> {
+    let built = tree.build(&["--release", "--package", "boxpool-sim", "--test", "verdict", "--test", "costs"])?;
+    let program = |name: &str| built.get(name).ok_or_else(|| Error::new(format!("{name} was not built")));
+    let verdict = |seeds: u64| verdict(program("verdict")?, tree, seeds);
+    let costs = timed(Witness::new(program("costs")?, tree.place("sim"), LONGEST))?;
+    let whole = if args.quick { Vec::new() } else { vec![verdict(args.seeds.max(WHOLE_VERDICT))?] };
+    Ok([vec![verdict(args.seeds)?], vec![costs], whole, named(tree)?])
+}
+
 /// The verdict, which must be good on the core as it is.
-fn simulator(tree: &Tree, seeds: u64) -> Result<Witness> {
-    let built = tree.build(&["--release", "--package", "boxpool-sim", "--test", "verdict"])?;
-    let program = built.get("verdict").ok_or_else(|| Error::new("the verdict was not built"))?;
-    let mut verdict = Witness::new(program, tree.place("sim"), Duration::from_secs(3_600));
+fn verdict(program: &Path, tree: &Tree, seeds: u64) -> Result<Witness> {
+    let mut verdict = Witness::new(program, tree.place("sim"), LONGEST);
     verdict.arguments = vec!["--ignored".to_owned()];
     verdict.environment = vec![("BOXPOOL_VERDICT_SEEDS".to_owned(), seeds.to_string())];
+    timed(verdict)
+}
+
+/// Asks about the core as it is, and allows some times as long for the others.
+fn timed(mut witness: Witness) -> Result<Witness> {
     let begun = Instant::now();
-    sound(&verdict)?;
-    verdict.limit = begun.elapsed() * SLOWER + NAMED_LIMIT;
-    Ok(verdict)
+    sound(&witness)?;
+    witness.limit = begun.elapsed() * SLOWER + NAMED_LIMIT;
+    Ok(witness)
 }
 
 fn named(tree: &Tree) -> Result<Vec<Witness>> {
@@ -120,8 +152,8 @@ fn sound(witness: &Witness) -> Result<()> {
 fn ask_about(
     numbers: &[Number],
     threads: usize,
-    ask: impl Fn(Number) -> Result<Asked> + Sync,
-) -> Result<BTreeMap<Number, Asked>> {
+    ask: impl Fn(Number) -> Result<Option<usize>> + Sync,
+) -> Result<BTreeMap<Number, Option<usize>>> {
     let (next, all) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         let work = || {
@@ -142,28 +174,21 @@ fn ask_about(
 }
 
 /// A table by file, and everything that nobody noticed.
-fn report(mutants: &[Mutant], asked: &BTreeMap<Number, Asked>) {
-    let caught = |answer: Answer| answer != Answer::Missed;
-    let mut files: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
-    for (number, Asked { simulator, named }) in asked {
-        let row = files.entry(mutants[number - 1].file.as_str()).or_default();
-        let column = match (caught(*simulator), caught(*named)) {
-            (true, _) => 1,
-            (false, true) => 2,
-            (false, false) => 3,
-        };
-        row[0] += 1;
-        row[column] += 1;
+fn report(mutants: &[Mutant], noticed: &BTreeMap<Number, Option<usize>>) {
+    const NOBODY: usize = WITNESSES.len();
+    let mut files: BTreeMap<&str, [usize; NOBODY + 1]> = BTreeMap::new();
+    for (number, who) in noticed {
+        files.entry(mutants[number - 1].file.as_str()).or_default()[who.unwrap_or(NOBODY)] += 1;
     }
-    println!(
-        "| file | viable mutants | noticed by the simulator | else by a named test | by nobody |\n|---|---|---|---|---|"
-    );
-    let all = files.values().fold([0; 4], |sum, row| std::array::from_fn(|column| sum[column] + row[column]));
+    let all = files.values().fold([0; NOBODY + 1], |sum, row| std::array::from_fn(|column| sum[column] + row[column]));
+    println!("| file | viable mutants | noticed by {} | nobody |", WITNESSES.join(" | else by "));
+    println!("|---{}|", "|---".repeat(NOBODY + 2));
     for (file, row) in files.iter().chain([(&"all", &all)]) {
-        println!("| {file} | {} | {} | {} | {} |", row[0], row[1], row[2], row[3]);
+        let columns = row.map(|count| count.to_string()).join(" | ");
+        println!("| {file} | {} | {columns} |", row.iter().sum::<usize>());
     }
     println!("\nBy nobody:\n");
-    for (number, _) in asked.iter().filter(|(_, asked)| !caught(asked.simulator) && !caught(asked.named)) {
+    for (number, _) in noticed.iter().filter(|(_, who)| who.is_none()) {
         println!("- {}", mutants[number - 1].name);
     }
 }

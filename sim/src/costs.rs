@@ -1,0 +1,171 @@
+//! What each flow of the [crash points](crate::crashpoints) costs where nothing goes wrong: calls, and virtual time.
+//!
+//! Nobody notices by the outcome that a change of the core makes one read more, or waits once too often; this table does. A
+//! second one tells what a single failed call costs, and whether the user is told of it.
+
+use crate::backend::Operation;
+use crate::case::Case;
+use crate::crashpoints::{SHORT, begins_at, flows, probe, telling};
+use crate::engine::{Fate, LoggedCall, Refusal};
+use std::fmt;
+use std::time::Duration;
+
+/// What one flow costs, from its first user on, until everything is at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Cost {
+    /// Which flow.
+    pub flow: &'static str,
+    /// Records of boxes, volumes, instances and golden snapshots that were read one by one.
+    pub reads: u64,
+    /// Of the same: inserts, updates and deletes.
+    pub writes: u64,
+    /// Lines of the event log.
+    pub events: u64,
+    /// Calls to the cloud.
+    pub cloud: u64,
+    /// Calls to a guest's runtime.
+    pub guest: u64,
+    /// What every gateway does all the time, whoever comes: heartbeats, the maintainer's lease, tables read as a whole.
+    pub beside: u64,
+    /// From the first to the last write to a box's record.
+    pub took: Duration,
+}
+
+/// The costs of every flow. The same on every machine: time is virtual, and every latency comes from the flow's seed.
+#[must_use]
+pub fn costs() -> Vec<Cost> {
+    flows().into_iter().map(|(flow, case)| cost(flow, &case)).collect()
+}
+
+fn cost(flow: &'static str, case: &Case) -> Cost {
+    let (_, findings) = probe(case, Vec::new(), false);
+    let mut cost = Cost { flow, ..Cost::default() };
+    let mut boxes: Option<(u64, u64)> = None;
+    for call in findings.calls.iter().flatten().filter(|call| call.at >= begins_at(case)) {
+        *cost.column(call) += 1;
+        if call.resource.starts_with("boxes/") && is_write(call.operation) {
+            let (first, last) = boxes.unwrap_or((call.at, call.at));
+            boxes = Some((first.min(call.at), last.max(call.at)));
+        }
+    }
+    cost.took = boxes.map_or(Duration::ZERO, |(first, last)| Duration::from_millis(last - first));
+    cost
+}
+
+fn is_write(operation: Operation) -> bool {
+    operation.is_store() && !operation.is_read()
+}
+
+impl Cost {
+    fn column(&mut self, call: &LoggedCall) -> &mut u64 {
+        let table = call.resource.split('/').next().unwrap_or_default();
+        if matches!(
+            call.operation,
+            Operation::GuestStart
+                | Operation::GuestSuspend
+                | Operation::GuestStop
+                | Operation::GuestStatus
+                | Operation::Clear
+        ) {
+            &mut self.guest
+        } else if !call.operation.is_store() {
+            &mut self.cloud
+        } else if call.operation == Operation::StoreScan || matches!(table, "nodes" | "leases") {
+            &mut self.beside
+        } else if table == "events" {
+            &mut self.events
+        } else if call.operation.is_read() {
+            &mut self.reads
+        } else {
+            &mut self.writes
+        }
+    }
+}
+
+/// One line of the table in `COSTS.md`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cost { flow, reads, writes, events, cloud, guest, beside, took } = self;
+        write!(f, "| {flow} | {reads} | {writes} | {events} | {cloud} | {guest} | {beside} | {} |", took.as_millis())
+    }
+}
+
+/// What one failed call, whichever it is, costs in one of the short flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Strain {
+    /// Which flow.
+    pub flow: &'static str,
+    /// What befalls the call.
+    pub fate: Fate,
+    /// How many calls were struck, each in a run of its own.
+    pub points: u64,
+    /// How many users were told of it; all others were served as if nothing had been.
+    pub refused: u64,
+    /// How many runs needed the recovery to put something right.
+    pub repaired: u64,
+    /// How many calls all these runs made more than without the fault.
+    pub calls: i64,
+    /// How much longer all these runs took until everything was at rest.
+    pub took: Duration,
+}
+
+/// What befalls a call: it is refused at once, refused for some seconds, its answer is lost, or everything takes longer.
+const FATES: &[Fate] = &[
+    Fate::Refuse(Refusal::Unavailable),
+    Fate::Throttle { retry_after: 2_000 },
+    Fate::LoseAnswer,
+    Fate::LoseCall,
+    Fate::Stall { by: 3_000 },
+];
+
+/// Every fate at every call that is not part of a heartbeat, in every short flow.
+#[must_use]
+pub fn strains() -> Vec<Strain> {
+    let short = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow));
+    short
+        .flat_map(|(flow, case)| FATES.iter().map(move |fate| strain(flow, &case, *fate)).collect::<Vec<_>>())
+        .collect()
+}
+
+fn strain(flow: &'static str, case: &Case, fate: Fate) -> Strain {
+    let (calm, findings) = probe(case, Vec::new(), false);
+    let (calls, settled) = (signed(calm.calls), findings.settled_after);
+    let mut strain = Strain { flow, fate, points: 0, refused: 0, repaired: 0, calls: 0, took: Duration::ZERO };
+    for (gateway, logged) in findings.calls.iter().enumerate() {
+        let struck = logged.iter().filter(|call| call.at >= begins_at(case) && is_about_a_user(call));
+        for call in struck {
+            let (outcome, after) = probe(case, vec![(gateway, call.number, fate)], false);
+            strain.points += 1;
+            strain.refused += outcome.refusals;
+            strain.repaired += u64::from(!outcome.repairs.is_empty());
+            strain.calls += signed(outcome.calls) - calls;
+            strain.took += after.settled_after.saturating_sub(settled);
+        }
+    }
+    strain
+}
+
+/// Scans, heartbeats and lines of the log are made again a little later, whatever becomes of one.
+fn is_about_a_user(call: &LoggedCall) -> bool {
+    (telling(call) || call.operation == Operation::StoreGet && call.resource.starts_with("boxes/"))
+        && !call.resource.starts_with("events/")
+}
+
+fn signed(calls: u64) -> i64 {
+    i64::try_from(calls).unwrap_or(i64::MAX)
+}
+
+/// One line of the second table in `COSTS.md`.
+impl fmt::Display for Strain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Strain { flow, fate, points, refused, repaired, calls, took } = self;
+        write!(
+            f,
+            "| {flow} | {} | {points} | {refused} | {repaired} | {calls} | {:.1} |",
+            fate.word(),
+            took.as_secs_f64()
+        )
+    }
+}

@@ -50,9 +50,9 @@ struct Args {
     quick: bool,
 }
 
-/// Who is asked, in this order: the simulator's judges in a few histories of each profile; what its flows cost; its judges again
+/// Who is asked, in this order: what the simulator's flows cost; its judges in a few histories of each profile; its judges again
 /// at every crash point, and in three times as many histories; and at last the core's own tests.
-const WITNESSES: [&str; 4] = ["histories", "costs", "crash points", "named tests"];
+const WITNESSES: [&str; 4] = ["costs", "histories", "crash points", "named tests"];
 
 /// With so many histories the verdict looks at every crash point, too.
 const WHOLE_VERDICT: u64 = 300;
@@ -61,10 +61,10 @@ const WHOLE_VERDICT: u64 = 300;
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// No test of the core's own takes longer; in truth they take a tenth of a second.
 const NAMED_LIMIT: Duration = Duration::from_secs(30);
+/// What a processor may be busy with something else.
+const PAUSE: Duration = Duration::from_secs(5);
 /// A verdict takes at most so many times as long as one on the core as it is.
 const SLOWER: u32 = 6;
-/// How often progress is told.
-const TELL_EVERY: usize = 20;
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -92,7 +92,11 @@ fn run(args: &Args) -> Result<()> {
     let wanted: Vec<Number> =
         tree.viable.iter().copied().filter(|number| is_wanted(&mutants[number - 1].name)).collect();
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    report(&mutants, &ask_about(&wanted, threads, |number| who_notices(&witnesses, number))?);
+    let tell = |number: Number, who: Option<usize>, count: usize| {
+        let who = who.map_or("nobody", |who| WITNESSES[who]);
+        eprintln!("{count} of {}: {who} noticed {}", wanted.len(), mutants[number - 1].name);
+    };
+    report(&mutants, &ask_about(&wanted, threads, |number| who_notices(&witnesses, number), tell)?);
     Ok(())
 }
 
@@ -112,7 +116,7 @@ fn witnesses(tree: &Tree, args: &Args) -> Result<[Vec<Witness>; 4]> {
     let verdict = |seeds: u64| verdict(program("verdict")?, tree, seeds);
     let costs = timed(Witness::new(program("costs")?, tree.place("sim"), LONGEST))?;
     let whole = if args.quick { Vec::new() } else { vec![verdict(args.seeds.max(WHOLE_VERDICT))?] };
-    Ok([vec![verdict(args.seeds)?], vec![costs], whole, named(tree)?])
+    Ok([vec![costs], vec![verdict(args.seeds)?], whole, named(tree)?])
 }
 
 /// The verdict, which must be good on the core as it is.
@@ -127,7 +131,7 @@ fn verdict(program: &Path, tree: &Tree, seeds: u64) -> Result<Witness> {
 fn timed(mut witness: Witness) -> Result<Witness> {
     let begun = Instant::now();
     sound(&witness)?;
-    witness.limit = begun.elapsed() * SLOWER + NAMED_LIMIT;
+    witness.limit = begun.elapsed() * SLOWER + PAUSE;
     Ok(witness)
 }
 
@@ -153,6 +157,7 @@ fn ask_about(
     numbers: &[Number],
     threads: usize,
     ask: impl Fn(Number) -> Result<Option<usize>> + Sync,
+    tell: impl Fn(Number, Option<usize>, usize) + Sync,
 ) -> Result<BTreeMap<Number, Option<usize>>> {
     let (next, all) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
@@ -161,9 +166,7 @@ fn ask_about(
                 let asked = ask(*number)?;
                 let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 all.insert(*number, asked);
-                if all.len() % TELL_EVERY == 0 {
-                    eprintln!("{} of {} mutants", all.len(), numbers.len());
-                }
+                tell(*number, asked, all.len());
             }
             Ok(())
         };

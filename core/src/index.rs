@@ -189,6 +189,18 @@ mod tests {
     }
 
     #[test]
+    fn either_of_two_may_be_taken_first() {
+        let first = |seed: u64| {
+            let (random, mut index) = (Random::seeded(seed), FreeIndex::new(node(0)));
+            index.insert("old".to_owned(), (), &random);
+            index.insert("new".to_owned(), (), &random);
+            index.take().unwrap().0
+        };
+        let taken: std::collections::BTreeSet<String> = (0..50).map(first).collect();
+        assert_eq!(taken.len(), 2, "nodes that saw the same entries come would all reach for the same one");
+    }
+
+    #[test]
     fn concurrent_gateways_take_different_entries_while_their_shares_last() {
         let live: Vec<NodeId> = (0..8).map(node).collect();
         let mut taken = std::collections::BTreeSet::new();

@@ -121,4 +121,19 @@ mod tests {
         liveness.observe(Instant::now() - Duration::from_millis(500), []);
         assert!(!liveness.is_dead(Instant::now(), &node), "this one had begun before, too");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_either_alive_or_dead_at_the_very_limit_too() {
+        let node = NodeId::new("n1").unwrap();
+        let mut liveness = Liveness::new(Duration::from_secs(10));
+        liveness.observe(Instant::now(), [(node.clone(), Version("1".into()))]);
+        for second in 1..=20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            liveness.observe(Instant::now(), [(node.clone(), Version("1".into()))]);
+            let dead = liveness.is_dead(Instant::now(), &node);
+            assert_eq!(dead, second >= 10, "after {second} s");
+            assert_eq!(liveness.live().is_empty(), dead, "after {second} s");
+            assert_eq!(liveness.long_dead(2).is_empty(), second < 20, "after {second} s");
+        }
+    }
 }

@@ -412,3 +412,18 @@ async fn a_node_takes_its_record_along_although_a_heartbeat_lands_late() {
     let nodes = store.scan(record::NODES, None, None, 10).await.unwrap();
     assert_eq!(nodes.items.len(), 0, "{:?}", nodes.items);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_ends_with_the_last_handle_and_not_before() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let w = Arc::new(world.clone());
+    let builder = Pool::builder(Arc::new(store), w.clone(), w.clone(), w, config(1)).seed(1);
+    let (pool, worker) = builder.build().await.unwrap();
+    let mut worker = tokio::spawn(worker.run());
+    let soon = Duration::from_secs(60);
+    let other = pool.clone();
+    drop(pool);
+    assert!(tokio::time::timeout(soon, &mut worker).await.is_err(), "somebody may still connect");
+    drop(other);
+    tokio::time::timeout(soon, worker).await.expect("nobody can reach this node any more").unwrap();
+}

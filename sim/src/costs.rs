@@ -111,13 +111,15 @@ pub struct Strain {
     pub took: Duration,
 }
 
-/// What befalls a call: it is refused at once, refused for some seconds, its answer is lost, or everything takes longer.
+/// What befalls a call: it is refused at once, refused for some seconds, its answer is lost, it is lost itself, everything takes
+/// longer, or its gateway dies after it.
 const FATES: &[Fate] = &[
     Fate::Refuse(Refusal::Unavailable),
     Fate::Throttle { retry_after: 2_000 },
     Fate::LoseAnswer,
     Fate::LoseCall,
     Fate::Stall { by: 3_000 },
+    Fate::CrashAfter,
 ];
 
 /// Every fate at every call that is not part of a heartbeat, in every short flow.

@@ -1,209 +1,241 @@
-//! Accounts: a public key is an account.
+//! Accounts: one person, one or more keys.
 //!
-//! The account's id is the SHA-256 of the key's blob in hex, the whole of it: two keys never share an account, and an
-//! id cannot be had without the key. The record is written on the first login, by insert; of two first logins at once
-//! one inserts and the other finds it.
+//! A key that nobody knows makes an account, whose id is the SHA-256 of the key's blob in hex. More keys can be added to
+//! it, and the first one removed; the id stays. The account of a certificate has the SHA-256 of its authority and its
+//! principal for an id.
+//!
+//! Two records are involved ([`record`]): the account's, which lists its keys and decides, and the key's, which names one
+//! account. A key opens an account when both agree. Each is changed by compare-and-swap alone, in this order:
+//!
+//! ```text
+//! add      key: claimed by A  →  A lists the key  →  key: held by A
+//! remove   A lists the key no more  →  the key's record is deleted
+//! ```
+//!
+//! A gateway that dies between two steps leaves a key that opens nothing and that anybody may claim, or one that opens
+//! its account and is confirmed by the next who looks. A key is taken over only with the version of its record that was
+//! read *before* its account was seen not to list it, and every account that begins to list a key changes that record
+//! before and after: so a key that is held and listed stays with its account, and can be counted on as the last one.
 
-use crate::hostkey::fingerprint_bytes;
-use crate::plain::plain;
-use async_trait::async_trait;
-use boxpool::{Clock, Error, ErrorKind, Key, Result, StateStore, SystemClock, Table, Timestamp, UserId};
-use russh::keys::{HashAlg, PublicKey};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+mod keys;
+pub mod record;
 
-pub(crate) const ACCOUNTS: Table = Table::new("accounts");
-const ROW: &str = "account";
+pub use keys::{Added, KeyError, KeyInUse, KeyRemoved};
+pub use record::{Certified, KeyEntry, KeyId};
 
-/// A user of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+use boxpool::{Clock, Effect, Error, ErrorKind, Result, StateStore, SystemClock, Timestamp, UserId, Version};
+use record::{AccountRecord, Hold, KeyRecord, hex, texts};
+use russh::keys::PublicKey;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// How often one change is tried. Each try fails only because another change of the same account or key succeeded.
+const TRIES: usize = 20;
+
+/// A user of the gateway, as one login shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Layout of this record.
-    pub schema: u32,
     /// Who owns the boxes.
     pub id: UserId,
-    /// The key's fingerprint as `ssh-keygen -l` prints it.
+    /// The fingerprint of the key that logged in, as `ssh-keygen -l` prints it.
     pub fingerprint: String,
-    /// The public key in OpenSSH's format, without its comment.
+    /// The key that logged in, in OpenSSH's format without its comment.
     pub key: String,
     /// When the account was made.
     pub created: Timestamp,
+    /// What the certificate says, when one logged in.
+    pub certified: Option<Certified>,
 }
 
-impl Account {
-    /// The account of `key`.
-    ///
-    /// # Errors
-    /// When the key cannot be written as text.
-    pub fn of(key: &PublicKey, created: Timestamp) -> Result<Self> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Invalid, "read key", "public key").with_detail(error.to_string())
-        };
-        let line = key.to_openssh().map_err(|error| unreadable(&error))?;
-        Ok(Self {
-            schema: 1,
-            id: account_id(key)?,
-            fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
-            key: line.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
-            created,
-        })
-    }
-}
-
-/// The account id of `key`.
+/// The account id that `key` makes when nobody knows it.
 ///
 /// # Errors
 /// Never for a key that could be parsed.
 pub fn account_id(key: &PublicKey) -> Result<UserId> {
-    let hex: String = fingerprint_bytes(key).iter().map(|byte| format!("{byte:02x}")).collect();
-    UserId::new(hex).map_err(|error| Error::new(ErrorKind::Invalid, "read key", "public key").with_source(error))
+    KeyId::of(key).account()
 }
 
-/// Where accounts are kept.
-#[async_trait]
-pub trait Accounts: Send + Sync + 'static {
-    /// The account, when there is one.
-    async fn get(&self, id: &UserId) -> Result<Option<Account>>;
-
-    /// Keeps a new account. One that is there already stays as it is: registering twice is safe.
-    async fn register(&self, account: &Account) -> Result<()>;
+/// What a key is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It opens this account.
+    Opens(Account),
+    /// Nobody knows it; it may make an account.
+    Unknown,
+    /// It made an account, and was removed from it. It makes no second one, since the id would be the same.
+    Removed,
 }
 
-/// Accounts beside the boxes, in the pool's own store.
-pub struct StoredAccounts(pub Arc<dyn StateStore>);
+/// Accounts and their keys, beside the boxes in the pool's own store.
+#[derive(Clone)]
+pub struct Accounts {
+    store: Arc<dyn StateStore>,
+}
 
-#[async_trait]
-impl Accounts for StoredAccounts {
-    async fn get(&self, id: &UserId) -> Result<Option<Account>> {
-        let Some(stored) = self.0.get(&Key::new(ACCOUNTS, id.as_str(), ROW)).await? else { return Ok(None) };
-        serde_json::from_str(&stored.value)
-            .map(Some)
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "read account", id).with_source(error))
+/// What a key's record says, with its version, and which account follows from it.
+struct Look {
+    pointer: Option<(Version, KeyRecord)>,
+    opens: Option<AccountRecord>,
+    removed: bool,
+}
+
+/// How a conditional write went.
+enum Written {
+    Yes(Version),
+    /// Something changed meanwhile, or the answer was lost: look again.
+    LookAgain,
+}
+
+impl Accounts {
+    /// Accounts in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn StateStore>) -> Self {
+        Self { store }
     }
 
-    async fn register(&self, account: &Account) -> Result<()> {
-        let text = serde_json::to_string(account)
-            .map_err(|error| Error::new(ErrorKind::Permanent, "write account", &account.id).with_source(error))?;
-        match self.0.insert(&Key::new(ACCOUNTS, account.id.as_str(), ROW), &text).await {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            result => result.map(drop),
-        }
-    }
-}
-
-/// Accounts in memory, for tests.
-#[derive(Debug, Default)]
-pub struct MemoryAccounts(Mutex<BTreeMap<UserId, Account>>);
-
-#[async_trait]
-impl Accounts for MemoryAccounts {
-    async fn get(&self, id: &UserId) -> Result<Option<Account>> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
-    }
-
-    async fn register(&self, account: &Account) -> Result<()> {
-        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.entry(account.id.clone()).or_insert_with(|| account.clone());
-        Ok(())
-    }
-}
-
-/// Who may have an account.
-#[derive(Debug, Clone)]
-pub enum Registration {
-    /// Whoever shows a key.
-    Open,
-    /// Whoever's key is listed.
-    AllowList(BTreeSet<UserId>),
-}
-
-impl Registration {
-    /// Reads an allow-list: one public key a line, as in `authorized_keys`; empty lines and `#` comments are skipped.
+    /// What `key` is here.
     ///
     /// # Errors
-    /// When the file cannot be read or a line is not a public key; the message names the line.
-    pub fn read_allow_list(path: &Path) -> Result<Self> {
-        let fail =
-            |detail: String| Error::new(ErrorKind::Invalid, "read allow list", path.display()).with_detail(detail);
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| fail(format!("the allow-list {shown} cannot be read: {error}")))?;
-        let mut listed = BTreeSet::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let key = PublicKey::from_openssh(line).map_err(|_| {
-                fail(format!("line {} of the allow-list {shown} is not a public key: {}", number + 1, plain(line)))
-            })?;
-            listed.insert(account_id(&key)?);
+    /// When the store fails.
+    pub async fn find(&self, key: &PublicKey) -> Result<Finding> {
+        let look = self.look(&KeyId::of(key)).await?;
+        match look.opens {
+            Some(record) => Ok(Finding::Opens(seen_by(&record, key)?)),
+            None if look.removed => Ok(Finding::Removed),
+            None => Ok(Finding::Unknown),
         }
-        Ok(Self::AllowList(listed))
     }
 
-    /// Whether the key with this account id may log in.
-    #[must_use]
-    pub fn allows(&self, id: &UserId) -> bool {
-        match self {
-            Self::Open => true,
-            Self::AllowList(listed) => listed.contains(id),
+    /// The account that `key` opens; made when nobody knows the key. Doing it twice is safe, and so is doing it on several
+    /// gateways at once.
+    ///
+    /// # Errors
+    /// `Unauthorized` when the key was removed from the account that it made; when the store fails.
+    pub async fn ensure(&self, key: &PublicKey) -> Result<Account> {
+        let id = KeyId::of(key);
+        for _ in 0..TRIES {
+            let look = self.look(&id).await?;
+            if let Some(record) = look.opens {
+                return seen_by(&record, key);
+            }
+            if look.removed {
+                let detail = "this key was removed from its account; it makes no other one";
+                return Err(Error::new(ErrorKind::Unauthorized, "make account", &id).with_detail(detail));
+            }
+            let record = AccountRecord::of_key(key, SystemClock.now())?;
+            let Written::Yes(claim) = self.claim(&id, &record.id, look.pointer).await? else { continue };
+            let Written::Yes(_) = self.insert(&AccountRecord::at(&record.id), &record).await? else { continue };
+            tracing::info!(account = %record.id, key = %id, "new account");
+            let held = KeyRecord::new(&record.id, Hold::Held);
+            if let Written::Yes(_) = self.update(&KeyRecord::at(&id), &claim, &held).await? {
+                return seen_by(&record, key);
+            }
         }
+        Err(contended("make account", &id))
+    }
+
+    /// The account of certificates that name `certified`; `key` is the certificate's.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn ensure_certified(&self, certified: Certified, key: &PublicKey) -> Result<Account> {
+        // The id of a key is the hash of a key's blob, which never begins like this.
+        let named = format!("boxpool certificate\n{}\n{}", certified.authority, certified.principal);
+        let id = UserId::new(hex(&Sha256::digest(named.as_bytes())))
+            .map_err(|error| Error::new(ErrorKind::Invalid, "read certificate", "certificate").with_source(error))?;
+        for _ in 0..TRIES {
+            if let Some((_, record)) = self.account(&id).await? {
+                return seen_by(&record, key);
+            }
+            let record = AccountRecord::of_certificates(id.clone(), certified.clone(), SystemClock.now());
+            if let Written::Yes(_) = self.insert(&AccountRecord::at(&id), &record).await? {
+                tracing::info!(account = %id, principal = %certified.principal, "new account");
+                return seen_by(&record, key);
+            }
+        }
+        Err(contended("make account", &id))
+    }
+
+    /// Follows a key to its account.
+    async fn look(&self, key: &KeyId) -> Result<Look> {
+        let made = key.account()?;
+        for _ in 0..TRIES {
+            let pointer = self.pointer(key).await?;
+            if let Some((_, record)) = pointer.as_ref().filter(|(_, record)| record.account != made) {
+                let named = self.account(&record.account).await?.map(|(_, account)| account);
+                if let Some(account) = named.filter(|account| account.entry(key).is_some()) {
+                    return Ok(Look { pointer, opens: Some(account), removed: false });
+                }
+            }
+            let own = self.account(&made).await?.map(|(_, account)| account);
+            let Some(own) = own else { return Ok(Look { pointer, opens: None, removed: false }) };
+            if own.entry(key).is_none() {
+                return Ok(Look { pointer, opens: None, removed: true });
+            }
+            match &pointer {
+                // Claimed by another account that died before it listed the key, while the key made its own account.
+                Some((version, record)) if record.account != made => {
+                    self.update(&KeyRecord::at(key), version, &KeyRecord::new(&made, Hold::Held)).await?;
+                }
+                _ => return Ok(Look { pointer, opens: Some(own), removed: false }),
+            }
+        }
+        Err(contended("find key", key))
+    }
+
+    /// Claims a key that opens nothing for `account`, from what was seen of its record.
+    async fn claim(&self, key: &KeyId, account: &UserId, seen: Option<(Version, KeyRecord)>) -> Result<Written> {
+        let (at, claim) = (KeyRecord::at(key), KeyRecord::new(account, Hold::Claimed));
+        match seen {
+            None => self.insert(&at, &claim).await,
+            Some((version, _)) => self.update(&at, &version, &claim).await,
+        }
+    }
+
+    async fn account(&self, id: &UserId) -> Result<Option<(Version, AccountRecord)>> {
+        let Some(stored) = self.store.get(&AccountRecord::at(id)).await? else { return Ok(None) };
+        Ok(Some((stored.version, AccountRecord::read(&stored.value, id)?)))
+    }
+
+    async fn pointer(&self, key: &KeyId) -> Result<Option<(Version, KeyRecord)>> {
+        let Some(stored) = self.store.get(&KeyRecord::at(key)).await? else { return Ok(None) };
+        Ok(Some((stored.version, KeyRecord::read(&stored.value, key)?)))
+    }
+
+    async fn insert(&self, at: &boxpool::Key, record: &impl serde::Serialize) -> Result<Written> {
+        written(self.store.insert(at, &text(at, record)?).await)
+    }
+
+    async fn update(&self, at: &boxpool::Key, version: &Version, record: &impl serde::Serialize) -> Result<Written> {
+        written(self.store.update(at, version, &text(at, record)?).await)
     }
 }
 
-/// Finds the account of a key that has just proven itself, or registers it.
-///
-/// # Errors
-/// When the store fails.
-pub async fn ensure_account(accounts: &dyn Accounts, key: &PublicKey) -> Result<Account> {
-    let id = account_id(key)?;
-    if let Some(account) = accounts.get(&id).await? {
-        return Ok(account);
+fn text(at: &boxpool::Key, record: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(record)
+        .map_err(|error| Error::new(ErrorKind::Permanent, "write account", at).with_source(error))
+}
+
+fn written(result: Result<Version>) -> Result<Written> {
+    match result {
+        Ok(version) => Ok(Written::Yes(version)),
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Conflict | ErrorKind::NotFound) => {
+            Ok(Written::LookAgain)
+        }
+        Err(error) if error.effect() == Effect::Unknown => Ok(Written::LookAgain),
+        Err(error) => Err(error),
     }
-    let account = Account::of(key, SystemClock.now())?;
-    accounts.register(&account).await?;
-    tracing::info!(account = %account.id, key = %account.fingerprint, "new account");
-    Ok(account)
+}
+
+fn seen_by(record: &AccountRecord, key: &PublicKey) -> Result<Account> {
+    let (fingerprint, line) = texts(key)?;
+    let (id, certified) = (record.id.clone(), record.certified.clone());
+    Ok(Account { id, fingerprint, key: line, created: record.created, certified })
+}
+
+fn contended(operation: &'static str, what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Busy, operation, what).with_detail("too many changes at once; try again in a moment")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@here";
-
-    #[test]
-    fn the_account_id_is_the_whole_fingerprint_in_hex() {
-        let key = PublicKey::from_openssh(KEY).unwrap();
-        let id = account_id(&key).unwrap();
-        assert_eq!(id.as_str().len(), 64);
-        assert!(id.as_str().bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()));
-        let account = Account::of(&key, Timestamp(1)).unwrap();
-        assert!(account.fingerprint.starts_with("SHA256:"));
-        assert!(!account.key.contains("me@here"));
-    }
-
-    #[tokio::test]
-    async fn an_account_is_made_on_the_first_login_and_kept() {
-        let accounts = MemoryAccounts::default();
-        let key = PublicKey::from_openssh(KEY).unwrap();
-        let first = ensure_account(&accounts, &key).await.unwrap();
-        let second = ensure_account(&accounts, &key).await.unwrap();
-        assert_eq!(first, second);
-    }
-
-    #[test]
-    fn an_allow_list_names_the_line_that_is_wrong() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys");
-        std::fs::write(&path, format!("# people\n\n{KEY}\nnot a key\n")).unwrap();
-        assert!(Registration::read_allow_list(&path).unwrap_err().to_string().contains("line 4"));
-        std::fs::write(&path, format!("# people\n\n{KEY}\n")).unwrap();
-        let list = Registration::read_allow_list(&path).unwrap();
-        assert!(list.allows(&account_id(&PublicKey::from_openssh(KEY).unwrap()).unwrap()));
-        assert!(!list.allows(&UserId::new("aa").unwrap()));
-    }
-}
+mod tests;

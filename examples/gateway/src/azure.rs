@@ -108,7 +108,7 @@ fn hosts(config: &Config, place: &Place) -> Result<AzureHosts> {
 #[must_use]
 pub fn all_tables() -> Vec<Table> {
     use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, VOLUMES};
-    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS, crate::account::ACCOUNTS]
+    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS, crate::account::record::ACCOUNTS]
 }
 
 /// Opens everything, and makes tables and keys that are missing.

@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Destination};
 use crate::exit::Refusal;
+use crate::lobby::input::Input;
 use crate::lobby::{self, Reply};
 use crate::proxy::session::{self, Preamble, Start};
 use crate::user::UserSide;
@@ -37,15 +38,30 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                 Start::Shell => None,
                 Start::Exec(line) => Some(line.as_slice()),
             };
-            // What a client sends to a command of the gateway is read and forgotten.
+            // What a client sends to a command of the gateway is read, and mostly forgotten.
+            let given = match command.filter(|line| lobby::reads_input(line)) {
+                None => Input::Unread,
+                Some(_) if preamble.pty.is_some() => Input::Terminal,
+                Some(_) => {
+                    // Some clients send nothing before they know that the command runs.
+                    user.success().await;
+                    match lobby::input::read(&mut input).await {
+                        Some(given) => given,
+                        None => return user.close().await,
+                    }
+                }
+            };
+            let told = !matches!(given, Input::Unread | Input::Terminal);
             let reply = tokio::select! {
-                reply = lobby::run(&connection, command) => reply,
+                reply = lobby::run(&connection, command, given) => reply,
                 () = skip(&mut input) => return user.close().await,
             };
             match reply {
                 Reply::Say { stdout, stderr, code } => {
                     let saying = async {
-                        user.success().await;
+                        if !told {
+                            user.success().await;
+                        }
                         if let Some(text) = stdout {
                             user.print(&text).await;
                         }

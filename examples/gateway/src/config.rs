@@ -3,9 +3,11 @@
 //! TOML; every option has a default, an unknown one is an error. `boxpool-gateway config` prints [`DEFAULT_FILE`], in
 //! which every option is explained; a test keeps it in step with the defaults here.
 
-use crate::account::Registration;
+use crate::certificate::Authorities;
 use crate::duration::Span;
+use crate::limits::Ban;
 use crate::plain::plain;
+use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
 use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use std::time::Duration;
 
 /// A file with every option, its default, and what it does.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");
+
+/// So many keys of one account fit in a record of any store.
+const KEYS_MAX: usize = 16;
 
 /// All settings of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +37,8 @@ pub struct Config {
     pub registration: RegistrationMode,
     /// The keys that may log in, when only listed ones may.
     pub allow_list: Option<PathBuf>,
+    /// The authorities whose user certificates are trusted.
+    pub trusted_user_ca_keys: Option<PathBuf>,
     /// Whether a login with a new name makes the box.
     pub spinup_on_connect: bool,
     /// Boxes that can run at once.
@@ -193,6 +200,8 @@ impl AzureConfig {
 pub enum RegistrationMode {
     /// Everybody with a key.
     Open,
+    /// Whoever logs in as `new` or `register`.
+    ByName,
     /// Whoever's key is listed.
     AllowList,
 }
@@ -209,6 +218,12 @@ pub struct Limits {
     pub logging_in: usize,
     /// The same from one address.
     pub logging_in_per_address: usize,
+    /// Keys that one user may have.
+    pub keys_per_user: usize,
+    /// Failed logins after which an address is turned away; zero: never.
+    pub failed_logins_per_address: u32,
+    /// For how long.
+    pub ban: Span,
 }
 
 /// What a box is.
@@ -282,6 +297,7 @@ impl Default for Config {
             backend: Backend::Local,
             registration: RegistrationMode::Open,
             allow_list: None,
+            trusted_user_ca_keys: None,
             spinup_on_connect: false,
             slots: 4,
             min_free: 1,
@@ -303,7 +319,15 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { boxes_per_user: 10, channels_per_connection: 64, logging_in: 200, logging_in_per_address: 50 }
+        Self {
+            boxes_per_user: 10,
+            channels_per_connection: 64,
+            logging_in: 200,
+            logging_in_per_address: 50,
+            keys_per_user: 10,
+            failed_logins_per_address: 30,
+            ban: Span::seconds(10 * 60),
+        }
     }
 }
 
@@ -415,6 +439,9 @@ impl Config {
                 return Err(format!("{option} must be at least 1s"));
             }
         }
+        if !(1..=KEYS_MAX).contains(&self.limits.keys_per_user) {
+            return Err(format!("limits.keys_per_user must be 1 to {KEYS_MAX}"));
+        }
         if self.boxes.memory_mib < 64 {
             return Err("box.memory_mib must be at least 64".into());
         }
@@ -429,6 +456,9 @@ impl Config {
             (RegistrationMode::Open, Some(_)) => {
                 Err("allow_list is given, but registration is \"open\"; set registration = \"allow-list\"".into())
             }
+            (RegistrationMode::ByName, Some(_)) => {
+                Err("allow_list is given, but registration is \"by-name\"; set registration = \"allow-list\"".into())
+            }
             _ => Ok(()),
         }
     }
@@ -440,6 +470,7 @@ impl Config {
     pub fn registration(&self) -> Result<Registration> {
         match &self.allow_list {
             Some(path) => Registration::read_allow_list(path),
+            None if self.registration == RegistrationMode::ByName => Ok(Registration::ByName),
             None => Ok(Registration::Open),
         }
     }
@@ -447,10 +478,14 @@ impl Config {
     /// The settings of the SSH side.
     ///
     /// # Errors
-    /// When the allow-list cannot be read.
+    /// When the allow-list or the authorities' keys cannot be read.
     pub fn settings(&self) -> Result<Settings> {
         Ok(Settings {
             registration: self.registration()?,
+            authorities: match &self.trusted_user_ca_keys {
+                Some(path) => Authorities::read(path)?,
+                None => Authorities::default(),
+            },
             spinup_on_connect: self.spinup_on_connect,
             connect_limit: self.connect_deadline.0,
             dial_limit: self.dial_deadline.0,
@@ -461,6 +496,8 @@ impl Config {
             pre_auth_per_address_max: self.limits.logging_in_per_address,
             max_channels: self.limits.channels_per_connection,
             boxes_per_user: self.limits.boxes_per_user,
+            keys_per_user: self.limits.keys_per_user,
+            ban: Ban { after: self.limits.failed_logins_per_address, lasts: self.limits.ban.0 },
             // The rest of the time is for suspending boxes.
             farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
             shown_address: self.shown_address(),
@@ -518,7 +555,10 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let written = toml::from_str::<toml::Table>(&uncommented).unwrap();
-        let usable = uncommented.replace("allow_list =", "# allow_list =").replace("\nimage", "\n# image");
+        let usable = uncommented
+            .replace("allow_list =", "# allow_list =")
+            .replace("\ntrusted_user_ca_keys", "\n# trusted_user_ca_keys")
+            .replace("\nimage", "\n# image");
         let mut all = Config::parse(&usable, "all").unwrap();
         (all.public_host, all.state_dir) = (None, None);
         assert_eq!(all, Config::default());
@@ -527,6 +567,7 @@ mod tests {
             public_host: Some(String::new()),
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
+            trusted_user_ca_keys: Some(PathBuf::new()),
             boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })
@@ -553,6 +594,8 @@ mod tests {
             ("slots = 0\n", &["slots must be at least 1"]),
             ("registration = \"allow-list\"\n", &["allow_list must name a file"]),
             ("allow_list = \"x\"\n", &["registration is \"open\""]),
+            ("registration = \"by-name\"\nallow_list = \"x\"\n", &["registration is \"by-name\""]),
+            ("[limits]\nkeys_per_user = 99\n", &["limits.keys_per_user", "1 to 16"]),
             ("[box]\nimage = \"/x\"\n", &["box.image", "cloud-image"]),
             ("[box]\nrecipe = \"cloud-image\"\nimage = \"x.img\"\n", &["box.image", "absolute path"]),
             ("[box]\nrecipe = \"cloud-image\"\nimage_sha256 = \"12\"\n", &["box.image_sha256", "64 hex digits"]),

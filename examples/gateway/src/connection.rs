@@ -4,8 +4,8 @@
 //! `ssh -N` keeps the box up for its forwards. A connection on which no channel is open for the configured time is
 //! ended, so that a forgotten one does not hold a box for ever.
 
-use crate::account::{Account, account_id, ensure_account};
-use crate::auth::{Answer, Offers, starts_over};
+use crate::account::{Account, Finding, KeyId};
+use crate::auth::{Answer, Offered, Offers, Worth, starts_over};
 use crate::channel;
 use crate::closer::Closer;
 use crate::exit::{ExitCode, Refusal};
@@ -18,20 +18,27 @@ use crate::plain::plain;
 use crate::proxy::backlog::Pressure;
 use crate::proxy::session::Start;
 use crate::server::Gateway;
+use crate::unknown_key::{self, DISCONNECT_MAX};
 use crate::upstream::{Back, DialError, Openings, Upstream};
-use boxpool::{BoxName, Endpoint, Epoch, Report};
-use russh::keys::{Algorithm, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty};
+use boxpool::{BoxName, Clock, Endpoint, Epoch, Report, SystemClock};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Connections to boxes that one connection may be setting up at once. An SSH server drops some beyond ten.
 const DIALS_AT_ONCE: usize = 6;
+
+/// Keys that may be a certificate's and are asked to sign: each may come twice as a key and twice as a certificate's.
+const PROBES_MAX: usize = 4 * crate::auth::OFFERS_MAX;
 
 /// What is known about one connection, shared by its channels.
 pub struct Connection {
@@ -41,6 +48,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Ends it.
     pub closer: Closer,
+    door: OnceLock<Handle>,
+    tried: AtomicBool,
     handle: OnceLock<Handle>,
     who: OnceLock<(Account, String)>,
     holds: Mutex<BTreeMap<BoxName, Weak<Hold>>>,
@@ -75,6 +84,8 @@ impl Connection {
             gateway,
             peer,
             closer,
+            door: OnceLock::new(),
+            tried: AtomicBool::new(false),
             handle: OnceLock::new(),
             who: OnceLock::new(),
             holds: Mutex::default(),
@@ -86,6 +97,12 @@ impl Connection {
             pressure: Pressure::default(),
             forwards: Forwards::default(),
         }
+    }
+
+    /// How to tell the client something before it has logged in.
+    pub fn set_door(&self, handle: Handle) {
+        // Only the first is kept; there is one per connection.
+        let _ = self.door.set(handle);
     }
 
     /// Whether its user is known.
@@ -153,6 +170,12 @@ impl Connection {
     /// Lets go of everything. Called when the connection has ended.
     pub fn finish(&self) {
         self.closer.close();
+        let permit = lock(&self.permit).take();
+        if let Some(permit) = permit.filter(|_| self.tried.load(Ordering::Relaxed))
+            && permit.failed(Instant::now())
+        {
+            tracing::warn!(address = %self.peer.ip(), "too many failed logins; the address is turned away for a while");
+        }
         lock(&self.own).take();
         self.forwards.clear();
     }
@@ -234,69 +257,167 @@ impl Drop for ChannelGuard {
 pub struct Visitor {
     connection: Arc<Connection>,
     offers: Offers,
+    probes: usize,
+    refused: Vec<String>,
 }
 
 impl Visitor {
     /// The visitor of `connection`.
     #[must_use]
     pub fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, offers: Offers::default() }
+        Self { connection, offers: Offers::default(), probes: 0, refused: Vec::new() }
     }
 
-    async fn answer(&mut self, key: &PublicKey) -> boxpool::Result<Answer> {
-        let gateway = &self.connection.gateway;
-        let id = account_id(key)?;
-        let known = gateway.accounts.get(&id).await?.is_some();
+    /// Decides about a key: on its offer, or later when it could have been a certificate's.
+    async fn answer(&mut self, login: &str, key: &PublicKey, signed: bool) -> boxpool::Result<Answer> {
+        let settings = &self.connection.gateway.settings;
+        let id = KeyId::of(key);
+        let worth = match self.connection.gateway.accounts.find(key).await? {
+            Finding::Opens(account) if settings.registration.admits(&id, &account.id) => Worth::LogsIn,
+            Finding::Unknown if settings.registration.may_register(&id, login) => Worth::Registers,
+            Finding::Opens(_) | Finding::Unknown | Finding::Removed => Worth::Nothing,
+        };
+        if !signed && worth != Worth::LogsIn && self.may_be_certificate() {
+            self.probes += 1;
+            return Ok(if self.probes > PROBES_MAX { Answer::Refuse } else { Answer::Accept });
+        }
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let again = starts_over(self.connection.closer.first_line());
-        Ok(self.offers.answer(&id, known, gateway.settings.registration.allows(&id), again))
+        Ok(self.offers.answer(Offered { key: id, fingerprint, worth }, again))
     }
 
-    async fn admit(&self, login: &str, key: &PublicKey) -> boxpool::Result<bool> {
-        let gateway = &self.connection.gateway;
-        if !gateway.settings.registration.allows(&account_id(key)?) {
-            return Ok(false);
-        }
-        let account = ensure_account(&*gateway.accounts, key).await?;
-        Ok(self.connection.who.set((account, login.to_owned())).is_ok())
+    /// Whether an offered key may be a certificate's. The library shows the key alone until the client has signed, so each is
+    /// decided about only then.
+    fn may_be_certificate(&self) -> bool {
+        !self.connection.gateway.settings.authorities.is_empty()
     }
-}
 
-impl Handler for Visitor {
-    type Error = russh::Error;
-
-    async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        if *offer.algorithm == (Algorithm::Rsa { hash: None }) {
-            return Ok(Auth::reject()); // a signature with SHA-1 proves nothing
-        }
-        Ok(match self.answer(offer.public_key).await {
+    /// What the library is to make of an answer.
+    async fn say(&self, answer: boxpool::Result<Answer>) -> Auth {
+        let go_on = Auth::Reject {
+            proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
+            partial_success: true,
+        };
+        match answer {
             Ok(Answer::Accept) => Auth::Accept,
             Ok(Answer::Refuse) => Auth::reject(),
-            Ok(Answer::GoOn) => Auth::Reject {
-                proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
-                partial_success: true,
-            },
+            Ok(Answer::GoOn) => go_on,
+            Ok(Answer::Tell) => {
+                let text = self.unknown(DISCONNECT_MAX);
+                if let Some(door) = self.connection.door.get() {
+                    let _ = door.disconnect(Disconnect::NoMoreAuthMethodsAvailable, text, String::new()).await;
+                }
+                // A client that was refused might leave before it reads the reason; one that is to go on reads it.
+                go_on
+            }
             Err(error) => {
                 tracing::error!(peer = %self.connection.peer, error = %Report(&error), "keys cannot be looked up");
                 Auth::reject()
             }
-        })
+        }
     }
 
-    async fn auth_publickey(&mut self, login: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        Ok(match self.admit(login, key.public_key).await {
+    fn unknown(&self, limit: usize) -> String {
+        let fingerprints = self.offers.fingerprints();
+        tracing::info!(peer = %self.connection.peer, offered = fingerprints.join(" "), "no key logs in");
+        unknown_key::text(&self.connection.gateway.settings, fingerprints, &self.refused, limit)
+    }
+
+    /// Lets a key in that has just proven itself, if what was found on its offer still holds.
+    async fn admit(&self, login: &str, key: &PublicKey) -> boxpool::Result<bool> {
+        let gateway = &self.connection.gateway;
+        let (registration, id) = (&gateway.settings.registration, KeyId::of(key));
+        let account = match gateway.accounts.find(key).await? {
+            Finding::Opens(account) if registration.admits(&id, &account.id) => account,
+            Finding::Unknown if registration.may_register(&id, login) => gateway.accounts.ensure(key).await?,
+            Finding::Opens(_) | Finding::Unknown | Finding::Removed => return Ok(false),
+        };
+        Ok(self.connection.who.set((account, login.to_owned())).is_ok())
+    }
+
+    async fn admit_certificate(&mut self, login: &str, certificate: &Certificate) -> boxpool::Result<bool> {
+        let gateway = &self.connection.gateway;
+        let address = self.connection.peer.ip();
+        match gateway.settings.authorities.check(certificate, address, SystemClock.now()) {
+            Ok(certified) => {
+                let key = PublicKey::new(certificate.public_key().clone(), "");
+                let account = gateway.accounts.ensure_certified(certified, &key).await?;
+                Ok(self.connection.who.set((account, login.to_owned())).is_ok())
+            }
+            Err(reason) => {
+                tracing::info!(peer = %self.connection.peer, reason, "certificate refused");
+                if !self.refused.contains(&reason) {
+                    self.refused.push(reason);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn admitted(&self, result: boxpool::Result<bool>) -> Auth {
+        match result {
             Ok(true) => Auth::Accept,
             Ok(false) => Auth::reject(),
             Err(error) => {
                 tracing::error!(peer = %self.connection.peer, error = %Report(&error), "login failed");
                 Auth::reject()
             }
+        }
+    }
+}
+
+impl Handler for Visitor {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(&mut self, login: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        self.connection.tried.store(true, Ordering::Relaxed);
+        if *offer.algorithm == (Algorithm::Rsa { hash: None }) {
+            return Ok(Auth::reject()); // a signature with SHA-1 proves nothing
+        }
+        let answer = self.answer(login, offer.public_key, false).await;
+        Ok(self.say(answer).await)
+    }
+
+    async fn auth_publickey(&mut self, login: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        if self.may_be_certificate() {
+            match self.answer(login, key.public_key, true).await {
+                Ok(Answer::Accept) => {}
+                answer => return Ok(self.say(answer).await),
+            }
+        }
+        let admitted = self.admit(login, key.public_key).await;
+        Ok(self.admitted(admitted))
+    }
+
+    async fn auth_openssh_certificate(&mut self, login: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+        let admitted = self.admit_certificate(login, certificate).await;
+        Ok(self.admitted(admitted))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        self.connection.tried.store(true, Ordering::Relaxed);
+        if response.is_none() {
+            let (name, prompts) = (Cow::Borrowed(""), Cow::Borrowed(&[][..]));
+            return Ok(Auth::Partial { name, instructions: self.unknown(usize::MAX).into(), prompts });
+        }
+        Ok(Auth::Reject {
+            proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
+            partial_success: false,
         })
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let connection = &self.connection;
         let _ = connection.handle.set(session.handle());
-        lock(&connection.permit).take();
+        let permit = lock(&connection.permit).take();
+        if let Some(permit) = permit {
+            permit.succeeded();
+        }
         if let Ok(account) = connection.account() {
             tracing::info!(
                 peer = %connection.peer, account = %account.id, key = %account.fingerprint,

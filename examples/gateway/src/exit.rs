@@ -11,7 +11,7 @@ use serde::Serialize;
 /// | 0 | done |
 /// | 1 | refused, or failed |
 /// | 2 | wrong usage: unknown command or flag, a name that breaks the rules |
-/// | 3 | there is no such box |
+/// | 3 | there is no such box, or no such key |
 /// | 75 | not now: no capacity, or a deadline passed; trying again later is sensible |
 /// | 130 | given up by Ctrl-C while the box came up |
 /// | 255 | the connection to the box broke (also what `ssh` itself uses) |
@@ -26,7 +26,7 @@ pub enum ExitCode {
     Failed = 1,
     /// Wrong usage.
     Usage = 2,
-    /// No such box.
+    /// No such box, or no such key.
     NotFound = 3,
     /// Not now; later perhaps.
     TryLater = 75,

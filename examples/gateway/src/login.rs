@@ -65,6 +65,12 @@ pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
+/// Whether `login` asks for an account, where only who asks for one gets one.
+#[must_use]
+pub fn is_registration(login: &str) -> bool {
+    matches!(login, "new" | "register")
+}
+
 /// A name for a box: well-formed, and not reserved.
 ///
 /// # Errors
@@ -84,7 +90,7 @@ mod tests {
     #[test]
     fn reserved_words_and_bad_names_are_refused_with_the_reason() {
         assert!(box_name("dev1").is_ok());
-        for word in ["list", "root", "gateway"] {
+        for word in ["list", "root", "gateway", "key", "new", "register"] {
             assert!(box_name(word).unwrap_err().message.contains("reserved"));
         }
         let long = "x".repeat(300);

@@ -3,7 +3,7 @@
 //! Stop: no new connections → users told, their connections end → boxes suspended ([`Pool::drain`]) → worker ends. What
 //! is not done within the limit stays on record, and the next start, or another gateway, finishes it.
 
-use crate::account::StoredAccounts;
+use crate::account::Accounts;
 use crate::config::{Backend, Config, RecycleMode};
 use crate::place::Place;
 use crate::server::Gateway;
@@ -139,7 +139,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let settings = config.settings()?;
-    let accounts = Arc::new(StoredAccounts(Arc::clone(&backends.store)));
+    let accounts = Accounts::new(Arc::clone(&backends.store));
     let remote = backends.remote.clone();
     let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());

@@ -4,13 +4,15 @@
 //! stop tells every user before it ends their connection. A watch beside each connection notices a client that is gone
 //! even while the SSH library waits for room in a channel and reads nothing.
 
-use crate::account::{Accounts, Registration};
+use crate::account::Accounts;
 use crate::algorithms::preferred;
 use crate::boxes::Boxes;
+use crate::certificate::Authorities;
 use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
-use crate::limits::{Activity, Permit, PreAuth};
+use crate::limits::{Activity, Ban, Permit, PreAuth};
 use crate::proxy::backlog::WINDOW;
+use crate::registration::Registration;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use futures::FutureExt;
 use russh::keys::PrivateKey;
@@ -20,7 +22,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -37,11 +39,19 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(4);
 /// How long telling one user something before their connection is closed may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long telling a client that it is turned away may take.
+const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the gateway calls itself.
+const VERSION: &str = concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION"));
+
 /// What the gateway allows and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Who may have an account.
     pub registration: Registration,
+    /// Whose user certificates are trusted.
+    pub authorities: Authorities,
     /// Whether a login with a new name makes the box.
     pub spinup_on_connect: bool,
     /// How long bringing a box up may take, waiting for room included.
@@ -58,10 +68,14 @@ pub struct Settings {
     pub pre_auth_max: usize,
     /// Connections that may be logging in from one address.
     pub pre_auth_per_address_max: usize,
+    /// When an address may not log in for a while.
+    pub ban: Ban,
     /// Channels one connection may have open.
     pub max_channels: usize,
     /// Boxes one user may have.
     pub boxes_per_user: usize,
+    /// Keys one user may have.
+    pub keys_per_user: usize,
     /// How long telling users of a stop and ending their connections may take.
     pub farewell_limit: Duration,
     /// The address users type, for texts that tell them what to type.
@@ -91,7 +105,7 @@ pub struct Gateway {
     /// The boxes.
     pub boxes: Arc<dyn Boxes>,
     /// The accounts.
-    pub accounts: Arc<dyn Accounts>,
+    pub accounts: Accounts,
     /// What is allowed.
     pub settings: Settings,
     /// How boxes are reached.
@@ -103,12 +117,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that logs in to boxes with `box_key`.
     #[must_use]
-    pub fn new(
-        boxes: Arc<dyn Boxes>,
-        accounts: Arc<dyn Accounts>,
-        settings: Settings,
-        box_key: Arc<PrivateKey>,
-    ) -> Arc<Self> {
+    pub fn new(boxes: Arc<dyn Boxes>, accounts: Accounts, settings: Settings, box_key: Arc<PrivateKey>) -> Arc<Self> {
         Self::reaching(None, boxes, accounts, settings, box_key)
     }
 
@@ -117,7 +126,7 @@ impl Gateway {
     pub fn reaching(
         remote: Option<Arc<dyn Remote>>,
         boxes: Arc<dyn Boxes>,
-        accounts: Arc<dyn Accounts>,
+        accounts: Accounts,
         settings: Settings,
         box_key: Arc<PrivateKey>,
     ) -> Arc<Self> {
@@ -137,7 +146,8 @@ impl Gateway {
         stop: impl Future<Output = ()>,
     ) -> Instant {
         let config = Arc::new(self.ssh_config(host_key));
-        let pre_auth = PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max);
+        let pre_auth =
+            PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max, self.settings.ban);
         let connections = Activity::default();
         let (stopping, stopped) = watch::channel(false);
         tokio::pin!(stop);
@@ -155,7 +165,7 @@ impl Gateway {
                     continue;
                 }
             };
-            let permit = match pre_auth.admit(peer.ip()) {
+            let permit = match pre_auth.admit(peer.ip(), Instant::now().into_std()) {
                 Ok(permit) => permit,
                 Err(reason) => {
                     tracing::warn!(%peer, reason, "connection refused");
@@ -183,8 +193,9 @@ impl Gateway {
 
     fn ssh_config(&self, host_key: PrivateKey) -> Config {
         Config {
-            server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION")))),
-            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+            server_id: SshId::Standard(Cow::Borrowed(VERSION)),
+            // The second lets nobody in: it is how clients are told why, and what to do.
+            methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
             // Nothing is guessed by time here: a key is allowed or not. A pause would only delay honest clients.
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: Some(Duration::ZERO),
@@ -229,6 +240,7 @@ impl Gateway {
             () = told_to_stop(&mut stopped) => return,
         };
         let handle = session.handle();
+        connection.set_door(handle.clone());
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut told = false;
@@ -241,9 +253,12 @@ impl Gateway {
                     }
                     return;
                 }
-                () = &mut grace, if !connection.is_authenticated() => {
+                () = &mut grace, if !told && !connection.is_authenticated() => {
+                    told = true;
                     tracing::info!(%peer, "did not log in in time");
-                    closer.close();
+                    close_later(closer.clone(), FAREWELL_LIMIT);
+                    let limit = self.settings.login_grace.as_secs();
+                    farewell(&handle, &format!("you did not log in within {limit} seconds; connect again")).await;
                 }
                 () = told_to_stop(&mut stopped), if !told => {
                     told = true;
@@ -319,8 +334,36 @@ async fn farewell(handle: &russh::server::Handle, text: &str) {
     let _ = tokio::time::timeout(FAREWELL_LIMIT, telling).await;
 }
 
-/// Says why before closing; a server may send lines before its version, and clients log them.
+/// Says why before closing: as SSH does it, since OpenSSH shows its user nothing that comes before the version.
 async fn turn_away(mut socket: TcpStream, reason: &'static str) {
-    let line = format!("boxpool: {reason}\r\n");
-    let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(line.as_bytes())).await;
+    let told = async {
+        socket.write_all(&refusal(reason)).await?;
+        socket.shutdown().await?;
+        // Closed with something unread, the kernel would reset the connection, and the client might not read the reason.
+        let mut said = [0; 1024];
+        while socket.read(&mut said).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(TURN_AWAY_LIMIT, told).await;
+}
+
+/// The version and a message to disconnect (RFC 4253, 4.2, 6 and 11.1), in clear as everything is before a key exchange.
+fn refusal(reason: &str) -> Vec<u8> {
+    const DISCONNECT: u8 = 1;
+    let mut payload = vec![DISCONNECT];
+    payload.extend((Disconnect::TooManyConnections as u32).to_be_bytes());
+    for text in [reason, ""] {
+        // Reasons are short sentences of our own.
+        payload.extend(u32::try_from(text.len()).unwrap_or_default().to_be_bytes());
+        payload.extend(text.as_bytes());
+    }
+    // Length, padding's length, payload and padding fill blocks of eight; of padding there are at least four bytes.
+    let padding = 4 + (8 - (4 + 1 + payload.len() + 4) % 8) % 8;
+    let length = 1 + payload.len() + padding;
+    let mut bytes = format!("{VERSION}\r\n").into_bytes();
+    bytes.extend(u32::try_from(length).unwrap_or_default().to_be_bytes());
+    bytes.push(u8::try_from(padding).unwrap_or_default());
+    bytes.extend(payload);
+    bytes.resize(bytes.len() + padding, 0);
+    bytes
 }

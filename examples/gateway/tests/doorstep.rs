@@ -4,8 +4,11 @@
 
 mod harness;
 
+use boxpool_gateway::limits::Ban;
+use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
 use harness::{Bench, settings};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,12 +50,54 @@ async fn too_many_from_one_address_are_turned_away_with_the_reason() {
     assert!(said.contains("too many connections from your address"), "{said:?}");
     drop(held);
     harness::until("a place is free again", || {
-        let mut socket = std::net::TcpStream::connect(("127.0.0.1", bench.port)).unwrap();
-        let mut first = [0; 4];
-        std::io::Read::read_exact(&mut socket, &mut first).is_ok() && &first == b"SSH-"
+        bench.ssh("gateway", &["version"]).as_std_mut().status().unwrap().success()
     })
     .await;
-    assert_eq!(bench.run("gateway", &["version"]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_log_in_in_time_is_told_so() {
+    struct Client(tokio::sync::mpsc::UnboundedSender<String>);
+    impl russh::client::Handler for Client {
+        type Error = russh::Error;
+        async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+            Ok(true)
+        }
+        async fn disconnected(
+            &mut self,
+            reason: russh::client::DisconnectReason<Self::Error>,
+        ) -> Result<(), Self::Error> {
+            if let russh::client::DisconnectReason::ReceivedDisconnect(said) = reason {
+                let _ = self.0.send(said.message);
+            }
+            Ok(())
+        }
+    }
+    let bench = Bench::with(Settings { login_grace: Duration::from_secs(2), ..settings() }).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let address = ("127.0.0.1", bench.port);
+    let session = russh::client::connect(Arc::default(), address, Client(tell)).await.unwrap();
+    let said = tokio::time::timeout(harness::HANG, told.recv()).await.expect("it is told").unwrap();
+    assert!(said.contains("did not log in within 2 seconds"), "{said}");
+    drop(session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_openssh_user_sees_why_they_are_turned_away() {
+    let ban = Ban { after: 2, lasts: Duration::from_secs(3600) };
+    let bench = Bench::with(Settings { ban, registration: Registration::ByName, ..settings() }).await;
+    bench.make_key("stranger");
+    // Whether a login failed is known when its connection has ended, a little after its client has.
+    let mut said = String::new();
+    harness::until("the address is turned away", || {
+        let ran = bench.ssh_as("stranger", "gateway", &["version"]).as_std_mut().output().unwrap();
+        said = String::from_utf8(ran.stderr).unwrap();
+        !said.contains("none of your keys")
+    })
+    .await;
+    assert!(said.contains("too many logins from your address have failed"), "{said}");
+    let ran = bench.run("new", &["version"]).await;
+    assert!(ran.code == 255 && ran.stderr.contains("too many logins"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

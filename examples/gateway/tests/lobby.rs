@@ -4,7 +4,8 @@
 
 mod harness;
 
-use boxpool_gateway::account::{Registration, account_id};
+use boxpool_gateway::account::account_id;
+use boxpool_gateway::registration::Registration;
 use harness::{Bench, finish, settings};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +116,7 @@ async fn with_an_allow_list_only_listed_keys_log_in() {
     let registration = Registration::read_allow_list(list.path()).unwrap();
     let bench = Bench::with(boxpool_gateway::server::Settings { registration, ..settings() }).await;
     let ran = bench.run("gateway", &["whoami"]).await;
-    assert_eq!((ran.code, ran.stderr.contains("Permission denied")), (255, true), "{ran:?}");
+    assert_eq!((ran.code, ran.stderr.contains("Ask the operator")), (255, true), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The gateway's commands, parsed.
 
+use super::key::{self, KeyCommand};
 use super::words;
 use crate::exit::Refusal;
 use crate::login;
@@ -29,6 +30,8 @@ pub enum Command {
     },
     /// How the pool does.
     Status,
+    /// About the user's keys.
+    Key(KeyCommand),
 }
 
 /// A command as it was typed.
@@ -50,6 +53,10 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("connect", "connect NAME [-- COMMAND…]", "go into a box, or run one command in it"),
     ("delete", "delete NAME --yes", "delete a box and everything in it"),
     ("status", "status", "how the pool does"),
+    ("key list", "key list", "your keys; the one in use is marked"),
+    ("key add", "key add [LABEL] [PUBLIC-KEY]", "add a key, or the one on standard input"),
+    ("key remove", "key remove LABEL|FINGERPRINT", "remove a key; the one in use only with --yes"),
+    ("key rename", "key rename OLD NEW", "call a key something else"),
 ];
 
 /// Whether a command line begins with one of the gateway's commands.
@@ -57,7 +64,8 @@ pub const USAGES: &[(&str, &str, &str)] = &[
 pub fn is_command(line: &[u8]) -> bool {
     let first = String::from_utf8_lossy(line);
     let first = first.split_ascii_whitespace().next().unwrap_or_default();
-    USAGES.iter().any(|(name, ..)| *name == first) || matches!(first, "--help" | "-h" | "--version")
+    USAGES.iter().any(|(name, ..)| name.split(' ').next() == Some(first))
+        || matches!(first, "--help" | "-h" | "--version")
 }
 
 /// Parses a command line. The second part of an error says whether JSON was asked for.
@@ -74,6 +82,13 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
 
     let mut plain = words[..own].iter().map(|word| word.text.as_str()).filter(|word| *word != "--json");
     let Some(verb) = plain.next() else { return Ok(Parsed { command: Command::Help, json }) };
+    if verb == "key" {
+        if rest.is_some() {
+            return Err(fail(format!("key takes nothing after --; it is written: {}", key::USAGE)));
+        }
+        let command = key::parse(&plain.collect::<Vec<_>>()).map_err(fail)?;
+        return Ok(Parsed { command: Command::Key(command), json });
+    }
     let Some((_, usage, _)) = USAGES.iter().find(|(name, ..)| *name == verb) else {
         return match verb {
             "--help" | "-h" => Ok(Parsed { command: Command::Help, json }),
@@ -156,7 +171,9 @@ mod tests {
     fn an_empty_line_and_flags_alone_are_understood() {
         assert_eq!(parse("").unwrap().command, Command::Help);
         assert_eq!(parse("--help").unwrap().command, Command::Help);
-        assert!(is_command(b"list --json") && !is_command(b"uname -a") && !is_command(b"\xff\xfe"));
+        assert!(
+            is_command(b"list --json") && is_command(b"key") && !is_command(b"uname -a") && !is_command(b"\xff\xfe")
+        );
         let delete = Command::Delete { name: name("dev1"), yes: true };
         assert_eq!(parse("delete dev1 --yes").unwrap().command, delete);
     }

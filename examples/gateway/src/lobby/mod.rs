@@ -5,9 +5,12 @@
 //! standard output stays empty. Fields are only ever added. Exit codes: [`ExitCode`].
 
 mod command;
+pub mod input;
+mod key;
 mod words;
 
 pub use command::{Command, Parsed, USAGES, is_command, parse};
+pub use key::KeyCommand;
 
 use crate::boxes::BoxSummary;
 use crate::connection::Connection;
@@ -15,6 +18,7 @@ use crate::exit::{ExitCode, Refusal};
 use crate::login;
 use crate::plain::plain;
 use boxpool::BoxName;
+use input::Input;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -39,8 +43,15 @@ pub enum Reply {
     },
 }
 
+/// Whether the command reads standard input: [`run`] is to be given it.
+#[must_use]
+pub fn reads_input(line: &[u8]) -> bool {
+    let parsed = std::str::from_utf8(line).ok().and_then(|line| parse(line).ok());
+    parsed.is_some_and(|parsed| matches!(parsed.command, Command::Key(KeyCommand::Add { key: None, .. })))
+}
+
 /// Answers one command line; `None` is a login without a command.
-pub async fn run(connection: &Connection, line: Option<&[u8]>) -> Reply {
+pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> Reply {
     let Some(line) = line else { return greet(connection) };
     let Ok(line) = std::str::from_utf8(line) else {
         return refuse(&Refusal::usage("a command of the gateway is text; try \"help\""), false);
@@ -55,7 +66,7 @@ pub async fn run(connection: &Connection, line: Option<&[u8]>) -> Reply {
             Err(refusal) => refuse(&refusal, parsed.json),
         };
     }
-    match answer(connection, &parsed.command).await {
+    match answer(connection, &parsed.command, input).await {
         Ok(answer) => Reply::Say {
             stdout: Some(if parsed.json { format!("{}\n", answer.json) } else { answer.text }),
             stderr: None,
@@ -118,7 +129,7 @@ async fn find(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Ref
     connection.gateway.boxes.get(owner, name).await?.ok_or_else(|| no_box(name.as_str()))
 }
 
-async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Refusal> {
+async fn answer(connection: &Connection, command: &Command, input: Input) -> Result<Answer, Refusal> {
     let account = connection.account()?;
     let gateway = &connection.gateway;
     Ok(match command {
@@ -135,7 +146,7 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
             let _ = writeln!(text, "boxes    {boxes} of {}", gateway.settings.boxes_per_user);
             let json = json!({
                 "account": account.id, "key": account.fingerprint, "public_key": account.key,
-                "created": account.created, "boxes": boxes, "boxes_max": gateway.settings.boxes_per_user,
+                "certificate": account.certified, "created": account.created, "boxes": boxes, "boxes_max": gateway.settings.boxes_per_user,
             });
             Answer { text, json }
         }
@@ -166,6 +177,7 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
             gateway.boxes.delete(&account.id, name).await?;
             Answer { text: format!("box {name} is deleted\n"), json: json!({"name": name, "status": "deleted"}) }
         }
+        Command::Key(command) => key::answer(connection, command, input).await?,
         Command::Status => {
             let status = gateway.boxes.status().await?;
             let mut text = String::new();
@@ -183,23 +195,29 @@ fn help(connection: &Connection) -> Answer {
     let _ = writeln!(text, "  {:<44}  go into the box NAME", settings.ssh_line("NAME"));
     let _ = writeln!(text, "  {:<44}  run a command of the gateway:\n", settings.ssh_line("gateway") + " COMMAND");
     for (_, usage, what) in USAGES {
-        let _ = writeln!(text, "  {usage:<28}  {what}");
+        let _ = writeln!(text, "  {usage:<30}  {what}");
     }
     text.push_str(
         "\nEvery command takes --json. A login name that is not the name of one of your boxes leads here.\n\
-         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no such box, 75 try again later,\n\
+         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no such box or key, 75 try again later,\n\
          255 the connection broke.\n",
     );
     let commands: Vec<Value> =
         USAGES.iter().map(|(name, usage, what)| json!({"name": name, "usage": usage, "what": what})).collect();
-    let codes = json!({"0": "done", "1": "refused or failed", "2": "wrong usage", "3": "no such box",
+    let codes = json!({"0": "done", "1": "refused or failed", "2": "wrong usage", "3": "no such box or key",
         "75": "try again later", "130": "given up", "255": "the connection broke"});
     Answer { text, json: json!({"commands": commands, "exit_codes": codes, "json_flag": "--json"}) }
 }
 
 /// A login without a command that leads to no box: help where the name says so, else what is wrong with it.
 fn greet(connection: &Connection) -> Reply {
-    if login::is_reserved(connection.login()) {
+    if let (true, Ok(account)) = (login::is_registration(connection.login()), connection.account()) {
+        let (id, key, next) = (&account.id, &account.fingerprint, connection.gateway.settings.ssh_line("gateway"));
+        let text = format!(
+            "you have an account\n\naccount  {id}\nkey      {key}\n\nmake a box with: {next} spinup NAME\nall commands:    {next} help\n"
+        );
+        Reply::Say { stdout: Some(text), stderr: None, code: ExitCode::Done }
+    } else if login::is_reserved(connection.login()) {
         Reply::Say { stdout: Some(help(connection).text), stderr: None, code: ExitCode::Done }
     } else {
         refuse(&no_box(connection.login()), false)

@@ -8,10 +8,15 @@
 pub mod machines;
 
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
-use boxpool_gateway::account::{MemoryAccounts, Registration};
+use boxpool::{
+    BoxName, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, MemoryStore, Progress, Result, Timestamp, UserId,
+};
+use boxpool_gateway::account::Accounts;
 use boxpool_gateway::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::hostkey::ensure_key;
+use boxpool_gateway::limits::Ban;
+use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -213,6 +218,7 @@ impl Drop for FakeSession {
 pub struct Bench {
     pub dir: tempfile::TempDir,
     pub boxes: Arc<FakeBoxes>,
+    pub store: MemoryStore,
     pub gateway: Arc<Gateway>,
     pub port: u16,
     stop: Option<oneshot::Sender<()>>,
@@ -222,6 +228,7 @@ pub struct Bench {
 pub fn settings() -> Settings {
     Settings {
         registration: Registration::Open,
+        authorities: Authorities::default(),
         spinup_on_connect: false,
         connect_limit: Duration::from_secs(20),
         dial_limit: Duration::from_secs(5),
@@ -232,6 +239,8 @@ pub fn settings() -> Settings {
         pre_auth_per_address_max: 100,
         max_channels: 64,
         boxes_per_user: 10,
+        keys_per_user: 4,
+        ban: Ban { after: 0, lasts: Duration::ZERO },
         farewell_limit: Duration::from_secs(8),
         shown_address: SocketOrHost { host: "127.0.0.1".into(), port: 0 },
     }
@@ -255,7 +264,8 @@ impl Bench {
         let known = format!("[127.0.0.1]:{port} {}\n", host_key.public_key().to_openssh().unwrap());
         std::fs::write(path.join("known_hosts"), known).unwrap();
         let boxes = Arc::new(FakeBoxes { dir: path.to_path_buf(), ..FakeBoxes::default() });
-        let accounts = Arc::new(MemoryAccounts::default());
+        let store = MemoryStore::new();
+        let accounts = Accounts::new(Arc::new(store.clone()));
         let gateway = Gateway::new(Arc::new(Fakes(Arc::clone(&boxes))), accounts, settings, Arc::new(box_key));
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&gateway);
@@ -265,7 +275,7 @@ impl Bench {
             };
             let _ = serving.serve(listener, host_key, stop).await;
         });
-        let bench = Self { dir, boxes, gateway, port, stop: Some(stop), served: Some(served) };
+        let bench = Self { dir, boxes, store, gateway, port, stop: Some(stop), served: Some(served) };
         bench.make_key("id");
         bench
     }

@@ -41,6 +41,8 @@ pub struct Account {
     pub fingerprint: String,
     /// The key that logged in, in OpenSSH's format without its comment.
     pub key: String,
+    /// Whether the key was added to the account, rather than having made it.
+    pub key_was_added: bool,
     /// When the account was made.
     pub created: Timestamp,
     /// What the certificate says, when one logged in.
@@ -230,7 +232,8 @@ fn written(result: Result<Version>) -> Result<Written> {
 fn seen_by(record: &AccountRecord, key: &PublicKey) -> Result<Account> {
     let (fingerprint, line) = texts(key)?;
     let (id, certified) = (record.id.clone(), record.certified.clone());
-    Ok(Account { id, fingerprint, key: line, created: record.created, certified })
+    let key_was_added = certified.is_none() && KeyId::of(key).as_str() != id.as_str();
+    Ok(Account { id, fingerprint, key: line, key_was_added, created: record.created, certified })
 }
 
 fn contended(operation: &'static str, what: impl std::fmt::Display) -> Error {

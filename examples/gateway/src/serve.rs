@@ -6,6 +6,7 @@
 use crate::account::Accounts;
 use crate::config::{Backend, Config, RecycleMode};
 use crate::place::Place;
+use crate::registration::Registration;
 use crate::server::Gateway;
 use crate::upstream::Remote;
 use boxpool::{
@@ -171,6 +172,9 @@ pub async fn serve(
 /// One line on standard output when ready, for people to copy and programs to wait for.
 fn announce(gateway: &Gateway) {
     let settings = &gateway.settings;
+    if matches!(settings.registration, Registration::ByName) {
+        eprintln!("make your account with: {}", settings.ssh_line("new"));
+    }
     eprintln!("make your first box with: {} spinup dev1", settings.ssh_line("gateway"));
     // A reader that has left is no reason to stop.
     let _ = writeln!(std::io::stdout(), "ready: {}", settings.ssh_line("dev1"));

@@ -9,7 +9,10 @@ use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
 use harness::{Bench, Ran, feed, finish, settings};
+use russh::client::KeyboardInteractiveAuthResponse;
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 async fn lobby(bench: &Bench, key: &str, words: &[&str]) -> Ran {
     finish(bench.ssh_as(key, "gateway", &[&["--"], words].concat())).await
@@ -149,7 +152,49 @@ async fn by_name_an_unknown_key_makes_no_account_and_every_offered_key_is_listed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_without_a_key_and_ones_that_are_not_openssh_are_told_what_to_do() {
+async fn whose_key_was_added_to_another_s_account_is_told_and_gets_out_of_it() {
+    let bench = by_name().await;
+    bench.make_key("stranger");
+    assert!(!bench.run("new", &[]).await.text().contains("added yours"));
+    assert_eq!(lobby(&bench, "id", &["key", "add", "taken", &public(&bench, "stranger")]).await.code, 0);
+    let ran = finish(bench.ssh_as("stranger", "new", &[])).await;
+    assert!(ran.code == 0 && ran.text().contains("added yours"), "{ran:?}");
+    assert_eq!(lobby(&bench, "stranger", &["key", "remove", "taken", "--yes"]).await.code, 0);
+    assert_eq!(lobby(&bench, "stranger", &["whoami"]).await.code, 255);
+    assert!(!finish(bench.ssh_as("stranger", "new", &[])).await.text().contains("added yours"));
+    assert_ne!(account(&bench, "stranger").await, account(&bench, "id").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_not_openssh_is_told_by_keyboard_interactive_and_registers_with_its_first_key() {
+    struct Client;
+    impl russh::client::Handler for Client {
+        type Error = russh::Error;
+        async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+            Ok(true)
+        }
+    }
+    let bench = by_name().await;
+    let key = || {
+        let key = PrivateKey::from_openssh(std::fs::read_to_string(bench.path("id")).unwrap()).unwrap();
+        PrivateKeyWithHashAlg::new(Arc::new(key), None)
+    };
+    let connect = || russh::client::connect(Arc::default(), ("127.0.0.1", bench.port), Client);
+    let mut session = connect().await.unwrap();
+    assert!(!session.authenticate_publickey("gateway", key()).await.unwrap().success());
+    let asked = session.authenticate_keyboard_interactive_start("gateway", None).await.unwrap();
+    let KeyboardInteractiveAuthResponse::InfoRequest { instructions, prompts, .. } = asked else { panic!("{asked:?}") };
+    assert!(prompts.is_empty() && instructions.contains(&fingerprint(&bench, "id")), "{instructions}");
+    assert!(instructions.contains("new@127.0.0.1"), "{instructions}");
+    let answered = session.authenticate_keyboard_interactive_respond(Vec::new()).await.unwrap();
+    assert!(matches!(answered, KeyboardInteractiveAuthResponse::Failure { .. }), "{answered:?}");
+    assert_eq!(records(&bench).await, 0);
+    let mut session = connect().await.unwrap();
+    assert!(session.authenticate_publickey("new", key()).await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_key_is_told_how_to_make_one() {
     let bench = by_name().await;
     let flags = ["-o", "BatchMode=no", "-o", "IdentityFile=/nonexistent", "-o", "LogLevel=INFO", "--", "whoami"];
     let mut command = bench.ssh_as("nonexistent", "gateway", &flags);

@@ -213,9 +213,15 @@ fn help(connection: &Connection) -> Answer {
 fn greet(connection: &Connection) -> Reply {
     if let (true, Ok(account)) = (login::is_registration(connection.login()), connection.account()) {
         let (id, key, next) = (&account.id, &account.fingerprint, connection.gateway.settings.ssh_line("gateway"));
-        let text = format!(
+        let mut text = format!(
             "you have an account\n\naccount  {id}\nkey      {key}\n\nmake a box with: {next} spinup NAME\nall commands:    {next} help\n"
         );
+        if account.key_was_added {
+            text.push_str(
+                "\nThe account was made by another key, whose owner added yours. If that is not you, take your key out and\n\
+                 make an account of your own: key list, key remove LABEL --yes, and log in as \"new\" again.\n",
+            );
+        }
         Reply::Say { stdout: Some(text), stderr: None, code: ExitCode::Done }
     } else if login::is_reserved(connection.login()) {
         Reply::Say { stdout: Some(help(connection).text), stderr: None, code: ExitCode::Done }

@@ -8,14 +8,15 @@
 //! account. A key opens an account when both agree. Each is changed by compare-and-swap alone, in this order:
 //!
 //! ```text
-//! add      key: claimed by A  →  A lists the key  →  key: held by A
-//! remove   A lists the key no more  →  the key's record is deleted
+//! add      the key names A  →  A lists the key  →  the key names A, written once more
+//! remove   another key names A, written once more  →  A lists the key no more  →  the key's record is deleted
 //! ```
 //!
 //! A gateway that dies between two steps leaves a key that opens nothing and that anybody may claim, or one that opens
-//! its account and is confirmed by the next who looks. A key is taken over only with the version of its record that was
-//! read *before* its account was seen not to list it, and every account that begins to list a key changes that record
-//! before and after: so a key that is held and listed stays with its account, and can be counted on as the last one.
+//! its account. A key is taken over only with the version of its record that was read *before* its account was seen not
+//! to list it. So a key whose record is written while it is listed stays with its account for as long as it is listed:
+//! who read the record before that fails, and who reads it later sees that it is listed. That is why the record of a key
+//! that is to remain is written before another one is removed: it can be counted on.
 
 mod keys;
 pub mod record;
@@ -24,7 +25,7 @@ pub use keys::{Added, KeyError, KeyInUse, KeyRemoved};
 pub use record::{Certified, KeyEntry, KeyId};
 
 use boxpool::{Clock, Effect, Error, ErrorKind, Result, StateStore, SystemClock, Timestamp, UserId, Version};
-use record::{AccountRecord, Hold, KeyRecord, hex, texts};
+use record::{AccountRecord, KeyRecord, hex, texts};
 use russh::keys::PublicKey;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -128,8 +129,8 @@ impl Accounts {
             let Written::Yes(claim) = self.claim(&id, &record.id, look.pointer).await? else { continue };
             let Written::Yes(_) = self.insert(&AccountRecord::at(&record.id), &record).await? else { continue };
             tracing::info!(account = %record.id, key = %id, "new account");
-            let held = KeyRecord::new(&record.id, Hold::Held);
-            if let Written::Yes(_) = self.update(&KeyRecord::at(&id), &claim, &held).await? {
+            let named = KeyRecord::new(&record.id);
+            if let Written::Yes(_) = self.update(&KeyRecord::at(&id), &claim, &named).await? {
                 return seen_by(&record, key);
             }
         }
@@ -177,7 +178,7 @@ impl Accounts {
             match &pointer {
                 // Claimed by another account that died before it listed the key, while the key made its own account.
                 Some((version, record)) if record.account != made => {
-                    self.update(&KeyRecord::at(key), version, &KeyRecord::new(&made, Hold::Held)).await?;
+                    self.update(&KeyRecord::at(key), version, &KeyRecord::new(&made)).await?;
                 }
                 _ => return Ok(Look { pointer, opens: Some(own), removed: false }),
             }
@@ -187,7 +188,7 @@ impl Accounts {
 
     /// Claims a key that opens nothing for `account`, from what was seen of its record.
     async fn claim(&self, key: &KeyId, account: &UserId, seen: Option<(Version, KeyRecord)>) -> Result<Written> {
-        let (at, claim) = (KeyRecord::at(key), KeyRecord::new(account, Hold::Claimed));
+        let (at, claim) = (KeyRecord::at(key), KeyRecord::new(account));
         match seen {
             None => self.insert(&at, &claim).await,
             Some((version, _)) => self.update(&at, &version, &claim).await,

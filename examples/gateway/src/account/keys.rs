@@ -1,6 +1,6 @@
 //! The keys of one account: list, add, remove, rename.
 
-use super::record::{AccountRecord, Hold, KeyEntry, KeyId, KeyRecord};
+use super::record::{AccountRecord, KeyEntry, KeyId, KeyRecord};
 use super::{Accounts, TRIES, Written, contended};
 use crate::plain::plain;
 use boxpool::{Error, ErrorKind, Report, Result, Timestamp, UserId, Version};
@@ -90,19 +90,23 @@ pub struct KeyInUse {
 }
 
 impl Accounts {
-    /// The keys of the account, in the order in which they were added. An entry that opens nothing is taken out on the way.
+    /// The keys of the account, in the order in which they were added. Entries that open nothing are left out, and taken out.
     ///
     /// # Errors
     /// When the account belongs to certificates, or the store fails.
     pub async fn keys(&self, who: &KeyInUse) -> std::result::Result<Vec<KeyEntry>, KeyError> {
-        let (_, record) = self.of(who).await?;
+        let (version, mut record) = self.of(who).await?;
         let mut keys = Vec::new();
-        for entry in record.keys {
-            if self.hold(&entry.id, &who.account).await? {
-                keys.push(entry);
-            } else {
-                self.unlist(&entry.id, &who.account).await?;
+        for entry in &record.keys {
+            let pointer = self.pointer(&entry.id).await?;
+            if pointer.map_or(entry.id.as_str() == who.account.as_str(), |(_, key)| key.account == who.account) {
+                keys.push(entry.clone());
             }
+        }
+        if keys.len() < record.keys.len() {
+            record.keys.clone_from(&keys);
+            // Of no weight: when the account has changed meanwhile, the next one does it.
+            self.update(&AccountRecord::at(&who.account), &version, &record).await?;
         }
         Ok(keys)
     }
@@ -126,13 +130,18 @@ impl Accounts {
         let (id, mut listed_here) = (KeyId::of(key), false);
         for _ in 0..TRIES {
             let (version, mut record) = self.of(who).await?;
-            if let Some(entry) = record.entry(&id) {
-                let (entry, keys) = (entry.clone(), record.keys.len());
-                if !self.hold(&id, &who.account).await? {
-                    self.unlist(&id, &who.account).await?;
-                    return Err(KeyError::Taken);
+            if let Some(entry) = record.entry(&id).cloned() {
+                let keys = record.keys.len();
+                if self.secure(&id, &who.account).await? {
+                    return if listed_here {
+                        Ok(Added { key: entry, keys })
+                    } else {
+                        Err(KeyError::Yours(entry.label))
+                    };
                 }
-                return if listed_here { Ok(Added { key: entry, keys }) } else { Err(KeyError::Yours(entry.label)) };
+                record.keys.retain(|each| each.id != id);
+                self.update(&AccountRecord::at(&who.account), &version, &record).await?;
+                return Err(KeyError::Taken);
             }
             if record.keys.len() >= most {
                 return Err(KeyError::TooMany(most));
@@ -201,7 +210,7 @@ impl Accounts {
                 return Err(KeyError::InUse(entry.label));
             }
             record.keys.retain(|each| each.id != entry.id);
-            if !self.any_opens(&record).await? {
+            if !self.any_secured(&record).await? {
                 return Err(KeyError::Last(entry.label));
             }
             if let Written::Yes(_) = self.update(&AccountRecord::at(&who.account), &version, &record).await? {
@@ -258,48 +267,31 @@ impl Accounts {
         Ok((version, record))
     }
 
-    /// Whether one of the keys in `record` opens the account.
-    async fn any_opens(&self, record: &AccountRecord) -> Result<bool> {
+    /// Makes sure of one of the keys in `record`; `false` when none opens the account.
+    async fn any_secured(&self, record: &AccountRecord) -> Result<bool> {
         for entry in &record.keys {
-            if self.hold(&entry.id, &record.id).await? {
+            if self.secure(&entry.id, &record.id).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Sees to it that a key which `account` lists is held by it; `false` when another account has it. Once held it stays
-    /// so for as long as it is listed.
-    async fn hold(&self, key: &KeyId, account: &UserId) -> Result<bool> {
-        let (at, held) = (KeyRecord::at(key), KeyRecord::new(account, Hold::Held));
+    /// Makes sure of a key that `account` lists: writes its record once more, so that whoever read it before it was listed
+    /// cannot take the key. `false` when another account has it.
+    async fn secure(&self, key: &KeyId, account: &UserId) -> Result<bool> {
+        let (at, named) = (KeyRecord::at(key), KeyRecord::new(account));
         for _ in 0..TRIES {
             let written = match self.pointer(key).await? {
-                None if key.as_str() == account.as_str() => return Ok(true),
-                None => self.insert(&at, &held).await?,
+                None => self.insert(&at, &named).await?,
                 Some((_, record)) if record.account != *account => return Ok(false),
-                Some((_, record)) if record.hold == Hold::Held => return Ok(true),
-                Some((version, _)) => self.update(&at, &version, &held).await?,
+                Some((version, _)) => self.update(&at, &version, &named).await?,
             };
             if let Written::Yes(_) = written {
                 return Ok(true);
             }
         }
-        Err(contended("hold key", key))
-    }
-
-    /// Takes a key out of the account's list that another account has.
-    async fn unlist(&self, key: &KeyId, account: &UserId) -> Result<()> {
-        for _ in 0..TRIES {
-            let Some((version, mut record)) = self.account(account).await? else { return Ok(()) };
-            if record.entry(key).is_none() {
-                return Ok(());
-            }
-            record.keys.retain(|entry| entry.id != *key);
-            if let Written::Yes(_) = self.update(&AccountRecord::at(account), &version, &record).await? {
-                return Ok(());
-            }
-        }
-        Err(contended("read account", account))
+        Err(contended("secure key", key))
     }
 
     /// Deletes the record of a key that `account` lists no more.

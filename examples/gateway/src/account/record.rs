@@ -193,27 +193,15 @@ pub struct KeyRecord {
     schema: u32,
     /// Whose it is.
     pub account: UserId,
-    /// How far the account has got with listing it.
-    pub hold: Hold,
     #[serde(flatten)]
     unknown: Map<String, Value>,
-}
-
-/// How far an account has got with listing a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hold {
-    /// About to list it, or listing it while nobody has confirmed that.
-    Claimed,
-    /// Lists it. Nobody else takes a key that is held and listed.
-    Held,
 }
 
 impl KeyRecord {
     /// That `account` has, or is about to have, the key.
     #[must_use]
-    pub fn new(account: &UserId, hold: Hold) -> Self {
-        Self { schema: 1, account: account.clone(), hold, unknown: Map::new() }
+    pub fn new(account: &UserId) -> Self {
+        Self { schema: 1, account: account.clone(), unknown: Map::new() }
     }
 
     /// Where the record of `key` lives.

@@ -11,8 +11,22 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-/// Orders in which two changes are run against each other: one for each number of so many bits.
-const ORDER_BITS: u32 = 13;
+/// Longest stretch that one of two changes runs before the other goes on, in calls to the store.
+const STRETCH_MAX: usize = 14;
+
+/// Orders in which two changes are run against each other: three stretches in turn, then the rest of one, then the other.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    first: bool,
+    stretches: [usize; 3],
+}
+
+fn orders() -> impl Iterator<Item = Order> {
+    (0..2 * STRETCH_MAX.pow(3)).map(|number| {
+        let digit = |place: u32| number / 2 / STRETCH_MAX.pow(place) % STRETCH_MAX;
+        Order { first: number % 2 == 0, stretches: [digit(0), digit(1), digit(2)] }
+    })
+}
 
 fn key(number: u8) -> PublicKey {
     PublicKey::from(KeyData::Ed25519(Ed25519PublicKey([number; 32])))
@@ -102,19 +116,20 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Runs two futures, each turn the one that the next bit of `order` names.
-fn interleave<A, B>(order: u32, a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+/// Runs two futures in the order that is given.
+fn interleave<A, B>(order: Order, a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut done_a, mut done_b) = (None, None);
-    let mut bits = (0..ORDER_BITS).map(|bit| order >> bit & 1 == 0).chain([true, false].into_iter().cycle());
-    while done_a.is_none() || done_b.is_none() {
-        if bits.next().unwrap() {
-            if done_a.is_none() {
-                done_a = a.as_mut().now_or_never();
+    let mut turn = order.first;
+    for stretch in order.stretches.into_iter().chain([1000, 1000]) {
+        for _ in 0..stretch {
+            match turn {
+                true if done_a.is_none() => done_a = a.as_mut().now_or_never(),
+                false if done_b.is_none() => done_b = b.as_mut().now_or_never(),
+                _ => {}
             }
-        } else if done_b.is_none() {
-            done_b = b.as_mut().now_or_never();
         }
+        turn = !turn;
     }
     (done_a.unwrap(), done_b.unwrap())
 }
@@ -269,7 +284,7 @@ fn certificates_of_one_principal_open_one_account_that_has_no_keys() {
 
 #[test]
 fn two_gateways_that_remove_the_last_two_keys_leave_one() {
-    for order in 0..1 << ORDER_BITS {
+    for order in orders() {
         let (store, accounts) = fresh();
         run(accounts.ensure(&key(1))).unwrap();
         run(add(&accounts, &who(1, 1), 2)).unwrap();
@@ -277,15 +292,15 @@ fn two_gateways_that_remove_the_last_two_keys_leave_one() {
         let (user_a, user_b) = (who(1, 1), who(1, 2));
         let (a, b) = interleave(order, remove(&here, &user_a, 2), remove(&there, &user_b, 1));
         let left = [opens(&accounts, 1), opens(&accounts, 2)];
-        assert_eq!(left.iter().flatten().count(), 1, "{order}: {a:?} {b:?}");
-        assert!(a.is_ok() != b.is_ok(), "{order}: {a:?} {b:?}");
-        assert_eq!((left[1].is_none(), left[0].is_none()), (a.is_ok(), b.is_ok()), "{order}");
+        assert_eq!(left.iter().flatten().count(), 1, "{order:?}: {a:?} {b:?}");
+        assert!(a.is_ok() != b.is_ok(), "{order:?}: {a:?} {b:?}");
+        assert_eq!((left[1].is_none(), left[0].is_none()), (a.is_ok(), b.is_ok()), "{order:?}");
     }
 }
 
 #[test]
 fn a_key_that_two_accounts_add_at_once_goes_to_one_of_them_and_nobody_is_locked_out() {
-    for order in 0..1 << ORDER_BITS {
+    for order in orders() {
         let (store, accounts) = fresh();
         run(accounts.ensure(&key(1))).unwrap();
         run(accounts.ensure(&key(2))).unwrap();
@@ -299,31 +314,53 @@ fn a_key_that_two_accounts_add_at_once_goes_to_one_of_them_and_nobody_is_locked_
         };
         let (a, b) = interleave(order, moving, add(&there, &user_b, 9));
         let owner = opens(&accounts, 9);
-        assert!(a.is_ok() != b.is_ok(), "{order}: {a:?} {b:?}");
-        assert_eq!(owner.as_ref(), Some(if a.is_ok() { &user_a.account } else { &user_b.account }), "{order}");
-        assert!(opens(&accounts, 1).is_some() != a.is_ok(), "{order}: {a:?}");
-        assert_eq!(listed(&accounts, &user_b).len(), if a.is_ok() { 1 } else { 2 }, "{order}");
+        assert!(a.is_ok() != b.is_ok(), "{order:?}: {a:?} {b:?}");
+        assert_eq!(owner.as_ref(), Some(if a.is_ok() { &user_a.account } else { &user_b.account }), "{order:?}");
+        assert!(opens(&accounts, 1).is_some() != a.is_ok(), "{order:?}: {a:?}");
+        assert_eq!(listed(&accounts, &user_b).len(), if a.is_ok() { 1 } else { 2 }, "{order:?}");
+    }
+}
+
+#[test]
+fn a_key_whose_adding_died_half_way_is_made_sure_of_before_it_is_the_last() {
+    for order in orders() {
+        let (store, accounts) = fresh();
+        run(accounts.ensure(&key(1))).unwrap();
+        run(accounts.ensure(&key(2))).unwrap();
+        // Dies when the account lists the key and the key names the account, before that is written once more.
+        let dying = Store::accounts(&store, Fault::Death, 2);
+        let (here, there) = (Store::accounts(&store, Fault::None, 0), Store::accounts(&store, Fault::None, 0));
+        let (user_a, user_b) = (who(1, 1), who(2, 2));
+        let moving = async {
+            add(&dying, &user_a, 9).await.unwrap_err();
+            remove(&here, &user_a, 1).await
+        };
+        let (moved, added) = interleave(order, moving, add(&there, &user_b, 9));
+        let owner = opens(&accounts, 9);
+        assert!(moved.is_err() || owner.as_ref() == Some(&user_a.account), "{order:?}: {moved:?} {added:?}");
+        assert_eq!(added.is_ok(), owner.as_ref() == Some(&user_b.account), "{order:?}: {added:?}");
+        assert_eq!(opens(&accounts, 1).is_some(), moved.is_err(), "{order:?}: {moved:?}");
     }
 }
 
 #[test]
 fn a_key_that_registers_while_another_account_adds_it_belongs_to_one() {
-    for order in 0..1 << ORDER_BITS {
+    for order in orders() {
         let (store, accounts) = fresh();
         run(accounts.ensure(&key(1))).unwrap();
         let (here, there) = (Store::accounts(&store, Fault::None, 0), Store::accounts(&store, Fault::None, 0));
         let (user, new) = (who(1, 1), key(9));
         let (added, registered) = interleave(order, add(&here, &user, 9), there.ensure(&new));
         let owner = opens(&accounts, 9).unwrap();
-        assert_eq!(added.is_ok(), owner == user.account, "{order}: {added:?}");
-        assert_eq!(registered.unwrap().id, owner, "{order}");
-        assert_eq!(listed(&accounts, &user).len(), if added.is_ok() { 2 } else { 1 }, "{order}");
+        assert_eq!(added.is_ok(), owner == user.account, "{order:?}: {added:?}");
+        assert_eq!(registered.unwrap().id, owner, "{order:?}");
+        assert_eq!(listed(&accounts, &user).len(), if added.is_ok() { 2 } else { 1 }, "{order:?}");
     }
 }
 
 #[test]
 fn a_key_removed_and_added_again_at_once_is_either_in_or_out() {
-    for order in 0..1 << ORDER_BITS {
+    for order in orders() {
         let (store, accounts) = fresh();
         run(accounts.ensure(&key(1))).unwrap();
         run(add(&accounts, &who(1, 1), 2)).unwrap();
@@ -331,8 +368,8 @@ fn a_key_removed_and_added_again_at_once_is_either_in_or_out() {
         let user = who(1, 1);
         let (removed, added) = interleave(order, remove(&here, &user, 2), add(&there, &user, 2));
         removed.unwrap();
-        assert_eq!(opens(&accounts, 2).is_some(), added.is_ok(), "{order}: {added:?}");
-        assert_eq!(listed(&accounts, &user).len(), if added.is_ok() { 2 } else { 1 }, "{order}");
+        assert_eq!(opens(&accounts, 2).is_some(), added.is_ok(), "{order:?}: {added:?}");
+        assert_eq!(listed(&accounts, &user).len(), if added.is_ok() { 2 } else { 1 }, "{order:?}");
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 /// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
@@ -41,6 +41,9 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long telling a client that it is turned away may take.
 const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Clients that are told so at a time.
+const TURN_AWAY_MAX: usize = 32;
 
 /// What the gateway calls itself.
 const VERSION: &str = concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION"));
@@ -148,6 +151,7 @@ impl Gateway {
         let config = Arc::new(self.ssh_config(host_key));
         let pre_auth =
             PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max, self.settings.ban);
+        let turning_away = Arc::new(Semaphore::new(TURN_AWAY_MAX));
         let connections = Activity::default();
         let (stopping, stopped) = watch::channel(false);
         tokio::pin!(stop);
@@ -169,7 +173,13 @@ impl Gateway {
                 Ok(permit) => permit,
                 Err(reason) => {
                     tracing::warn!(%peer, reason, "connection refused");
-                    tokio::spawn(turn_away(socket, reason));
+                    // In a flood most are closed without a word.
+                    if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
+                        tokio::spawn(async move {
+                            turn_away(socket, reason).await;
+                            drop(place);
+                        });
+                    }
                     continue;
                 }
             };

@@ -143,6 +143,9 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             let boxes = gateway.boxes.list(&account.id).await?.len();
             let mut text = String::new();
             let _ = writeln!(text, "account  {}\nkey      {}", account.id, account.fingerprint);
+            if let Some(certified) = &account.certified {
+                let _ = writeln!(text, "by       a certificate of \"{}\"", plain(&certified.principal));
+            }
             let _ = writeln!(text, "boxes    {boxes} of {}", gateway.settings.boxes_per_user);
             let json = json!({
                 "account": account.id, "key": account.fingerprint, "public_key": account.key,

@@ -22,15 +22,17 @@ pub fn text(settings: &Settings, fingerprints: &[String], refused: &[String], li
     if refused.is_empty() && !settings.authorities.is_empty() {
         tail.push_str("\nA certificate that has expired, or is not valid yet, does not log in.");
     }
-    let make = if fingerprints.is_empty() { "Make a key: ssh-keygen -t ed25519. " } else { "" };
+    if fingerprints.is_empty() {
+        tail.push_str("\nMake a key: ssh-keygen -t ed25519");
+    }
     tail.push('\n');
     tail.push_str(&match &settings.registration {
-        Registration::Open => format!("{make}Offer a key of yours that was not removed from an account (ssh -i FILE)"),
+        Registration::Open => "Offer a key of yours that was not removed from an account (ssh -i FILE)".to_owned(),
         Registration::ByName => {
-            format!("New here? {make}{}\nElse offer the key of your account (ssh -i FILE)", settings.ssh_line("new"))
+            format!("New here? {}\nElse offer the key of your account (ssh -i FILE)", settings.ssh_line("new"))
         }
         Registration::AllowList(_) => {
-            format!("{make}Ask the operator to list your key, or offer one that is listed (ssh -i FILE)")
+            "Ask the operator to list your key, or offer one that is listed (ssh -i FILE)".to_owned()
         }
     });
     let mut text = head.to_owned();

@@ -4,13 +4,14 @@
 
 mod harness;
 
-use boxpool::{StateStore, Table};
+use boxpool::{Key, StateStore, Table};
+use boxpool_gateway::account::account_id;
 use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
 use harness::{Bench, Ran, feed, finish, settings};
 use russh::client::KeyboardInteractiveAuthResponse;
-use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ fn public(bench: &Bench, key: &str) -> String {
 }
 
 fn fingerprint(bench: &Bench, key: &str) -> String {
-    let key = russh::keys::PublicKey::from_openssh(&public(bench, key)).unwrap();
+    let key = PublicKey::from_openssh(&public(bench, key)).unwrap();
     key.fingerprint(russh::keys::HashAlg::Sha256).to_string()
 }
 
@@ -149,6 +150,24 @@ async fn by_name_an_unknown_key_makes_no_account_and_every_offered_key_is_listed
     assert_eq!(ran.json()["account"], mine, "no second account for who has one");
     bench.spinup("dev1").await;
     assert_eq!(bench.run("dev1", &["exit 5"]).await.code, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_from_before_there_were_many_keys_logs_in_as_before() {
+    let bench = by_name().await;
+    let key = PublicKey::from_openssh(&public(&bench, "id")).unwrap();
+    let id = account_id(&key).unwrap();
+    let line = public(&bench, "id").split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let record = json!({"schema": 1, "id": id, "fingerprint": fingerprint(&bench, "id"), "key": line, "created": 7});
+    let at = Key::new(Table::new("accounts"), id.as_str(), "account");
+    bench.store.insert(&at, &record.to_string()).await.unwrap();
+    let who = lobby(&bench, "id", &["whoami", "--json"]).await.json();
+    assert_eq!((&who["account"], &who["created"]), (&json!(id), &json!(7)));
+    bench.make_key("work");
+    assert_eq!(lobby(&bench, "id", &["key", "add", &public(&bench, "work")]).await.code, 0);
+    assert_eq!(lobby(&bench, "work", &["key", "remove", "first"]).await.code, 0);
+    assert_eq!(account(&bench, "work").await, json!(id));
+    assert_eq!(lobby(&bench, "id", &["whoami"]).await.code, 255);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,6 +206,9 @@ impl Accounts {
                 Some(entry) => entry,
                 None => named_in(&record, named)?.clone(),
             };
+            if record.keys.len() == 1 && record.entry(&entry.id).is_some() {
+                return Err(KeyError::Last(entry.label));
+            }
             if entry.id == who.key && !even_in_use {
                 return Err(KeyError::InUse(entry.label));
             }

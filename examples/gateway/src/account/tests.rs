@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 /// Longest stretch that one of two changes runs before the other goes on, in calls to the store.
-const STRETCH_MAX: usize = 14;
+const STRETCH_MAX: usize = 10;
 
 /// Orders in which two changes are run against each other: three stretches in turn, then the rest of one, then the other.
 #[derive(Debug, Clone, Copy)]

@@ -9,8 +9,7 @@ const INPUT_MAX: usize = 64 * 1024;
 /// How long the client may take.
 const INPUT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Standard input of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Standard input of a command. It is never printed: people send private keys by mistake.
 pub enum Input {
     /// The command does not read it.
     Unread,

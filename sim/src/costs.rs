@@ -1,12 +1,12 @@
-//! What each flow of the [crash points](crate::crashpoints) costs where nothing goes wrong: calls, and virtual time.
+//! What each flow of the [crash points](crate::crashpoints), and some more, costs where nothing goes wrong: calls, and virtual time.
 //!
 //! Nobody notices by the outcome that a change of the core makes one read more, or waits once too often; this table does. A
 //! second one tells what a single failed call costs, and whether the user is told of it.
 
 use crate::backend::Operation;
-use crate::case::Case;
-use crate::crashpoints::{SHORT, begins_at, flows, probe, telling};
-use crate::engine::{Fate, LoggedCall, Refusal};
+use crate::case::{Case, Event, Happening, Op, PoolShape, What};
+use crate::crashpoints::{SHORT, begins_at, flow, flows, op, probe, telling, visit};
+use crate::engine::{Fate, LoggedCall, Pace, Refusal};
 use std::fmt;
 use std::time::Duration;
 
@@ -35,7 +35,54 @@ pub struct Cost {
 /// The costs of every flow. The same on every machine: time is virtual, and every latency comes from the flow's seed.
 #[must_use]
 pub fn costs() -> Vec<Cost> {
-    flows().into_iter().map(|(flow, case)| cost(flow, &case)).collect()
+    flows().into_iter().chain(encounters()).chain(patience()).map(|(flow, case)| cost(flow, &case)).collect()
+}
+
+/// Flows in which several want the same, or a machine dies. Not among the crash points: who is
+/// struck in them may be served by the other, and what then has to be right within which time cannot be said of all alike.
+fn encounters() -> Vec<(&'static str, Case)> {
+    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
+    let fresh = PoolShape { volumes_free: 0, ..shape.clone() };
+    let one = PoolShape { min_free: 0, max_free: 1, max_total: 1, ..shape.clone() };
+    let at = |second: u64, gateway: usize, what: What| op(second, gateway, 1, what);
+    let calm = |shape: &PoolShape, ops: Vec<Op>| flow(shape.clone(), ops, vec![]);
+    let kill = |second: u64| vec![Event { at: second * 1_000, what: Happening::KillInstance { nth: 0 } }];
+    vec![
+        ("two create the same box", calm(&shape, vec![at(40, 0, What::Create), at(40, 1, What::Create)])),
+        ("the same with a fresh volume", calm(&fresh, vec![at(40, 0, What::Create), at(40, 1, What::Create)])),
+        (
+            "two delete the same box",
+            calm(&shape, vec![at(40, 2, visit(1)), at(60, 0, What::Delete), at(60, 1, What::Delete)]),
+        ),
+        ("deleted while it is made", calm(&fresh, vec![at(40, 0, What::Create), at(40, 1, What::Delete)])),
+        ("deleted while it comes up", calm(&shape, vec![at(40, 0, visit(1)), at(40, 1, What::Delete)])),
+        (
+            "connected to while it leaves",
+            calm(&shape, vec![at(40, 0, visit(1)), Op { at: 44_005, ..at(44, 1, visit(1)) }]),
+        ),
+        (
+            "three come, and there is one machine",
+            calm(&one, vec![op(40, 0, 1, visit(5)), op(41, 1, 2, visit(5)), op(42, 0, 3, visit(5))]),
+        ),
+        (
+            "its machine dies, and it returns",
+            flow(shape.clone(), vec![at(40, 0, visit(1)), at(90, 1, visit(1))], kill(60)),
+        ),
+        ("its machine dies under it", flow(shape.clone(), vec![at(40, 0, visit(60)), at(130, 1, visit(1))], kill(60))),
+    ]
+}
+
+/// Flows in which the cloud takes its time.
+fn patience() -> Vec<(&'static str, Case)> {
+    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
+    let fresh = PoolShape { volumes_free: 0, ..shape.clone() };
+    let at = |second: u64, gateway: usize, what: What| op(second, gateway, 1, what);
+    let slow = |shape: &PoolShape, ops: Vec<Op>| Case { pace: Pace::Cloud, ..flow(shape.clone(), ops, vec![]) };
+    vec![
+        ("create in a slow cloud", slow(&fresh, vec![at(140, 0, What::Create)])),
+        ("connect and leave in a slow cloud", slow(&shape, vec![at(140, 0, visit(5))])),
+        ("delete a parked box in a slow cloud", slow(&shape, vec![at(140, 0, visit(1)), at(300, 1, What::Delete)])),
+    ]
 }
 
 fn cost(flow: &'static str, case: &Case) -> Cost {
@@ -122,13 +169,25 @@ const FATES: &[Fate] = &[
     Fate::CrashAfter,
 ];
 
-/// Every fate at every call that is not part of a heartbeat, in every short flow.
+/// Every fate at every call that is not part of a heartbeat, in every short flow and every encounter.
 #[must_use]
 pub fn strains() -> Vec<Strain> {
-    let short = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow));
-    short
-        .flat_map(|(flow, case)| FATES.iter().map(move |fate| strain(flow, &case, *fate)).collect::<Vec<_>>())
-        .collect()
+    let short = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow)).chain(encounters());
+    let all: Vec<_> =
+        short.flat_map(|(flow, case)| FATES.iter().map(move |fate| (flow, case.clone(), *fate))).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut found: Vec<(usize, Strain)> = Vec::new();
+    std::thread::scope(|scope| {
+        let part = |first: usize| {
+            let own = all.iter().enumerate().skip(first).step_by(threads);
+            own.map(|(n, (flow, case, fate))| (n, strain(flow, case, *fate))).collect::<Vec<_>>()
+        };
+        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+        // A thread that panicked has printed why; what it would have found is missing from the table.
+        found.extend(running.into_iter().filter_map(|part| part.join().ok()).flatten());
+    });
+    found.sort_by_key(|(n, _)| *n);
+    found.into_iter().map(|(_, strain)| strain).collect()
 }
 
 fn strain(flow: &'static str, case: &Case, fate: Fate) -> Strain {

@@ -97,7 +97,7 @@ pub fn bound(config: &PoolConfig) -> Duration {
         + config.instances.cool_down
 }
 
-fn flow(shape: PoolShape, ops: Vec<Op>, events: Vec<Event>) -> Case {
+pub(crate) fn flow(shape: PoolShape, ops: Vec<Op>, events: Vec<Event>) -> Case {
     Case {
         seed: 1,
         gateways: 3,
@@ -119,11 +119,11 @@ fn four(flow: Case) -> Case {
     Case { gateways: 4, ..flow }
 }
 
-fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
+pub(crate) fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
     Op { at: at * 1_000, gateway, user, name: 1, what }
 }
 
-fn visit(stay: u64) -> What {
+pub(crate) fn visit(stay: u64) -> What {
     What::Visit { stay: stay * 1_000, patience: 300_000, rude: false }
 }
 

@@ -6,6 +6,7 @@ use crate::lobby::input::Input;
 use crate::lobby::{self, Reply};
 use crate::proxy::session::{self, Preamble, Start};
 use crate::user::UserSide;
+use crate::visit::Kind;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 /// Serves one session channel to its end.
 pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel<Msg>) {
     let (mut input, write) = channel.split();
-    let user = UserSide::new(handle, write);
+    let user = UserSide::new(handle, write, connection.visit.channel(Kind::Nothing));
     let mut preamble = Preamble::default();
     let start = loop {
         match input.wait().await {
@@ -29,6 +30,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
     let hold = match connection.destination(Some(&start)).await {
         Ok(Destination::Box(hold)) => hold,
         Ok(Destination::Lobby) => {
+            user.record.is_for(Kind::Gateway);
             let command = match &start {
                 Start::Subsystem(_) => {
                     user.failure().await;
@@ -38,6 +40,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                 Start::Shell => None,
                 Start::Exec(line) => Some(line.as_slice()),
             };
+            lobby::tell(&user.record, command);
             // What a client sends to a command of the gateway is read, and mostly forgotten.
             let given = match command.filter(|line| lobby::reads_input(line)) {
                 None => Input::Unread,

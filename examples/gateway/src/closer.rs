@@ -7,7 +7,7 @@
 use futures::task::AtomicWaker;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,6 +28,8 @@ struct Shared {
     reader: AtomicWaker,
     writer: AtomicWaker,
     first_line: OnceLock<String>,
+    read: AtomicU64,
+    written: AtomicU64,
 }
 
 impl Default for Closer {
@@ -38,6 +40,8 @@ impl Default for Closer {
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             first_line: OnceLock::new(),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
         }))
     }
 }
@@ -62,6 +66,12 @@ impl Closer {
         let mut told = self.0.told.subscribe();
         // The sender lives as long as `self`, so the wait ends only by a close.
         let _ = told.wait_for(|closed| *closed).await;
+    }
+
+    /// Bytes that were read from the stream, and written to it.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.0.read.load(Ordering::Relaxed), self.0.written.load(Ordering::Relaxed))
     }
 
     /// The first line the peer sent, when it has come: in SSH the name of its software.
@@ -104,8 +114,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Closable<S> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if self.seen.is_some() && matches!(result, Poll::Ready(Ok(()))) {
-            self.notice(&buf.filled()[before..]);
+        if matches!(result, Poll::Ready(Ok(()))) {
+            let read = &buf.filled()[before..];
+            self.closer.0.read.fetch_add(read.len() as u64, Ordering::Relaxed);
+            if self.seen.is_some() {
+                self.notice(read);
+            }
         }
         result
     }
@@ -117,7 +131,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Closable<S> {
         if self.closer.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let result = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = result {
+            self.closer.0.written.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

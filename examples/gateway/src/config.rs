@@ -63,6 +63,10 @@ pub struct Config {
     pub idle_limit: Span,
     /// What is logged.
     pub log: String,
+    /// Where logins, channels and connections are told.
+    pub audit_log: Option<PathBuf>,
+    /// Whether that also has command lines and targets of forwards.
+    pub audit_commands: bool,
     /// Ceilings.
     pub limits: Limits,
     /// What a box is.
@@ -212,6 +216,8 @@ pub enum RegistrationMode {
 pub struct Limits {
     /// Boxes one user may have.
     pub boxes_per_user: usize,
+    /// Connections one user may have.
+    pub connections_per_user: usize,
     /// Channels one connection may have open.
     pub channels_per_connection: usize,
     /// Connections that have not logged in yet.
@@ -310,6 +316,8 @@ impl Default for Config {
             keepalive: Span::seconds(20),
             idle_limit: Span::seconds(12 * 3600),
             log: "info".into(),
+            audit_log: None,
+            audit_commands: false,
             limits: Limits::default(),
             boxes: BoxConfig::default(),
             azure: AzureConfig::default(),
@@ -321,6 +329,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             boxes_per_user: 10,
+            connections_per_user: 100,
             channels_per_connection: 64,
             logging_in: 200,
             logging_in_per_address: 50,
@@ -420,6 +429,7 @@ impl Config {
         }
         for (option, value) in [
             ("limits.boxes_per_user", self.limits.boxes_per_user),
+            ("limits.connections_per_user", self.limits.connections_per_user),
             ("limits.channels_per_connection", self.limits.channels_per_connection),
             ("limits.logging_in", self.limits.logging_in),
             ("limits.logging_in_per_address", self.limits.logging_in_per_address),
@@ -497,6 +507,7 @@ impl Config {
             max_channels: self.limits.channels_per_connection,
             boxes_per_user: self.limits.boxes_per_user,
             keys_per_user: self.limits.keys_per_user,
+            connections_per_user: self.limits.connections_per_user,
             ban: Ban { after: self.limits.failed_logins_per_address, lasts: self.limits.ban.0 },
             // The rest of the time is for suspending boxes.
             farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
@@ -560,7 +571,7 @@ mod tests {
             .replace("\ntrusted_user_ca_keys", "\n# trusted_user_ca_keys")
             .replace("\nimage", "\n# image");
         let mut all = Config::parse(&usable, "all").unwrap();
-        (all.public_host, all.state_dir) = (None, None);
+        (all.public_host, all.state_dir, all.audit_log) = (None, None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
@@ -568,6 +579,7 @@ mod tests {
             state_dir: Some(PathBuf::new()),
             allow_list: Some(PathBuf::new()),
             trusted_user_ca_keys: Some(PathBuf::new()),
+            audit_log: Some(PathBuf::new()),
             boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })

@@ -20,6 +20,7 @@ use crate::proxy::session::Start;
 use crate::server::Gateway;
 use crate::unknown_key::{self, DISCONNECT_MAX};
 use crate::upstream::{Back, DialError, Openings, Upstream};
+use crate::visit::{Ending, Identity, Verdict, Visit};
 use boxpool::{BoxName, Clock, Endpoint, Epoch, Report, SystemClock};
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use russh::server::{
@@ -48,6 +49,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Ends it.
     pub closer: Closer,
+    /// What is told of it.
+    pub visit: Arc<Visit>,
     door: OnceLock<Handle>,
     tried: AtomicBool,
     handle: OnceLock<Handle>,
@@ -80,10 +83,12 @@ impl Connection {
     /// A connection that has not yet said who it is; `permit` counts it until then.
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, peer: SocketAddr, closer: Closer, permit: Permit) -> Self {
+        let visit = gateway.operator.visit(peer, closer.clone());
         Self {
             gateway,
             peer,
             closer,
+            visit,
             door: OnceLock::new(),
             tried: AtomicBool::new(false),
             handle: OnceLock::new(),
@@ -178,6 +183,22 @@ impl Connection {
         }
         lock(&self.own).take();
         self.forwards.clear();
+        self.gateway.operator.sessions.remove(self.visit.id);
+        self.visit.finish();
+    }
+
+    /// The boxes it keeps up.
+    #[must_use]
+    pub fn boxes(&self) -> Vec<BoxName> {
+        let holds = lock(&self.holds);
+        holds.iter().filter(|(_, hold)| hold.strong_count() > 0).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Tells the user why, and ends it. Nothing new begins on it meanwhile.
+    pub fn dismiss(&self, ending: Ending, text: &'static str) {
+        self.visit.ends(ending);
+        let (handle, closer) = (self.handle.get().cloned(), self.closer.clone());
+        tokio::spawn(crate::server::dismiss(handle, closer, text));
     }
 
     /// Where a channel leads that is to start `start`; `None` for a forward.
@@ -213,13 +234,16 @@ impl Connection {
     pub async fn dial(&self, endpoint: &Endpoint, openings: Openings) -> Result<Upstream, DialError> {
         let gone = || DialError::Unreachable("the user has left".into());
         let handle = self.handle.get().ok_or_else(gone)?.clone();
-        let back = Back { handle, pressure: self.pressure.clone() };
+        let back = Back { handle, pressure: self.pressure.clone(), visit: Arc::clone(&self.visit) };
         let _permit = self.dials.acquire().await.map_err(|_| gone())?;
         self.gateway.dialer.dial(endpoint, back, openings).await
     }
 
     /// Counts a channel until the guard is dropped; `None` when there are too many.
     fn channel(self: &Arc<Self>) -> Option<ChannelGuard> {
+        if self.visit.is_ending() {
+            return None;
+        }
         let most = self.gateway.settings.max_channels;
         let counted = self
             .channels
@@ -272,18 +296,33 @@ impl Visitor {
     async fn answer(&mut self, login: &str, key: &PublicKey, signed: bool) -> boxpool::Result<Answer> {
         let settings = &self.connection.gateway.settings;
         let id = KeyId::of(key);
-        let worth = match self.connection.gateway.accounts.find(key).await? {
+        let found = self.connection.gateway.accounts.find(key).await;
+        let worth = match found.inspect_err(|_| self.tell(key, Verdict::Unknown))? {
             Finding::Opens(account) if settings.registration.admits(&id, &account.id) => Worth::LogsIn,
             Finding::Unknown if settings.registration.may_register(&id, login) => Worth::Registers,
             Finding::Opens(_) | Finding::Unknown | Finding::Removed => Worth::Nothing,
         };
         if !signed && worth != Worth::LogsIn && self.may_be_certificate() {
             self.probes += 1;
+            // Nothing is decided yet. A key that never signs is told as one that was not proven.
+            self.tell(key, Verdict::Welcome);
             return Ok(if self.probes > PROBES_MAX { Answer::Refuse } else { Answer::Accept });
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let again = starts_over(self.connection.closer.first_line());
-        Ok(self.offers.answer(Offered { key: id, fingerprint, worth }, again))
+        let answer = self.offers.answer(Offered { key: id, fingerprint, worth }, again);
+        // A key that is worth nothing is told "go on", too, so the answer alone does not say how it did.
+        let verdict = match (answer, worth) {
+            (Answer::Refuse | Answer::Tell, _) | (_, Worth::Nothing) => Verdict::Refused,
+            (Answer::Accept | Answer::GoOn, _) => Verdict::Welcome,
+        };
+        self.tell(key, verdict);
+        Ok(answer)
+    }
+
+    /// Notes for the operator how an offered key did.
+    fn tell(&self, key: &PublicKey, verdict: Verdict) {
+        self.connection.visit.offered(key.fingerprint(HashAlg::Sha256).to_string(), verdict);
     }
 
     /// Whether an offered key may be a certificate's. The library shows the key alone until the client has signed, so each is
@@ -337,20 +376,35 @@ impl Visitor {
 
     async fn admit_certificate(&mut self, login: &str, certificate: &Certificate) -> boxpool::Result<bool> {
         let gateway = &self.connection.gateway;
-        let address = self.connection.peer.ip();
+        let (address, key) = (self.connection.peer.ip(), PublicKey::new(certificate.public_key().clone(), ""));
         match gateway.settings.authorities.check(certificate, address, SystemClock.now()) {
             Ok(certified) => {
-                let key = PublicKey::new(certificate.public_key().clone(), "");
-                let account = gateway.accounts.ensure_certified(certified, &key).await?;
+                let ensured = gateway.accounts.ensure_certified(certified, &key).await;
+                let account = ensured.inspect_err(|_| self.tell(&key, Verdict::Unknown))?;
                 Ok(self.connection.who.set((account, login.to_owned())).is_ok())
             }
             Err(reason) => {
                 tracing::info!(peer = %self.connection.peer, reason, "certificate refused");
+                self.tell(&key, Verdict::Refused);
                 if !self.refused.contains(&reason) {
                     self.refused.push(reason);
                 }
                 Ok(false)
             }
+        }
+    }
+
+    /// Refuses a channel, but not before the user was told why the connection ends, if it does: a client that is refused its
+    /// only channel leaves at once, without a reason.
+    async fn turn_down(&self, reply: ChannelOpenHandle) {
+        if self.connection.visit.is_ending() {
+            let closer = self.connection.closer.clone();
+            tokio::spawn(async move {
+                closer.closed().await;
+                drop(reply);
+            });
+        } else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
         }
     }
 
@@ -386,6 +440,12 @@ impl Handler for Visitor {
             }
         }
         let admitted = self.admit(login, key.public_key).await;
+        match admitted {
+            // Not for certificates: whoever signs them gives nobody the rights of a listed key.
+            Ok(true) => self.connection.visit.proven(KeyId::of(key.public_key)),
+            Ok(false) => self.tell(key.public_key, Verdict::Refused),
+            Err(_) => self.tell(key.public_key, Verdict::Unknown),
+        }
         Ok(self.admitted(admitted))
     }
 
@@ -423,6 +483,15 @@ impl Handler for Visitor {
                 peer = %connection.peer, account = %account.id, key = %account.fingerprint,
                 login = %plain(connection.login()), "login"
             );
+            let (id, key, login) = (account.id.clone(), account.fingerprint.clone(), connection.login().to_owned());
+            connection.visit.logged_in(Identity { account: id.clone(), key, login });
+            let gateway = &connection.gateway;
+            let most = gateway.settings.connections_per_user;
+            if !gateway.operator.sessions.admit(&id, connection, most) {
+                connection
+                    .dismiss(Ending::TooMany, "you have as many connections as one user may have; close one first");
+                return Ok(());
+            }
         }
         let connection = Arc::clone(connection);
         let closer = connection.closer.clone();
@@ -445,7 +514,7 @@ impl Handler for Visitor {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let Some(guard) = self.connection.channel() else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.turn_down(reply).await;
             return Ok(());
         };
         reply.accept().await;
@@ -465,7 +534,7 @@ impl Handler for Visitor {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         let Some(guard) = self.connection.channel() else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.turn_down(reply).await;
             return Ok(());
         };
         let target = crate::forward::Target::Tcp { host: host.to_owned(), port, from: from.to_owned(), from_port };
@@ -482,7 +551,7 @@ impl Handler for Visitor {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         let Some(guard) = self.connection.channel() else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.turn_down(reply).await;
             return Ok(());
         };
         let target = crate::forward::Target::Socket { path: path.to_owned() };

@@ -11,6 +11,7 @@ use crate::plain::plain;
 use crate::proxy::relay::relay;
 use crate::proxy::session::reach;
 use crate::upstream::{Openings, Upstream};
+use crate::visit::Kind;
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
 use std::collections::BTreeMap;
@@ -44,14 +45,27 @@ pub enum Target {
     },
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Socket { path } => f.write_str(path),
+        }
+    }
+}
+
 /// Connects a channel of the user to `target` in the box, and hands bytes on until one side ends.
 pub async fn connect(connection: Arc<Connection>, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
+    let record = connection.visit.channel(Kind::Forward);
+    record.does_private(|| target.to_string());
     let opened = open(&connection, &target).await;
     match opened {
-        Ok((upstream, _hold, to)) => {
+        Ok((upstream, hold, to)) => {
+            record.leads_to(hold.name());
+            record.reached();
             reply.accept().await;
             let (from_user, from_box) = (connection.pressure.clone(), upstream.pressure.clone());
-            relay((channel, from_user), (to, from_box), upstream.ended()).await;
+            relay((channel, from_user), (to, from_box), &record, upstream.ended()).await;
         }
         Err(failure) => reply.reject(failure).await,
     }

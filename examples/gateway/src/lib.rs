@@ -17,6 +17,7 @@
 
 pub mod account;
 pub mod algorithms;
+pub mod audit;
 pub mod auth;
 #[cfg(feature = "azure")]
 pub mod azure;
@@ -37,6 +38,9 @@ pub mod hostkey;
 pub mod limits;
 pub mod lobby;
 pub mod login;
+pub mod meter;
+pub mod moment;
+pub mod operator;
 pub mod place;
 pub mod plain;
 pub mod pool;
@@ -44,6 +48,8 @@ pub mod proxy;
 pub mod registration;
 pub mod serve;
 pub mod server;
+pub mod sessions;
 pub mod unknown_key;
 pub mod upstream;
 pub mod user;
+pub mod visit;

@@ -4,7 +4,9 @@
 //! is not done within the limit stays on record, and the next start, or another gateway, finishes it.
 
 use crate::account::Accounts;
+use crate::audit::AuditLog;
 use crate::config::{Backend, Config, RecycleMode};
+use crate::operator::Operator;
 use crate::place::Place;
 use crate::registration::Registration;
 use crate::server::Gateway;
@@ -140,11 +142,16 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let settings = config.settings()?;
+    let audit = match &config.audit_log {
+        Some(path) => AuditLog::open(path, config.audit_commands)?,
+        None => AuditLog::default(),
+    };
     let accounts = Accounts::new(Arc::clone(&backends.store));
     let remote = backends.remote.clone();
     let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());
-    let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes);
+    let gateway =
+        Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, Operator::new(audit.clone()));
     tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
     announce(&gateway);
 
@@ -163,6 +170,7 @@ pub async fn serve(
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
     drop((pool, gateway));
+    audit.close().await;
     // The worker takes the node's record along; without that others see its heartbeat stand still.
     let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
     tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");

@@ -11,9 +11,11 @@ use crate::certificate::Authorities;
 use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
 use crate::limits::{Activity, Ban, Permit, PreAuth};
+use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
 use crate::registration::Registration;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
+use crate::visit::Ending;
 use futures::FutureExt;
 use russh::keys::PrivateKey;
 use russh::server::Config;
@@ -79,6 +81,8 @@ pub struct Settings {
     pub boxes_per_user: usize,
     /// Keys one user may have.
     pub keys_per_user: usize,
+    /// Connections one user may have at this gateway.
+    pub connections_per_user: usize,
     /// How long telling users of a stop and ending their connections may take.
     pub farewell_limit: Duration,
     /// The address users type, for texts that tell them what to type.
@@ -115,16 +119,18 @@ pub struct Gateway {
     pub dialer: Dialer,
     /// Channels and sessions that run.
     pub activity: Activity,
+    /// The operator's part.
+    pub operator: Operator,
 }
 
 impl Gateway {
     /// A gateway that logs in to boxes with `box_key`.
     #[must_use]
     pub fn new(boxes: Arc<dyn Boxes>, accounts: Accounts, settings: Settings, box_key: Arc<PrivateKey>) -> Arc<Self> {
-        Self::reaching(None, boxes, accounts, settings, box_key)
+        Self::reaching(None, boxes, accounts, settings, box_key, Operator::default())
     }
 
-    /// The same, with a way to boxes on machines of their own.
+    /// The same, with a way to boxes on machines of their own, and with an operator.
     #[must_use]
     pub fn reaching(
         remote: Option<Arc<dyn Remote>>,
@@ -132,12 +138,13 @@ impl Gateway {
         accounts: Accounts,
         settings: Settings,
         box_key: Arc<PrivateKey>,
+        operator: Operator,
     ) -> Arc<Self> {
         let mut dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
         if let Some(remote) = remote {
             dialer = dialer.through(remote);
         }
-        Arc::new(Self { boxes, accounts, settings, dialer, activity: Activity::default() })
+        Arc::new(Self { boxes, accounts, settings, dialer, activity: Activity::default(), operator })
     }
 
     /// Serves `listener` until `stop` completes; then tells the users, ends their connections, and returns. The boxes
@@ -173,6 +180,7 @@ impl Gateway {
                 Ok(permit) => permit,
                 Err(reason) => {
                     tracing::warn!(%peer, reason, "connection refused");
+                    self.operator.turned_away(peer);
                     // In a flood most are closed without a word.
                     if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
                         tokio::spawn(async move {
@@ -192,6 +200,7 @@ impl Gateway {
         }
         drop(listener);
         let began = Instant::now();
+        self.operator.begin_stop();
         stopping.send_replace(true);
         tracing::info!(connections = connections.count(), "stopping");
         connections.ended(self.settings.farewell_limit).await;
@@ -246,8 +255,11 @@ impl Gateway {
                 Ok(session) => session,
                 Err(error) => return tracing::debug!(%peer, %error, "not an SSH client"),
             },
-            () = &mut grace => return tracing::info!(%peer, "did not say who it is in time"),
-            () = told_to_stop(&mut stopped) => return,
+            () = &mut grace => {
+                connection.visit.ends(Ending::TooSlow);
+                return tracing::info!(%peer, "did not say who it is in time");
+            }
+            () = told_to_stop(&mut stopped) => return connection.visit.ends(Ending::Stopping),
         };
         let handle = session.handle();
         connection.set_door(handle.clone());
@@ -266,12 +278,14 @@ impl Gateway {
                 () = &mut grace, if !told && !connection.is_authenticated() => {
                     told = true;
                     tracing::info!(%peer, "did not log in in time");
+                    connection.visit.ends(Ending::TooSlow);
                     close_later(closer.clone(), FAREWELL_LIMIT);
                     let limit = self.settings.login_grace.as_secs();
                     farewell(&handle, &format!("you did not log in within {limit} seconds; connect again")).await;
                 }
                 () = told_to_stop(&mut stopped), if !told => {
                     told = true;
+                    connection.visit.ends(Ending::Stopping);
                     // Half of the time for clients to leave by themselves, then their connections are closed.
                     let limit = self.settings.farewell_limit / 2;
                     close_later(closer.clone(), limit);
@@ -285,6 +299,7 @@ impl Gateway {
                     if !told && !limit.is_zero() && connection.is_authenticated() && connection.idle_for() > limit {
                         told = true;
                         tracing::info!(%peer, "no channel open for too long");
+                        connection.visit.ends(Ending::Idle);
                         farewell(&handle, "nothing was open on this connection for too long").await;
                         close_later(closer.clone(), FAREWELL_LIMIT);
                     }
@@ -342,6 +357,16 @@ fn close_later(closer: Closer, limit: Duration) {
 async fn farewell(handle: &russh::server::Handle, text: &str) {
     let telling = handle.disconnect(Disconnect::ByApplication, text.to_owned(), String::new());
     let _ = tokio::time::timeout(FAREWELL_LIMIT, telling).await;
+}
+
+/// Tells a user why their connection ends, and ends it; one that has no handle yet is just closed.
+pub(crate) async fn dismiss(handle: Option<russh::server::Handle>, closer: Closer, text: &'static str) {
+    if let Some(handle) = handle {
+        farewell(&handle, text).await;
+        // The client closes when it has read why.
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, closer.closed()).await;
+    }
+    closer.close();
 }
 
 /// Says why before closing: as SSH does it, since OpenSSH shows its user nothing that comes before the version.

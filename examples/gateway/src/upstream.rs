@@ -9,6 +9,7 @@ use crate::algorithms::preferred;
 use crate::closer::{Closable, Closer};
 use crate::proxy::backlog::{Pressure, WINDOW};
 use crate::proxy::relay::relay;
+use crate::visit::{Kind, Visit};
 use async_trait::async_trait;
 use boxpool::{Endpoint, EndpointAddress, InstanceId};
 use russh::client::{ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
@@ -72,6 +73,8 @@ pub struct Back {
     pub handle: server::Handle,
     /// Whether what the user says piles up.
     pub pressure: Pressure,
+    /// What is told of it.
+    pub visit: Arc<Visit>,
 }
 
 impl Drop for Upstream {
@@ -255,16 +258,18 @@ impl BoxSide {
     }
 
     /// Joins a channel the box opens with one that `open` opens towards the user.
-    fn join<F>(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, open: F)
+    fn join<F>(&self, kind: Kind, channel: Channel<Msg>, reply: ChannelOpenHandle, open: F)
     where
         F: Future<Output = Result<Channel<server::Msg>, russh::Error>> + Send + 'static,
     {
         let (closer, to_user, to_box) = (self.closer.clone(), self.user.pressure.clone(), self.pressure.clone());
+        let visit = Arc::clone(&self.user.visit);
         tokio::spawn(async move {
             match open.await {
                 Ok(user) => {
+                    let record = visit.channel(kind);
                     reply.accept().await;
-                    relay((user, to_user), (channel, to_box), closer.closed()).await;
+                    relay((user, to_user), (channel, to_box), &record, closer.closed()).await;
                 }
                 Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
             }
@@ -299,7 +304,7 @@ impl Handler for BoxSide {
     ) -> Result<(), Self::Error> {
         if self.openings.agent {
             let user = self.user.handle.clone();
-            self.join(channel, reply, async move { user.channel_open_agent().await });
+            self.join(Kind::Agent, channel, reply, async move { user.channel_open_agent().await });
         }
         Ok(()) // dropping the reply refuses
     }
@@ -314,7 +319,7 @@ impl Handler for BoxSide {
     ) -> Result<(), Self::Error> {
         if self.openings.x11 {
             let (user, address) = (self.user.handle.clone(), address.to_owned());
-            self.join(channel, reply, async move { user.channel_open_x11(address, port).await });
+            self.join(Kind::X11, channel, reply, async move { user.channel_open_x11(address, port).await });
         }
         Ok(())
     }
@@ -331,7 +336,7 @@ impl Handler for BoxSide {
     ) -> Result<(), Self::Error> {
         if self.openings.forwarded {
             let (user, address, from) = (self.user.handle.clone(), address.to_owned(), from.to_owned());
-            self.join(channel, reply, async move {
+            self.join(Kind::ReverseForward, channel, reply, async move {
                 user.channel_open_forwarded_tcpip(address, port, from, from_port).await
             });
         }
@@ -347,7 +352,9 @@ impl Handler for BoxSide {
     ) -> Result<(), Self::Error> {
         if self.openings.forwarded {
             let (user, path) = (self.user.handle.clone(), path.to_owned());
-            self.join(channel, reply, async move { user.channel_open_forwarded_streamlocal(path).await });
+            self.join(Kind::ReverseForward, channel, reply, async move {
+                user.channel_open_forwarded_streamlocal(path).await
+            });
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! Every method gives up silently when the user is gone: the reading side of the channel is where that is noticed.
 
+use crate::visit::ChannelRecord;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
@@ -17,13 +18,15 @@ pub struct UserSide {
     handle: Handle,
     write: ChannelWriteHalf<Msg>,
     terminal: std::sync::atomic::AtomicBool,
+    /// What is told of the channel when this is dropped.
+    pub record: ChannelRecord,
 }
 
 impl UserSide {
-    /// Takes over the writing side of a channel.
+    /// Takes over the writing side of a channel, of which `record` tells.
     #[must_use]
-    pub fn new(handle: Handle, write: ChannelWriteHalf<Msg>) -> Self {
-        Self { handle, write, terminal: std::sync::atomic::AtomicBool::new(false) }
+    pub fn new(handle: Handle, write: ChannelWriteHalf<Msg>, record: ChannelRecord) -> Self {
+        Self { handle, write, terminal: std::sync::atomic::AtomicBool::new(false), record }
     }
 
     /// Notes that the user's terminal is in raw mode, so that lines need a carriage return.
@@ -51,17 +54,22 @@ impl UserSide {
 
     /// Bytes from the box.
     pub async fn stdout(&self, data: impl Into<Bytes>) {
+        let data = data.into();
+        self.record.said(data.len());
         let _ = self.write.data_bytes(data).await;
     }
 
     /// Bytes from the box on another stream; 1 is standard error.
     pub async fn extended(&self, stream: u32, data: impl Into<Bytes>) {
+        let data = data.into();
+        self.record.said(data.len());
         let _ = self.write.extended_data_bytes(stream, data).await;
     }
 
     /// Text of the gateway on standard output.
     pub async fn print(&self, text: &str) {
         for piece in self.for_terminal(text).chunks(PIECE) {
+            self.record.said(piece.len());
             let _ = self.write.data_bytes(piece.to_vec()).await;
         }
     }
@@ -69,6 +77,7 @@ impl UserSide {
     /// A line of the gateway on standard error.
     pub async fn stderr_line(&self, line: &str) {
         let text = self.for_terminal(&format!("{line}\n"));
+        self.record.said(text.len());
         let _ = self.write.extended_data_bytes(STDERR, text).await;
     }
 
@@ -79,11 +88,13 @@ impl UserSide {
 
     /// How it ended.
     pub async fn exit_status(&self, status: u32) {
+        self.record.exited(status);
         let _ = self.write.exit_status(status).await;
     }
 
     /// Which signal ended it.
     pub async fn exit_signal(&self, signal: Sig, core_dumped: bool, message: String, language: String) {
+        self.record.was_signalled(format!("{signal:?}"));
         let _ = self.handle.exit_signal_request(self.write.id(), signal, core_dumped, message, language).await;
     }
 

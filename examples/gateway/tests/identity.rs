@@ -259,15 +259,7 @@ impl Authority {
     /// Signs a new key of the bench.
     fn sign(&self, bench: &Bench, key: &str, flags: &[&str]) {
         bench.make_key(key);
-        let signed = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-s"])
-            .arg(self.dir.path().join("ca"))
-            .args(["-I", key])
-            .args(flags)
-            .arg(bench.path(&format!("{key}.pub")))
-            .output()
-            .unwrap();
-        assert!(signed.status.success(), "{signed:?}");
+        harness::sign_key(&self.dir.path().join("ca"), &bench.path(key), flags);
     }
 }
 

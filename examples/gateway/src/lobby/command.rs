@@ -34,6 +34,33 @@ pub enum Command {
     Key(KeyCommand),
 }
 
+impl Command {
+    /// Which it is, in the words that [`USAGES`] lists.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Help => "help",
+            Self::Whoami => "whoami",
+            Self::Version => "version",
+            Self::Spinup(_) => "spinup",
+            Self::List => "list",
+            Self::Connect(..) => "connect",
+            Self::Delete { .. } => "delete",
+            Self::Status => "status",
+            Self::Key(command) => command.verb(),
+        }
+    }
+
+    /// The box that it names.
+    #[must_use]
+    pub fn target(&self) -> Option<&BoxName> {
+        match self {
+            Self::Spinup(name) | Self::Connect(name, _) | Self::Delete { name, .. } => Some(name),
+            Self::Help | Self::Whoami | Self::Version | Self::List | Self::Status | Self::Key(_) => None,
+        }
+    }
+}
+
 /// A command as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {

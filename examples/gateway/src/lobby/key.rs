@@ -39,6 +39,19 @@ pub enum KeyCommand {
     },
 }
 
+impl KeyCommand {
+    /// Which it is, without what was typed after it.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::List => "key list",
+            Self::Add { .. } => "key add",
+            Self::Remove { .. } => "key remove",
+            Self::Rename { .. } => "key rename",
+        }
+    }
+}
+
 /// How the commands are written.
 pub(super) const USAGE: &str =
     "key list, key add [LABEL] [PUBLIC-KEY], key remove LABEL|FINGERPRINT, or key rename OLD NEW";

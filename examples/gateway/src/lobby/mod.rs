@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::login;
 use crate::plain::plain;
+use crate::visit::ChannelRecord;
 use boxpool::BoxName;
 use input::Input;
 use serde_json::{Value, json};
@@ -48,6 +49,18 @@ pub enum Reply {
 pub fn reads_input(line: &[u8]) -> bool {
     let parsed = std::str::from_utf8(line).ok().and_then(|line| parse(line).ok());
     parsed.is_some_and(|parsed| matches!(parsed.command, Command::Key(KeyCommand::Add { key: None, .. })))
+}
+
+/// Tells which command it is, without what a stranger may have typed by mistake.
+pub fn tell(record: &ChannelRecord, line: Option<&[u8]>) {
+    let line = line.map(String::from_utf8_lossy).unwrap_or_default();
+    match parse(&line) {
+        Ok(parsed) => {
+            record.does(parsed.command.verb());
+            parsed.command.target().into_iter().for_each(|name| record.leads_to(name));
+        }
+        Err(_) => record.does("unknown"),
+    }
 }
 
 /// Answers one command line; `None` is a login without a command.

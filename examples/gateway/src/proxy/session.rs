@@ -15,6 +15,7 @@ use crate::plain::plain;
 use crate::proxy::backlog::{Backlog, Closed, Next, Pressure};
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::user::UserSide;
+use crate::visit::{Kind, Phase};
 use boxpool::Progress;
 use russh::client::Msg as BoxMsg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty};
@@ -22,7 +23,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// How long an end of output waits for the exit status that mostly follows at once.
@@ -98,6 +99,21 @@ impl Start {
             Self::Subsystem(_) => "subsystem",
         }
     }
+
+    /// Tells what is started, a command only where the log is to have it.
+    fn tell(&self, user: &UserSide) {
+        match self {
+            Self::Shell => user.record.is_for(Kind::Shell),
+            Self::Exec(command) => {
+                user.record.is_for(Kind::Command);
+                user.record.does_private(|| String::from_utf8_lossy(command).into_owned());
+            }
+            Self::Subsystem(name) => {
+                user.record.is_for(Kind::Subsystem);
+                user.record.does(name);
+            }
+        }
+    }
 }
 
 impl Preamble {
@@ -159,10 +175,17 @@ pub async fn run(
     preamble: Preamble,
     start: Start,
 ) {
+    start.tell(user);
+    user.record.leads_to(hold.name());
     let typed = Backlog::new(connection.pressure.clone());
     let facts = Facts::default();
     let terminal = preamble.pty.is_some();
-    let reading = typed.fill(input, |message| facts.notice(message, terminal));
+    let reading = typed.fill(input, |message| {
+        facts.notice(message, terminal);
+        if let ChannelMsg::Data { data } = message {
+            user.record.heard(data.len());
+        }
+    });
     let serving = serve(connection, hold, user, &typed, &facts, &preamble, &start);
     tokio::pin!(reading, serving);
     tokio::select! {
@@ -214,6 +237,7 @@ async fn serve(
         Err(refusal) => return refuse(user, start, &refusal).await,
     };
     tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session began");
+    user.record.reached();
     user.success().await;
     let said = Backlog::new(started.upstream.pressure.clone());
     for message in started.said.drain(..) {
@@ -271,8 +295,10 @@ async fn bring_up(
     let shown = preamble.pty.is_some().then_some(user);
     let openings = Openings { agent: preamble.agent, x11: preamble.x11.is_some(), forwarded: false };
     let (upstream, hold) = reach(connection, hold, openings, shown).await?;
+    let began = Instant::now();
     let answered = tokio::time::timeout(ANSWER_LIMIT, begin(upstream, user, preamble, start)).await;
     let started = answered.map_err(|_| Refusal::new(ExitCode::Broken, "the box did not answer in time"))??;
+    Phase::Start.took_since(began);
     Ok((started, hold))
 }
 
@@ -314,11 +340,17 @@ async fn dial(
     openings: &Openings,
     shown: Option<&UserSide>,
 ) -> Result<Result<Upstream, DialError>, Refusal> {
+    let began = Instant::now();
     let endpoint = tokio::select! {
         endpoint = hold.reachable() => endpoint?,
         never = show(hold, shown) => match never {},
     };
+    Phase::Box.took_since(began);
+    let began = Instant::now();
     let dialled = connection.dial(&endpoint, openings.clone()).await;
+    if dialled.is_ok() {
+        Phase::Dial.took_since(began);
+    }
     let up = hold.up().await?;
     // It may have come up elsewhere in the end.
     if up == endpoint { Ok(dialled) } else { Ok(connection.dial(&up, openings.clone()).await) }

@@ -16,6 +16,7 @@ use boxpool_gateway::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
 use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::hostkey::ensure_key;
 use boxpool_gateway::limits::Ban;
+use boxpool_gateway::operator::Operator;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
 use std::collections::BTreeMap;
@@ -241,6 +242,7 @@ pub fn settings() -> Settings {
         boxes_per_user: 10,
         keys_per_user: 4,
         ban: Ban { after: 0, lasts: Duration::ZERO },
+        connections_per_user: 100,
         farewell_limit: Duration::from_secs(8),
         shown_address: SocketOrHost { host: "127.0.0.1".into(), port: 0 },
     }
@@ -251,7 +253,11 @@ impl Bench {
         Self::with(settings()).await
     }
 
-    pub async fn with(mut settings: Settings) -> Self {
+    pub async fn with(settings: Settings) -> Self {
+        Self::operated(settings, Operator::default()).await
+    }
+
+    pub async fn operated(mut settings: Settings, operator: Operator) -> Self {
         std::fs::create_dir_all("/run/sshd").unwrap(); // sshd wants it; made at boot on a real machine
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
@@ -266,7 +272,8 @@ impl Bench {
         let boxes = Arc::new(FakeBoxes { dir: path.to_path_buf(), ..FakeBoxes::default() });
         let store = MemoryStore::new();
         let accounts = Accounts::new(Arc::new(store.clone()));
-        let gateway = Gateway::new(Arc::new(Fakes(Arc::clone(&boxes))), accounts, settings, Arc::new(box_key));
+        let fakes = Arc::new(Fakes(Arc::clone(&boxes)));
+        let gateway = Gateway::reaching(None, fakes, accounts, settings, Arc::new(box_key), operator);
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&gateway);
         let served = tokio::spawn(async move {
@@ -462,6 +469,14 @@ pub async fn appears(path: &Path) {
 pub fn make_key(dir: &Path, name: &str) {
     let key = ensure_key(&dir.join(name), name).unwrap();
     std::fs::write(dir.join(format!("{name}.pub")), key.public_key().to_openssh().unwrap()).unwrap();
+}
+
+/// Signs the public part of `key` with the authority `ca`; `flags` are for ssh-keygen.
+pub fn sign_key(ca: &Path, key: &Path, flags: &[&str]) {
+    let mut command = std::process::Command::new("ssh-keygen");
+    command.args(["-q", "-I", "test", "-s"]).arg(ca).args(flags).arg(key.with_extension("pub"));
+    let signed = command.output().unwrap();
+    assert!(signed.status.success(), "{signed:?}");
 }
 
 pub fn free_port() -> u16 {

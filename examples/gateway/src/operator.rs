@@ -1,0 +1,102 @@
+//! What the operator of a gateway has: records of what happens, a view of what there is, and a hand in it.
+
+use crate::audit::{self, AuditLog, Line, Who};
+use crate::closer::Closer;
+use crate::meter::{CONNECTIONS, TURNED_AWAY};
+use crate::sessions::Sessions;
+use crate::visit::{Visit, VisitId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// How far the gateway's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// An administrator wants it to stop.
+    DrainAsked,
+    Stopping,
+}
+
+/// The operator's part of a gateway.
+pub struct Operator {
+    /// Where logins, channels and connections are told.
+    pub audit: AuditLog,
+    /// Who is logged in.
+    pub sessions: Sessions,
+    visits: AtomicU64,
+    stage: watch::Sender<Stage>,
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self::new(AuditLog::default())
+    }
+}
+
+impl Operator {
+    /// One that tells `audit` what happens.
+    #[must_use]
+    pub fn new(audit: AuditLog) -> Self {
+        Self {
+            audit,
+            sessions: Sessions::default(),
+            visits: AtomicU64::new(0),
+            stage: watch::Sender::new(Stage::Serving),
+        }
+    }
+
+    /// Counts a connection that has come.
+    #[must_use]
+    pub fn visit(&self, peer: SocketAddr, closer: Closer) -> Arc<Visit> {
+        metrics::counter!(CONNECTIONS).increment(1);
+        let number = self.visits.fetch_add(1, Ordering::Relaxed) + 1;
+        Visit::new(VisitId(number), peer, closer, self.audit.clone())
+    }
+
+    /// Tells of a connection that is not let in.
+    pub fn turned_away(&self, peer: SocketAddr) {
+        metrics::counter!(CONNECTIONS).increment(1);
+        metrics::counter!(TURNED_AWAY).increment(1);
+        let number = self.visits.fetch_add(1, Ordering::Relaxed) + 1;
+        let who = Who { connection: VisitId(number).to_string(), peer: peer.to_string(), ..Who::default() };
+        let reason = Some("turned_away");
+        self.audit.write(Line::Login(audit::Login {
+            outcome: "refused",
+            reason,
+            who,
+            offered: Vec::new(),
+            took_ms: 0,
+        }));
+    }
+
+    /// Asks the gateway to stop, as SIGTERM does.
+    pub fn ask_drain(&self) {
+        self.stage.send_if_modified(|stage| {
+            let serving = *stage == Stage::Serving;
+            if serving {
+                *stage = Stage::DrainAsked;
+            }
+            serving
+        });
+    }
+
+    /// Returns when the gateway was asked to stop.
+    pub async fn drain_asked(&self) {
+        let mut stage = self.stage.subscribe();
+        // The sender lives as long as `self`.
+        let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
+    }
+
+    /// Notes that the stop has begun.
+    pub fn begin_stop(&self) {
+        self.stage.send_replace(Stage::Stopping);
+    }
+
+    /// Whether the gateway stops, or was asked to.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.stage.borrow() != Stage::Serving
+    }
+}

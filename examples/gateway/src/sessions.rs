@@ -1,0 +1,44 @@
+//! The connections of this gateway that are logged in.
+
+use crate::connection::Connection;
+use crate::visit::VisitId;
+use boxpool::UserId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Who is logged in here.
+#[derive(Default)]
+pub struct Sessions(Mutex<BTreeMap<VisitId, (UserId, Weak<Connection>)>>);
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VisitId, (UserId, Weak<Connection>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection of `account`, which may have `most` of them. `false`: it has that many already.
+    pub fn admit(&self, account: &UserId, connection: &Arc<Connection>, most: usize) -> bool {
+        let mut all = self.lock();
+        let has = all.values().filter(|(of, _)| of == account).count();
+        if has < most {
+            all.insert(connection.visit.id, (account.clone(), Arc::downgrade(connection)));
+        }
+        has < most
+    }
+
+    /// Takes one out.
+    pub fn remove(&self, id: VisitId) {
+        self.lock().remove(&id);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All of them, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Connection>> {
+        self.lock().values().filter_map(|(_, connection)| connection.upgrade()).collect()
+    }
+}

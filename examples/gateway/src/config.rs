@@ -67,6 +67,8 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Whether that also has command lines and targets of forwards.
     pub audit_commands: bool,
+    /// Where metrics and the status page are.
+    pub metrics_listen: Option<SocketAddr>,
     /// Ceilings.
     pub limits: Limits,
     /// What a box is.
@@ -318,6 +320,7 @@ impl Default for Config {
             log: "info".into(),
             audit_log: None,
             audit_commands: false,
+            metrics_listen: None,
             limits: Limits::default(),
             boxes: BoxConfig::default(),
             azure: AzureConfig::default(),
@@ -571,7 +574,7 @@ mod tests {
             .replace("\ntrusted_user_ca_keys", "\n# trusted_user_ca_keys")
             .replace("\nimage", "\n# image");
         let mut all = Config::parse(&usable, "all").unwrap();
-        (all.public_host, all.state_dir, all.audit_log) = (None, None, None);
+        (all.public_host, all.state_dir, all.audit_log, all.metrics_listen) = (None, None, None, None);
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
@@ -580,6 +583,7 @@ mod tests {
             allow_list: Some(PathBuf::new()),
             trusted_user_ca_keys: Some(PathBuf::new()),
             audit_log: Some(PathBuf::new()),
+            metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })

@@ -1,4 +1,12 @@
-//! The names of the metrics.
+//! The metrics: their names, and how they are shown to Prometheus.
+//!
+//! [`METERS`] is the whole list, the pool's own included. Every series is there from the start, with zero, so that what
+//! has not happened yet can be told from what is not measured. The recorder belongs to the process: it is installed once,
+//! and only when somebody is to see it.
+
+use boxpool::{Error, ErrorKind, Result};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::OnceLock;
 
 /// Lines of the audit log that were lost.
 pub const AUDIT_LOST: &str = "boxpool_gateway_audit_lost_total";
@@ -24,3 +32,205 @@ pub const WAITING: &str = "boxpool_gateway_waiting";
 pub const PARKED: &str = "boxpool_gateway_parked";
 /// Whether it is ready.
 pub const READY: &str = "boxpool_gateway_ready";
+
+/// What kind of thing is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations, in buckets.
+    Histogram,
+}
+
+impl Scale {
+    /// As Prometheus calls it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub scale: Scale,
+    /// The label that tells its series apart, and every value; empty for a single series.
+    pub label: (&'static str, &'static [&'static str]),
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn meter(name: &'static str, scale: Scale, help: &'static str) -> Meter {
+    Meter { name, scale, label: ("", &[]), help }
+}
+
+const fn by(
+    name: &'static str,
+    scale: Scale,
+    label: &'static str,
+    values: &'static [&'static str],
+    help: &'static str,
+) -> Meter {
+    Meter { name, scale, label: (label, values), help }
+}
+
+const KINDS: &[&str] =
+    &["none", "shell", "command", "subsystem", "gateway", "admin", "forward", "reverse_forward", "agent", "x11"];
+const VIA: &[&str] = &["running", "parked", "detached"];
+
+/// Every metric, the gateway's and the pool's.
+pub const METERS: &[Meter] = {
+    use Scale::{Counter, Gauge, Histogram};
+    &[
+        meter(AUDIT_LOST, Counter, "lines of the audit log that could not be written"),
+        by(BYTES, Counter, "direction", &["in", "out"], "bytes on the wire, from and to users"),
+        meter(CHANNELS_OPEN, Gauge, "channels that are open"),
+        by(CHANNELS, Counter, "kind", KINDS, "channels that ended, by what they were for"),
+        by(CONNECT_SECONDS, Histogram, "phase", &["box", "dial", "start"], "parts of the way to a box"),
+        meter(CONNECTIONS, Counter, "connections that came"),
+        meter(
+            TURNED_AWAY,
+            Counter,
+            "connections that were turned away: too many were logging in, or too many logins from the address had failed",
+        ),
+        by(LOGINS, Counter, "outcome", &["accepted", "refused"], "logins, and connections that ended before one"),
+        meter(PARKED, Gauge, "suspended boxes that keep their machine, as last seen"),
+        meter(READY, Gauge, "1 when `/ready` would say so"),
+        meter(SESSIONS, Gauge, "connections that are logged in"),
+        meter(WAITING, Gauge, "connects of this gateway that wait for a machine"),
+        meter("boxpool_boxes_created_total", Counter, "boxes that were made"),
+        meter("boxpool_boxes_deleted_total", Counter, "boxes that were deleted"),
+        meter("boxpool_claim_conflicts_total", Counter, "claims of a machine that another gateway won"),
+        meter("boxpool_claims_swept_total", Counter, "claims that were left behind and ended"),
+        by("boxpool_connect_seconds", Histogram, "via", VIA, "bringing a box up, by where it was"),
+        by("boxpool_connects_total", Counter, "via", VIA, "boxes that were brought up or joined, by where they were"),
+        meter("boxpool_goldens_built_total", Counter, "golden snapshots that were built"),
+        meter("boxpool_guests_lost_total", Counter, "boxes that were found gone and started again"),
+        meter("boxpool_instances_doubted_total", Counter, "machines that were deleted because they may not be clean"),
+        meter("boxpool_instances_failed_total", Counter, "machines that could not be made"),
+        meter("boxpool_instances_free", Gauge, "machines that are free (known to the maintainer)"),
+        meter("boxpool_instances_lost_total", Counter, "machines that were found gone"),
+        meter("boxpool_instances_total", Gauge, "machines in all (known to the maintainer)"),
+        meter("boxpool_nodes_live", Gauge, "gateways of the pool that live"),
+        by(
+            "boxpool_orphans_total",
+            Counter,
+            "of",
+            &["instance", "volume"],
+            "machines and disks found without a record",
+        ),
+        meter("boxpool_placements_failed_total", Counter, "boxes that could not be brought up"),
+        meter("boxpool_suspend_seconds", Histogram, "suspending a box"),
+        meter("boxpool_suspends_failed_total", Counter, "boxes that could not be suspended"),
+        meter("boxpool_takeovers_total", Counter, "steps of dead gateways that were taken over"),
+        meter("boxpool_volumes_failed_total", Counter, "disks that could not be made"),
+        meter("boxpool_volumes_free", Gauge, "disks that are free (known to the maintainer)"),
+        meter("boxpool_volumes_total", Gauge, "disks in all (known to the maintainer)"),
+        meter("boxpool_waits_total", Counter, "connects that had to wait for a machine"),
+    ]
+};
+
+/// Upper bounds of the buckets of durations, in seconds: from a warm box to a machine that must be made first.
+const BUCKETS: [f64; 15] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
+
+/// The process's metrics, as Prometheus reads them. Cheap to clone.
+#[derive(Clone)]
+pub struct Exposition(PrometheusHandle);
+
+impl Exposition {
+    /// Begins to record; once in a process, the next time answers the same.
+    ///
+    /// # Errors
+    /// When the process records its metrics elsewhere already.
+    pub fn install() -> Result<Self> {
+        static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+        let installed = INSTALLED.get_or_init(|| {
+            let builder = PrometheusBuilder::new();
+            let builder = builder.set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS).ok()?;
+            let recorder = builder.build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).ok()?;
+            METERS.iter().for_each(announce);
+            Some(handle)
+        });
+        let detail = "this process records its metrics elsewhere already; leave metrics_listen out";
+        let error = || Error::new(ErrorKind::AlreadyExists, "record metrics", "recorder").with_detail(detail);
+        installed.clone().map(Self).ok_or_else(error)
+    }
+
+    /// All metrics as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.upkeep();
+        self.0.render()
+    }
+
+    /// Puts what was recorded into its buckets; without it, and without a reader, durations would pile up.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Describes a metric, and makes its series.
+fn announce(meter: &Meter) {
+    let Meter { name, scale, label: (label, values), help } = *meter;
+    let labels: Vec<Vec<metrics::Label>> = match values {
+        [] => vec![Vec::new()],
+        values => values.iter().map(|value| vec![metrics::Label::from_static_parts(label, value)]).collect(),
+    };
+    match scale {
+        Scale::Counter => metrics::describe_counter!(name, help),
+        Scale::Gauge => metrics::describe_gauge!(name, help),
+        Scale::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+    }
+    for labels in labels {
+        match scale {
+            Scale::Counter => metrics::counter!(name, labels).increment(0),
+            Scale::Gauge => metrics::gauge!(name, labels).increment(0.0),
+            Scale::Histogram => drop(metrics::histogram!(name, labels)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::visit::{Kind, Phase};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_labels_are_those_that_are_used() {
+        let text = Exposition::install().unwrap().text();
+        for meter in METERS {
+            assert!(text.contains(&format!("# TYPE {} {}\n", meter.name, meter.scale.word())), "{}", meter.name);
+            assert!(text.contains(&format!("# HELP {} ", meter.name)), "{}", meter.name);
+            for value in meter.label.1 {
+                assert!(text.contains(&format!("{}=\"{value}\"", meter.label.0)), "{} {value}", meter.name);
+            }
+        }
+        assert_eq!(text.matches("# TYPE ").count(), METERS.len(), "{text}");
+        assert_eq!(KINDS, Kind::ALL.map(Kind::word));
+        let phases = METERS.iter().find(|meter| meter.name == CONNECT_SECONDS).unwrap().label.1;
+        assert_eq!(phases, Phase::ALL.map(Phase::word));
+    }
+
+    #[test]
+    fn the_readme_lists_exactly_these() {
+        let readme = include_str!("../README.md");
+        let rows = readme.lines().filter_map(|line| line.strip_prefix("| `boxpool_")?.split_once("` | "));
+        let listed: BTreeSet<(String, &str)> =
+            rows.map(|(name, rest)| (format!("boxpool_{name}"), rest.split(" | ").next().unwrap())).collect();
+        let known: BTreeSet<(String, &str)> =
+            METERS.iter().map(|meter| (meter.name.to_owned(), meter.scale.word())).collect();
+        assert_eq!(listed, known);
+    }
+}

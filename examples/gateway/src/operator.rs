@@ -3,7 +3,9 @@
 use crate::audit::{self, AuditLog, Line, Who};
 use crate::closer::Closer;
 use crate::meter::{CONNECTIONS, TURNED_AWAY};
+use crate::overview::Overview;
 use crate::sessions::Sessions;
+use crate::tally::{Counts, Tallies};
 use crate::visit::{Visit, VisitId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +27,9 @@ pub struct Operator {
     pub audit: AuditLog,
     /// Who is logged in.
     pub sessions: Sessions,
+    /// What there is in the pool, when there is a pool to look at.
+    pub overview: Option<Arc<Overview>>,
+    tallies: Arc<Tallies>,
     visits: AtomicU64,
     stage: watch::Sender<Stage>,
 }
@@ -42,24 +47,38 @@ impl Operator {
         Self {
             audit,
             sessions: Sessions::default(),
+            overview: None,
+            tallies: Arc::default(),
             visits: AtomicU64::new(0),
             stage: watch::Sender::new(Stage::Serving),
         }
     }
 
+    /// The same, with a view of the pool.
+    #[must_use]
+    pub fn seeing(mut self, overview: Arc<Overview>) -> Self {
+        self.overview = Some(overview);
+        self
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.tallies.read(self.sessions.bytes())
+    }
+
     /// Counts a connection that has come.
     #[must_use]
     pub fn visit(&self, peer: SocketAddr, closer: Closer) -> Arc<Visit> {
-        metrics::counter!(CONNECTIONS).increment(1);
-        let number = self.visits.fetch_add(1, Ordering::Relaxed) + 1;
-        Visit::new(VisitId(number), peer, closer, self.audit.clone())
+        let number = self.count_connection();
+        Visit::new(VisitId(number), peer, closer, self.audit.clone(), Arc::clone(&self.tallies))
     }
 
     /// Tells of a connection that is not let in.
     pub fn turned_away(&self, peer: SocketAddr) {
-        metrics::counter!(CONNECTIONS).increment(1);
+        let number = self.count_connection();
         metrics::counter!(TURNED_AWAY).increment(1);
-        let number = self.visits.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tallies.refused.fetch_add(1, Ordering::Relaxed);
         let who = Who { connection: VisitId(number).to_string(), peer: peer.to_string(), ..Who::default() };
         let reason = Some("turned_away");
         self.audit.write(Line::Login(audit::Login {
@@ -69,6 +88,12 @@ impl Operator {
             offered: Vec::new(),
             took_ms: 0,
         }));
+    }
+
+    fn count_connection(&self) -> u64 {
+        metrics::counter!(CONNECTIONS).increment(1);
+        self.tallies.connections.fetch_add(1, Ordering::Relaxed);
+        self.visits.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Asks the gateway to stop, as SIGTERM does.

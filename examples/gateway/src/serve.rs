@@ -6,7 +6,9 @@
 use crate::account::Accounts;
 use crate::audit::AuditLog;
 use crate::config::{Backend, Config, RecycleMode};
+use crate::monitor::Monitor;
 use crate::operator::Operator;
+use crate::overview::Overview;
 use crate::place::Place;
 use crate::registration::Registration;
 use crate::server::Gateway;
@@ -21,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 /// What a gateway's boxes are made of.
 pub struct Backends {
@@ -146,15 +149,31 @@ pub async fn serve(
         Some(path) => AuditLog::open(path, config.audit_commands)?,
         None => AuditLog::default(),
     };
-    let accounts = Accounts::new(Arc::clone(&backends.store));
-    let remote = backends.remote.clone();
+    let monitored = match config.metrics_listen {
+        Some(address) => Some(crate::monitor::listen(address).await?),
+        None => None,
+    };
+    let (store, remote) = (Arc::clone(&backends.store), backends.remote.clone());
+    let accounts = Accounts::new(Arc::clone(&store));
     let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());
-    let gateway =
-        Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, Operator::new(audit.clone()));
+    let overview = Arc::new(Overview::new(pool.clone(), store));
+    let operator = Operator::new(audit.clone()).seeing(Arc::clone(&overview));
+    let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, operator);
+    // Serves to the very end, so that it can be seen that and why the gateway is not ready any more.
+    let mut monitor = JoinSet::new();
+    if let Some(monitored) = monitored {
+        monitor.spawn(Monitor::new(Arc::clone(&gateway), overview)?.serve(monitored));
+    }
     tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
     announce(&gateway);
 
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = gateway.operator.drain_asked() => tracing::info!("told to stop by an administrator"),
+        }
+    };
     let serving = gateway.serve(listener, keys.host, stop);
     let began = tokio::select! {
         began = serving => began,
@@ -169,7 +188,7 @@ pub async fn serve(
     for (user, name) in &report.unfinished {
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
-    drop((pool, gateway));
+    drop((pool, monitor, gateway));
     audit.close().await;
     // The worker takes the node's record along; without that others see its heartbeat stand still.
     let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;

@@ -36,6 +36,19 @@ impl Sessions {
         self.lock().len()
     }
 
+    /// Channels that are open on them.
+    #[must_use]
+    pub fn open_channels(&self) -> usize {
+        self.all().iter().map(|connection| connection.visit.open_channels()).sum()
+    }
+
+    /// Bytes on the wire so far, in and out, of all of them.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        let each = self.all().into_iter().map(|connection| connection.visit.bytes());
+        each.fold((0, 0), |(all_in, all_out), (bytes_in, bytes_out)| (all_in + bytes_in, all_out + bytes_out))
+    }
+
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Connection>> {

@@ -5,6 +5,7 @@ use crate::audit::{self, AuditLog, Line, Who};
 use crate::closer::Closer;
 use crate::meter::{CHANNELS, CONNECT_SECONDS, LOGINS};
 use crate::plain::plain;
+use crate::tally::Tallies;
 use boxpool::{BoxName, Clock, SystemClock, Timestamp, UserId};
 use std::fmt;
 use std::net::SocketAddr;
@@ -94,6 +95,7 @@ pub struct Visit {
     began: Instant,
     closer: Closer,
     audit: AuditLog,
+    tallies: Arc<Tallies>,
     identity: OnceLock<Identity>,
     verified: OnceLock<KeyId>,
     offers: Mutex<Vec<(String, Verdict)>>,
@@ -113,7 +115,7 @@ fn millis(duration: Duration) -> u64 {
 impl Visit {
     /// A connection from `peer` that has just come.
     #[must_use]
-    pub fn new(id: VisitId, peer: SocketAddr, closer: Closer, audit: AuditLog) -> Arc<Self> {
+    pub fn new(id: VisitId, peer: SocketAddr, closer: Closer, audit: AuditLog, tallies: Arc<Tallies>) -> Arc<Self> {
         Arc::new(Self {
             id,
             peer,
@@ -121,6 +123,7 @@ impl Visit {
             began: Instant::now(),
             closer,
             audit,
+            tallies,
             identity: OnceLock::new(),
             verified: OnceLock::new(),
             offers: Mutex::default(),
@@ -154,6 +157,7 @@ impl Visit {
     pub fn logged_in(&self, identity: Identity) {
         if self.identity.set(identity).is_ok() {
             metrics::counter!(LOGINS, "outcome" => "accepted").increment(1);
+            self.tallies.logins.fetch_add(1, Ordering::Relaxed);
             let who = self.who();
             let took_ms = millis(self.began.elapsed());
             self.audit.write(Line::Login(audit::Login {
@@ -211,6 +215,7 @@ impl Visit {
     #[must_use]
     pub fn channel(self: &Arc<Self>, kind: Kind) -> ChannelRecord {
         self.channels.fetch_add(1, Ordering::Relaxed);
+        self.tallies.channels.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         let facts = Facts { kind, ..Facts::default() };
         ChannelRecord {
@@ -226,10 +231,14 @@ impl Visit {
     pub fn finish(&self) {
         let who = self.who();
         let took_ms = millis(self.began.elapsed());
+        let (bytes_in, bytes_out) = self.bytes();
+        self.tallies.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.tallies.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
         if self.identity.get().is_none() {
             let offers = std::mem::take(&mut *lock(&self.offers));
             let reason = refusal(self.ending.get().copied(), self.closer.first_line().is_some(), &offers);
             metrics::counter!(LOGINS, "outcome" => "refused").increment(1);
+            self.tallies.refused.fetch_add(1, Ordering::Relaxed);
             let offered = offers.into_iter().map(|(fingerprint, _)| fingerprint).collect();
             return self.audit.write(Line::Login(audit::Login {
                 outcome: "refused",
@@ -239,7 +248,6 @@ impl Visit {
                 took_ms,
             }));
         }
-        let (bytes_in, bytes_out) = self.bytes();
         self.audit.write(Line::Connection(audit::Connection {
             ended: self.ending.get().map_or("left", |ending| ending.word()),
             who,

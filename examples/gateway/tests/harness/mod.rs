@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 pub mod machines;
+pub mod site;
 
 use async_trait::async_trait;
 use boxpool::{

@@ -40,7 +40,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                 Start::Shell => None,
                 Start::Exec(line) => Some(line.as_slice()),
             };
-            lobby::tell(&user.record, command);
+            lobby::tell(&connection, &user.record, command);
             // What a client sends to a command of the gateway is read, and mostly forgotten.
             let given = match command.filter(|line| lobby::reads_input(line)) {
                 None => Input::Unread,

@@ -6,6 +6,7 @@
 use crate::certificate::Authorities;
 use crate::duration::Span;
 use crate::limits::Ban;
+use crate::lobby::admin::AdminKeys;
 use crate::plain::plain;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
@@ -67,6 +68,8 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Whether that also has command lines and targets of forwards.
     pub audit_commands: bool,
+    /// The keys that may give the commands for administrators.
+    pub admin_keys: Option<PathBuf>,
     /// Where metrics and the status page are.
     pub metrics_listen: Option<SocketAddr>,
     /// Ceilings.
@@ -320,6 +323,7 @@ impl Default for Config {
             log: "info".into(),
             audit_log: None,
             audit_commands: false,
+            admin_keys: None,
             metrics_listen: None,
             limits: Limits::default(),
             boxes: BoxConfig::default(),
@@ -488,6 +492,14 @@ impl Config {
         }
     }
 
+    /// Who may give the commands for administrators. Reads the list.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn admins(&self) -> Result<AdminKeys> {
+        self.admin_keys.as_deref().map_or_else(|| Ok(AdminKeys::default()), AdminKeys::read)
+    }
+
     /// The settings of the SSH side.
     ///
     /// # Errors
@@ -575,6 +587,7 @@ mod tests {
             .replace("\nimage", "\n# image");
         let mut all = Config::parse(&usable, "all").unwrap();
         (all.public_host, all.state_dir, all.audit_log, all.metrics_listen) = (None, None, None, None);
+        all.admin_keys = None;
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
@@ -583,6 +596,7 @@ mod tests {
             allow_list: Some(PathBuf::new()),
             trusted_user_ca_keys: Some(PathBuf::new()),
             audit_log: Some(PathBuf::new()),
+            admin_keys: Some(PathBuf::new()),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()

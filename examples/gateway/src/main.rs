@@ -95,7 +95,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Serve(options) => {
             let (config, state_dir) = resolve(&options)?;
             start_log(&config)?;
-            config.registration()?; // a wrong allow-list is told before anything is touched
+            config.registration()?; // a wrong list is told before anything is touched
+            config.admins()?;
             block_on(async {
                 let listener = listen(config.listen).await?;
                 let stop = stop_signal()?;

@@ -2,6 +2,7 @@
 
 use crate::audit::{self, AuditLog, Line, Who};
 use crate::closer::Closer;
+use crate::lobby::admin::AdminKeys;
 use crate::meter::{CONNECTIONS, TURNED_AWAY};
 use crate::overview::Overview;
 use crate::sessions::Sessions;
@@ -29,6 +30,8 @@ pub struct Operator {
     pub sessions: Sessions,
     /// What there is in the pool, when there is a pool to look at.
     pub overview: Option<Arc<Overview>>,
+    /// Which keys may give the commands for administrators.
+    pub admins: AdminKeys,
     tallies: Arc<Tallies>,
     visits: AtomicU64,
     stage: watch::Sender<Stage>,
@@ -48,6 +51,7 @@ impl Operator {
             audit,
             sessions: Sessions::default(),
             overview: None,
+            admins: AdminKeys::default(),
             tallies: Arc::default(),
             visits: AtomicU64::new(0),
             stage: watch::Sender::new(Stage::Serving),
@@ -58,6 +62,13 @@ impl Operator {
     #[must_use]
     pub fn seeing(mut self, overview: Arc<Overview>) -> Self {
         self.overview = Some(overview);
+        self
+    }
+
+    /// The same, with administrators.
+    #[must_use]
+    pub fn obeying(mut self, admins: AdminKeys) -> Self {
+        self.admins = admins;
         self
     }
 

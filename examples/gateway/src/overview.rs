@@ -5,7 +5,7 @@ use boxpool::record::{
 };
 use boxpool::{BoxName, Error, ErrorKind, Key, Pool, PoolStatus, Report, Result, StateStore, Timestamp, UserId};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -148,6 +148,15 @@ impl Overview {
         events.sort_by_key(|event| event.at);
         let newest = events.split_off(events.len().saturating_sub(limit));
         Ok((newest, complete))
+    }
+
+    /// Everybody who has a box.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn owners(&self) -> Result<BTreeSet<UserId>> {
+        let (boxes, _) = self.scan::<BoxRecord>(None).await?;
+        Ok(boxes.into_iter().map(|each| each.owner.owner).collect())
     }
 
     /// A box, with all that is on record of it.

@@ -144,7 +144,7 @@ pub async fn serve(
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let settings = config.settings()?;
+    let (settings, admins) = (config.settings()?, config.admins()?);
     let audit = match &config.audit_log {
         Some(path) => AuditLog::open(path, config.audit_commands)?,
         None => AuditLog::default(),
@@ -158,7 +158,7 @@ pub async fn serve(
     let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());
     let overview = Arc::new(Overview::new(pool.clone(), store));
-    let operator = Operator::new(audit.clone()).seeing(Arc::clone(&overview));
+    let operator = Operator::new(audit.clone()).seeing(Arc::clone(&overview)).obeying(admins);
     let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, operator);
     // Serves to the very end, so that it can be seen that and why the gateway is not ready any more.
     let mut monitor = JoinSet::new();

@@ -4,6 +4,7 @@
 //! object; a refusal is one as well, still on standard error: `{"error":{"kind":"not_found","message":"…"}}`, and
 //! standard output stays empty. Fields are only ever added. Exit codes: [`ExitCode`].
 
+pub mod admin;
 mod command;
 pub mod input;
 mod key;
@@ -17,7 +18,7 @@ use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::login;
 use crate::plain::plain;
-use crate::visit::ChannelRecord;
+use crate::visit::{ChannelRecord, Kind};
 use boxpool::BoxName;
 use input::Input;
 use serde_json::{Value, json};
@@ -52,7 +53,11 @@ pub fn reads_input(line: &[u8]) -> bool {
 }
 
 /// Tells which command it is, without what a stranger may have typed by mistake.
-pub fn tell(record: &ChannelRecord, line: Option<&[u8]>) {
+pub fn tell(connection: &Connection, record: &ChannelRecord, line: Option<&[u8]>) {
+    if let Some(line) = line.filter(|line| admin::is_command(connection, line)) {
+        record.is_for(Kind::Admin);
+        return record.does(&String::from_utf8_lossy(line));
+    }
     let line = line.map(String::from_utf8_lossy).unwrap_or_default();
     match parse(&line) {
         Ok(parsed) => {
@@ -66,6 +71,9 @@ pub fn tell(record: &ChannelRecord, line: Option<&[u8]>) {
 /// Answers one command line; `None` is a login without a command.
 pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> Reply {
     let Some(line) = line else { return greet(connection) };
+    if let Some(reply) = admin::run(connection, line).await {
+        return reply;
+    }
     let Ok(line) = std::str::from_utf8(line) else {
         return refuse(&Refusal::usage("a command of the gateway is text; try \"help\""), false);
     };

@@ -66,10 +66,14 @@ impl Site {
     }
 
     pub fn ssh(&self, gateway: &Running, login: &str, args: &[&str]) -> Command {
+        self.ssh_as("id", gateway, login, args)
+    }
+
+    pub fn ssh_as(&self, key: &str, gateway: &Running, login: &str, args: &[&str]) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]);
         command.args(["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "IdentityAgent=none"]);
-        command.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(self.dir.path().join("id"));
+        command.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(self.dir.path().join(key));
         command.args(["-p", &gateway.port.to_string(), "-l", login, "127.0.0.1"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command

@@ -1,0 +1,102 @@
+//! The commands for administrators, parsed.
+
+use crate::exit::Refusal;
+use crate::lobby::words;
+
+/// One command for administrators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// What there is.
+    Help,
+    /// Who is connected to this gateway.
+    Sessions,
+    /// Ends one connection, or all of an account.
+    Kick(String),
+    /// What there is in the pool.
+    Pools,
+    /// What was set aside for a person.
+    Quarantine,
+    /// Stops this gateway.
+    Drain {
+        /// Whether it is meant.
+        yes: bool,
+    },
+    /// Why a box is where it is.
+    Explain {
+        /// Whose: an account's id, or how it begins.
+        owner: String,
+        /// Which.
+        name: String,
+    },
+    /// The newest events, of one account or of all.
+    Events(Option<String>),
+}
+
+/// How each is written, and what it does.
+pub const USAGES: &[(&str, &str, &str)] = &[
+    ("help", "admin help", "what there is"),
+    ("sessions", "admin sessions", "who is connected to this gateway"),
+    ("kick", "admin kick SESSION|ACCOUNT", "end a connection, or all of an account"),
+    ("pools", "admin pools", "machines, disks, boxes and gateways, counted"),
+    ("quarantine", "admin quarantine list", "what was set aside for a person, and why"),
+    ("drain", "admin drain --yes", "stop this gateway as SIGTERM does"),
+    ("explain", "admin explain ACCOUNT/BOX", "where a box is, and why"),
+    ("events", "admin events [ACCOUNT]", "the newest events"),
+];
+
+/// Parses a command line that begins with `admin`. The second part says whether JSON was asked for.
+pub fn parse(line: &str) -> (Result<Command, Refusal>, bool) {
+    let words = match words::split(line) {
+        Ok(words) => words,
+        Err(why) => return (Err(Refusal::usage(format!("{why}; try \"admin help\""))), false),
+    };
+    let json = words.iter().any(|word| word.text == "--json");
+    let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).filter(|word| *word != "--json").collect();
+    (command(words.get(1..).unwrap_or_default()), json)
+}
+
+fn command(words: &[&str]) -> Result<Command, Refusal> {
+    Ok(match words {
+        [] | ["help" | "--help" | "-h"] => Command::Help,
+        ["sessions"] => Command::Sessions,
+        ["kick", whom] => Command::Kick((*whom).to_owned()),
+        ["pools"] => Command::Pools,
+        ["quarantine", "list"] => Command::Quarantine,
+        ["drain"] => Command::Drain { yes: false },
+        ["drain", "--yes"] => Command::Drain { yes: true },
+        ["explain", which] if which.contains('/') => {
+            let (owner, name) = which.split_once('/').unwrap_or_default();
+            Command::Explain { owner: owner.to_owned(), name: name.to_owned() }
+        }
+        ["events"] => Command::Events(None),
+        ["events", whose] => Command::Events(Some((*whose).to_owned())),
+        [verb, ..] => {
+            let usage = USAGES.iter().find(|(name, ..)| name == verb);
+            return Err(Refusal::usage(match usage {
+                Some((_, usage, _)) => format!("it is written: {usage}"),
+                None => format!("\"{verb}\" is not a command for administrators; try \"admin help\""),
+            }));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_as_the_help_says_is_understood_and_all_else_is_refused_with_the_usage() {
+        for (name, usage, _) in USAGES {
+            let line =
+                usage.replace("SESSION|ACCOUNT", "c1").replace("ACCOUNT/BOX", "aa/dev1").replace("[ACCOUNT]", "aa");
+            assert!(parse(&line).0.is_ok(), "{line}");
+            let (wrong, _) = parse(&format!("admin {name} a b c"));
+            assert!(wrong.unwrap_err().message.contains("admin"), "{name}");
+        }
+        assert_eq!(parse("admin --json"), (Ok(Command::Help), true));
+        assert_eq!(parse("admin events --json").0, Ok(Command::Events(None)));
+        for line in ["admin frobnicate", "admin explain dev1", "admin 'x", "admin quarantine", "admin kick"] {
+            assert_eq!(parse(line).0.unwrap_err().code, crate::exit::ExitCode::Usage, "{line}");
+        }
+    }
+}

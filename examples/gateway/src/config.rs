@@ -221,6 +221,8 @@ pub enum RegistrationMode {
 pub struct Limits {
     /// Boxes one user may have.
     pub boxes_per_user: usize,
+    /// Boxes of one user that may run at once.
+    pub running_boxes_per_user: usize,
     /// Connections one user may have.
     pub connections_per_user: usize,
     /// Channels one connection may have open.
@@ -336,6 +338,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             boxes_per_user: 10,
+            running_boxes_per_user: 10,
             connections_per_user: 100,
             channels_per_connection: 64,
             logging_in: 200,
@@ -436,6 +439,7 @@ impl Config {
         }
         for (option, value) in [
             ("limits.boxes_per_user", self.limits.boxes_per_user),
+            ("limits.running_boxes_per_user", self.limits.running_boxes_per_user),
             ("limits.connections_per_user", self.limits.connections_per_user),
             ("limits.channels_per_connection", self.limits.channels_per_connection),
             ("limits.logging_in", self.limits.logging_in),
@@ -521,6 +525,7 @@ impl Config {
             pre_auth_per_address_max: self.limits.logging_in_per_address,
             max_channels: self.limits.channels_per_connection,
             boxes_per_user: self.limits.boxes_per_user,
+            running_boxes_per_user: self.limits.running_boxes_per_user,
             keys_per_user: self.limits.keys_per_user,
             connections_per_user: self.limits.connections_per_user,
             ban: Ban { after: self.limits.failed_logins_per_address, lasts: self.limits.ban.0 },

@@ -48,6 +48,7 @@ pub mod place;
 pub mod plain;
 pub mod pool;
 pub mod proxy;
+pub mod quota;
 pub mod registration;
 pub mod serve;
 pub mod server;

@@ -13,6 +13,7 @@ use crate::connection::{Connection, Visitor};
 use crate::limits::{Activity, Ban, Permit, PreAuth};
 use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
+use crate::quota::RunningLimit;
 use crate::registration::Registration;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use crate::visit::Ending;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub max_channels: usize,
     /// Boxes one user may have.
     pub boxes_per_user: usize,
+    /// Boxes of one user that may run at once.
+    pub running_boxes_per_user: usize,
     /// Keys one user may have.
     pub keys_per_user: usize,
     /// Connections one user may have at this gateway.
@@ -140,6 +143,10 @@ impl Gateway {
         box_key: Arc<PrivateKey>,
         operator: Operator,
     ) -> Arc<Self> {
+        let boxes: Arc<dyn Boxes> = match settings.running_boxes_per_user {
+            most if most < settings.boxes_per_user => Arc::new(RunningLimit::new(boxes, most)),
+            _ => boxes, // all that there are may run
+        };
         let mut dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
         if let Some(remote) = remote {
             dialer = dialer.through(remote);

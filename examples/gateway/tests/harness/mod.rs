@@ -241,6 +241,7 @@ pub fn settings() -> Settings {
         pre_auth_per_address_max: 100,
         max_channels: 64,
         boxes_per_user: 10,
+        running_boxes_per_user: 10,
         keys_per_user: 4,
         ban: Ban { after: 0, lasts: Duration::ZERO },
         connections_per_user: 100,

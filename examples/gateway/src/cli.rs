@@ -2,21 +2,48 @@
 
 use crate::config::{Backend, Config, default_state_dir};
 use boxpool::{BoxName, Error, ErrorKind, Result, UserId};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// An SSH gateway to boxes: `ssh dev1@gateway`, and your machine is as you left it.
 ///
 /// Without a configuration it listens on 127.0.0.1:2222, and whoever shows a key gets an account. Commands over SSH:
-/// help, whoami, version, spinup NAME, list, connect NAME, delete NAME --yes, status.
+/// help, whoami, version, spinup NAME, list, connect NAME, delete NAME --yes, status; for the keys in admin_keys also
+/// admin help.
 #[derive(Debug, Parser)]
-#[command(name = "boxpool-gateway", version, about, long_about)]
+#[command(name = "boxpool-gateway", version, about, long_about, after_long_help = MORE)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Verb,
 }
+
+/// What `--help` says at the end.
+const MORE: &str = "\
+Examples:
+  boxpool-gateway doctor                         is all there that is needed?
+  boxpool-gateway config > gateway.toml          a file with every option explained
+  boxpool-gateway serve --config gateway.toml    serve
+  ssh -p 2222 gateway@127.0.0.1 spinup dev1      make a box
+  ssh -p 2222 dev1@127.0.0.1                     go in
+
+Files:
+  The state directory holds the store (state.sqlite), the keys (ssh_host_ed25519_key, box_ed25519_key) and the boxes. It is
+  --state-dir, else state_dir in the configuration, else $BOXPOOL_STATE_DIR, else /var/lib/boxpool for root, else
+  $XDG_STATE_HOME/boxpool or ~/.local/state/boxpool.
+
+Signals:
+  SIGTERM, SIGINT   stop: no new connections, users are told, boxes are suspended. A second one ends the program at once.
+
+Exit status:
+  0 done, 1 failed (the reason is one line on standard error), 2 wrong usage.
+
+For the operator:
+  metrics_listen    /metrics, /health, /ready and a status page over HTTP
+  audit_log         a file with one JSON object for each login, channel and connection
+  admin_keys        keys that may give the commands for administrators over SSH";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -69,6 +96,13 @@ pub enum Verb {
     Hostkey(Options),
     /// Print a configuration file with every option, its default and what it does.
     Config,
+    /// Print what a shell needs to complete this program's commands and options.
+    ///
+    /// For bash: boxpool-gateway completions bash > /etc/bash_completion.d/boxpool-gateway
+    Completions {
+        /// Of which shell.
+        shell: Shell,
+    },
 }
 
 /// Options of every command; they go before the configuration file.
@@ -86,6 +120,14 @@ pub struct Options {
     /// What boxes are made of: local, or azure.
     #[arg(long, value_name = "BACKEND", value_parser = backend)]
     pub backend: Option<Backend>,
+}
+
+/// What `shell` needs to complete the program's commands and options.
+#[must_use]
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "boxpool-gateway", &mut script);
+    script
 }
 
 fn backend(text: &str) -> Result<Backend, String> {
@@ -146,7 +188,6 @@ mod tests {
 
     #[test]
     fn the_command_line_itself_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

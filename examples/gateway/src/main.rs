@@ -1,7 +1,7 @@
 //! The `boxpool-gateway` program.
 
 use boxpool::{Error, ErrorKind, Result};
-use boxpool_gateway::cli::{Cli, Options, Verb};
+use boxpool_gateway::cli::{Cli, Options, Verb, completions};
 use boxpool_gateway::config::{Backend, Config, DEFAULT_FILE};
 use boxpool_gateway::hostkey::{HOST_KEY_FILE, describe, read_key};
 use boxpool_gateway::place::Place;
@@ -36,6 +36,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Config => {
             say(DEFAULT_FILE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Completions { shell } => {
+            say(&String::from_utf8_lossy(&completions(shell)));
             Ok(ExitCode::SUCCESS)
         }
         Verb::Hostkey(options) => {

@@ -55,6 +55,60 @@ fn what_cannot_work_is_one_sentence_and_changes_nothing() {
 }
 
 #[test]
+fn what_the_operator_set_wrong_is_told_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, state) = (dir.path().join("config.toml"), dir.path().join("state"));
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--config", text(&file), "--state-dir", text(&state)];
+    std::fs::write(&file, "admin_keys = \"/nowhere/keys\"\n").unwrap();
+    refused(&serve, "admin_keys /nowhere/keys cannot be read");
+    assert!(!state.exists());
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = program(&["completions", shell]);
+        let script = String::from_utf8(script.stdout).unwrap();
+        for word in ["serve", "doctor", "adopt-volume", "state-dir"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("completions");
+    std::fs::write(&script, program(&["completions", "bash"]).stdout).unwrap();
+    let ask = "source \"$1\"; COMP_WORDS=(boxpool-gateway ser); COMP_CWORD=1; \
+               \
+               set -- $(complete -p boxpool-gateway); while [ \"$1\" != -F ]; do shift; done; \
+               \"$2\" boxpool-gateway ser boxpool-gateway; echo \"${COMPREPLY[@]}\"";
+    let answer = Command::new("bash").args(["-c", ask, "bash"]).arg(&script).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "serve", "{answer:?}");
+    assert_eq!(program(&["completions", "nosuchshell"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_help_tells_of_files_signals_and_exit_status() {
+    let help = String::from_utf8(program(&["--help"]).stdout).unwrap();
+    for part in ["state.sqlite", "SIGTERM", "Exit status", "metrics_listen", "completions", "spinup NAME"] {
+        assert!(help.contains(part), "the help has no {part}: {help}");
+    }
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    let unit = include_str!("../deploy/boxpool-gateway.service");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("boxpool-gateway.service");
+    std::fs::write(&file, unit.replace("/usr/local/bin/boxpool-gateway", env!("CARGO_BIN_EXE_boxpool-gateway")))
+        .unwrap();
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output();
+    let verify = verify.expect("systemd-analyze is installed by scripts/install-packages tests");
+    let said = String::from_utf8_lossy(&verify.stderr).into_owned();
+    // Other units of this machine may be complained of, too.
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("boxpool-gateway")).collect();
+    assert!(verify.status.success() && ours.is_empty(), "{said}");
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     assert_eq!(program(&["dance"]).status.code(), Some(2));
     assert_eq!(program(&["serve", "--listen", "nowhere"]).status.code(), Some(2));

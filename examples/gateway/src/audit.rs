@@ -282,20 +282,23 @@ impl LogFile {
 
     fn append(&mut self, line: &str) {
         self.reopen_if_moved();
-        if self.lost > 0 {
-            let lines = self.lost;
-            if self.put(&as_text(&Line::Lost { lines })).is_ok() {
-                tracing::warn!(lines, "the audit log can be written again; some of its lines are lost");
-                self.lost = 0;
-            }
-        }
-        if self.lost > 0 {
+        if !self.told_lost() {
             return self.lost(1);
         }
         if let Err(error) = self.put(line) {
             tracing::error!(path = %self.path.display(), %error, "the audit log cannot be written; lines are lost until it can");
             self.lost(1);
         }
+    }
+
+    /// Tells how many lines were lost before; `false` when that cannot be written either.
+    fn told_lost(&mut self) -> bool {
+        let lines = self.lost;
+        if lines > 0 && self.put(&as_text(&Line::Lost { lines })).is_ok() {
+            tracing::warn!(lines, "the audit log can be written again; some of its lines are lost");
+            self.lost = 0;
+        }
+        self.lost == 0
     }
 
     fn lost(&mut self, lines: u64) {
@@ -333,10 +336,7 @@ impl LogFile {
     }
 
     fn sync(&mut self) {
-        if self.lost > 0 {
-            let lines = self.lost;
-            let _ = self.put(&as_text(&Line::Lost { lines }));
-        }
+        self.told_lost();
         let _ = self.file.sync_data(); // a pipe cannot, and need not
     }
 }

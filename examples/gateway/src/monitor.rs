@@ -39,9 +39,6 @@ const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Events on the page.
-const EVENTS_SHOWN: usize = 30;
-
 /// Takes the address.
 ///
 /// # Errors
@@ -142,7 +139,7 @@ impl Monitor {
     }
 
     async fn facts(&self) -> Facts {
-        let (view, events) = (self.overview.view().await, self.overview.events(None, EVENTS_SHOWN).await);
+        let (view, events) = (self.overview.view().await, self.overview.recent().await);
         for error in [view.as_ref().err(), events.as_ref().err()].into_iter().flatten() {
             tracing::warn!(error = %Report(error), "the status page is not complete");
         }

@@ -3,7 +3,9 @@
 use boxpool::record::{
     BoxRecord, EventRecord, InstanceRecord, InstanceStatus, NODES, NodeRecord, Record, VolumeRecord, VolumeStatus,
 };
-use boxpool::{BoxName, Error, ErrorKind, Key, Pool, PoolStatus, Report, Result, StateStore, Timestamp, UserId};
+use boxpool::{
+    BoxName, Error, ErrorKind, Key, Pool, PoolConfig, PoolStatus, Report, Result, StateStore, Timestamp, UserId,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use tokio::sync::Mutex;
 
 /// Most records of one table that are looked at. Beyond that a view says that it is not complete.
 pub const RECORDS_MAX: usize = 20_000;
+
+/// Events that are shown to everybody who looks.
+const RECENT: usize = 30;
 
 /// Records asked for at once.
 const PAGE: usize = 500;
@@ -26,7 +31,10 @@ const FRESH: Duration = Duration::from_secs(2);
 pub struct Overview {
     pool: Pool,
     store: Arc<dyn StateStore>,
+    config: PoolConfig,
+    // These are held while the store is asked, so that many who look at once cost one look; each answer has its limit.
     latest: Mutex<Option<(Instant, Arc<View>)>>,
+    recent: Mutex<Option<(Instant, Scanned<EventRecord>)>>,
 }
 
 /// What was seen.
@@ -74,10 +82,10 @@ pub struct Quarantined {
 type Scanned<T> = (Vec<T>, bool);
 
 impl Overview {
-    /// A view of `pool`, whose records are in `store`.
+    /// A view of `pool`, whose records are in `store` and whose settings are `config`.
     #[must_use]
-    pub fn new(pool: Pool, store: Arc<dyn StateStore>) -> Self {
-        Self { pool, store, latest: Mutex::default() }
+    pub fn new(pool: Pool, store: Arc<dyn StateStore>, config: PoolConfig) -> Self {
+        Self { pool, store, config, latest: Mutex::default(), recent: Mutex::default() }
     }
 
     /// What this gateway knows of the pool, without asking anybody.
@@ -139,6 +147,22 @@ impl Overview {
         Ok(view)
     }
 
+    /// The newest events of all, oldest first, at most a moment old, and whether these are surely the newest.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn recent(&self) -> Result<Scanned<EventRecord>> {
+        let mut recent = self.recent.lock().await;
+        if let Some((at, events)) = &*recent
+            && at.elapsed() < FRESH
+        {
+            return Ok(events.clone());
+        }
+        let events = self.events(None, RECENT).await?;
+        *recent = Some((Instant::now(), events.clone()));
+        Ok(events)
+    }
+
     /// The newest events, oldest first: of one account, or of all.
     ///
     /// # Errors
@@ -148,6 +172,25 @@ impl Overview {
         events.sort_by_key(|event| event.at);
         let newest = events.split_off(events.len().saturating_sub(limit));
         Ok((newest, complete))
+    }
+
+    /// The pool's settings.
+    #[must_use]
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// Machines, disks, and how many connects wait for a machine on all gateways, as their last heartbeats say.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn stock(&self) -> Result<(Vec<InstanceRecord>, Vec<VolumeRecord>, usize)> {
+        let (instances, _) = self.scan(None).await?;
+        let (volumes, _) = self.scan(None).await?;
+        let (nodes, _) = self.scan::<NodeRecord>(None).await?;
+        let status = self.status();
+        let elsewhere = nodes.iter().filter(|node| node.id != status.node).map(|node| node.waiting as usize);
+        Ok((instances, volumes, elsewhere.sum::<usize>() + status.waiting))
     }
 
     /// Everybody who has a box.

@@ -106,8 +106,14 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
     pool
 }
 
+/// The settings that the pool of `backends` has.
+fn settled(config: &Config, backends: &Backends) -> PoolConfig {
+    let generation = backends.golden.as_ref().map_or(backends.generation.as_str(), |golden| golden.generation());
+    pool_config(config, backends.source.clone(), generation.to_owned())
+}
+
 async fn build(config: &Config, backends: Backends) -> Result<(Pool, Worker)> {
-    let pool_config = pool_config(config, backends.source, backends.generation);
+    let pool_config = settled(config, &backends);
     let builder = Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config);
     match backends.golden {
         Some(golden) => builder.golden(golden).build().await,
@@ -155,9 +161,10 @@ pub async fn serve(
     };
     let (store, remote) = (Arc::clone(&backends.store), backends.remote.clone());
     let accounts = Accounts::new(Arc::clone(&store));
+    let pool_config = settled(config, &backends);
     let (pool, worker) = build(config, backends).await?;
     let mut worker = tokio::spawn(worker.run());
-    let overview = Arc::new(Overview::new(pool.clone(), store));
+    let overview = Arc::new(Overview::new(pool.clone(), store, pool_config));
     let operator = Operator::new(audit.clone()).seeing(Arc::clone(&overview)).obeying(admins);
     let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, operator);
     // Serves to the very end, so that it can be seen that and why the gateway is not ready any more.

@@ -91,6 +91,10 @@ async fn an_administrator_sees_who_is_there_what_there_is_what_happened_and_why(
     assert_eq!((&pools["boxes"]["running"], &pools["instances"]["claimed"]), (&1.into(), &1.into()), "{pools}");
     assert_eq!((pools["gateways"].as_array().unwrap().len(), &pools["complete"]), (1, &true.into()), "{pools}");
 
+    let plan = admin_json(&site, &gateway, &["plan"]).await;
+    assert_eq!((&plan["instances"]["max_total"], plan["instances"]["total"].is_u64()), (&2.into(), true), "{plan}");
+    assert!(plan["instances"]["step"].is_string() && plan["volumes"]["step"].is_string(), "{plan}");
+
     let which = format!("{}/dev1", &account[..8]);
     let why = admin_json(&site, &gateway, &["explain", &which]).await;
     assert_eq!((&why["account"], &why["state"]), (&account.into(), &"running".into()), "{why}");
@@ -102,9 +106,16 @@ async fn an_administrator_sees_who_is_there_what_there_is_what_happened_and_why(
     assert_eq!((&events["events"][0]["kind"], &events["events"][0]["box"]), (&"box_created".into(), &"dev1".into()));
 
     // The same for people; a new name as the login makes no box of it, not even where that is on.
-    for line in
-        [&["sessions"][..], &["pools"], &["explain", &which], &["events"], &["quarantine", "list"], &["help"], &[]]
-    {
+    for line in [
+        &["sessions"][..],
+        &["pools"],
+        &["explain", &which],
+        &["events"],
+        &["plan"],
+        &["quarantine", "list"],
+        &["help"],
+        &[],
+    ] {
         let words: Vec<&str> = ["admin"].into_iter().chain(line.iter().copied()).collect();
         let ran = finish(site.ssh_as("admin", &gateway, "newname", &words)).await;
         assert!(ran.code == 0 && !ran.stdout.is_empty() && !ran.text().contains('{'), "{line:?}: {ran:?}");

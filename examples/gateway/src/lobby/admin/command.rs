@@ -14,6 +14,8 @@ pub enum Command {
     Kick(String),
     /// What there is in the pool.
     Pools,
+    /// What the maintainer would do.
+    Plan,
     /// What was set aside for a person.
     Quarantine,
     /// Stops this gateway.
@@ -38,6 +40,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("sessions", "admin sessions", "who is connected to this gateway"),
     ("kick", "admin kick SESSION|ACCOUNT", "end a connection, or all of an account"),
     ("pools", "admin pools", "machines, disks, boxes and gateways, counted"),
+    ("plan", "admin plan", "what would be made or retired now, and why"),
     ("quarantine", "admin quarantine list", "what was set aside for a person, and why"),
     ("drain", "admin drain --yes", "stop this gateway as SIGTERM does"),
     ("explain", "admin explain ACCOUNT/BOX", "where a box is, and why"),
@@ -61,6 +64,7 @@ fn command(words: &[&str]) -> Result<Command, Refusal> {
         ["sessions"] => Command::Sessions,
         ["kick", whom] => Command::Kick((*whom).to_owned()),
         ["pools"] => Command::Pools,
+        ["plan"] => Command::Plan,
         ["quarantine", "list"] => Command::Quarantine,
         ["drain"] => Command::Drain { yes: false },
         ["drain", "--yes"] => Command::Drain { yes: true },

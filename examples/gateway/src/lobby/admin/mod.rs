@@ -6,6 +6,7 @@
 mod command;
 mod explain;
 mod keys;
+mod plan;
 
 pub use command::{Command, USAGES, parse};
 pub use explain::{Known, explain};
@@ -70,6 +71,7 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
         Command::Sessions => Ok(sessions(connection)),
         Command::Kick(whom) => kick(connection, whom),
         Command::Pools => pools(overview(connection)?).await,
+        Command::Plan => plan_ahead(overview(connection)?).await,
         Command::Quarantine => quarantine(overview(connection)?).await,
         Command::Drain { yes } => drain(connection, *yes),
         Command::Explain { owner, name } => explain_box(overview(connection)?, owner, name).await,
@@ -170,6 +172,19 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
         "draining": status.draining,
     });
     Ok(Answer { text, json })
+}
+
+async fn plan_ahead(overview: &Overview) -> Result<Answer, Refusal> {
+    let (instances, volumes, waiting) = overview.stock().await?;
+    let pool = overview.config();
+    let machines = plan::count_instances(&instances, &pool.instance_generation, waiting);
+    let disks = plan::count_volumes(&volumes, &pool.volume_generation);
+    let (of_machines, machines) = plan::tell("machines", machines, pool.instances);
+    let (of_disks, disks) = plan::tell("disks", disks, pool.volumes);
+    let text = format!(
+        "{of_machines}\n{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
+    );
+    Ok(Answer { text, json: json!({"instances": machines, "volumes": disks}) })
 }
 
 async fn quarantine(overview: &Overview) -> Result<Answer, Refusal> {

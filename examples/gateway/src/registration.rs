@@ -64,7 +64,8 @@ pub fn read_keys(what: &str, path: &Path) -> Result<Vec<PublicKey>> {
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
             PublicKey::from_openssh(line).map_err(|_| {
-                fail(format!("line {} of {what} {shown} is not a public key: {}", number + 1, plain(line)))
+                let number = number + 1;
+                fail(format!("line {number} of {what} {shown} is not a public key without options: {}", plain(line)))
             })
         })
         .collect()

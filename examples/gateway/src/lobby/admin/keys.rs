@@ -1,9 +1,8 @@
 //! The keys of administrators.
 
 use crate::account::KeyId;
-use crate::plain::plain;
-use boxpool::{Error, ErrorKind, Result};
-use russh::keys::PublicKey;
+use crate::registration::read_keys;
+use boxpool::Result;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -19,27 +18,8 @@ impl AdminKeys {
     /// # Errors
     /// When the file cannot be read or a line is not a public key; the message names the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let fail =
-            |detail: String| Error::new(ErrorKind::Invalid, "read admin keys", path.display()).with_detail(detail);
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| fail(format!("the list of admin_keys {shown} cannot be read: {error}")))?;
-        let mut listed = BTreeSet::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let key = PublicKey::from_openssh(line).map_err(|_| {
-                let number = number + 1;
-                fail(format!(
-                    "line {number} of the admin_keys {shown} is not a public key without options: {}",
-                    plain(line)
-                ))
-            })?;
-            listed.insert(KeyId::of(&key));
-        }
-        Ok(Self(listed))
+        let keys = read_keys("the list of admin_keys", path)?;
+        Ok(Self(keys.iter().map(KeyId::of).collect()))
     }
 
     /// Whether this key is an administrator's.
@@ -52,6 +32,7 @@ impl AdminKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use russh::keys::PublicKey;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@here";
 

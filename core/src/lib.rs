@@ -58,6 +58,7 @@ mod plan;
 pub mod planted;
 #[cfg(not(feature = "planted"))]
 mod planted;
+mod poll;
 mod pool;
 mod progress;
 mod provider;

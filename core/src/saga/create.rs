@@ -1,10 +1,10 @@
 //! Create a box: a record under (owner, name), which makes the name unique, then a volume bound to it for good.
 
-use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, VolumeId};
 use crate::planted::{self, Bug};
+use crate::poll::{Poll, passes};
 use crate::provider::{VolumeSpec, VolumeState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
@@ -231,13 +231,11 @@ impl Shared {
     /// Makes the volume, or finds it, and waits until it is ready.
     pub(crate) async fn await_volume(&self, record: &VolumeRecord) -> Result<()> {
         let limit = self.config.limits.volume_ready;
-        let deadline = Instant::now() + limit;
+        let mut poll = Poll::new(limit);
         let spec = VolumeSpec::new(record.id.clone(), self.volume_source()?);
-        let mut pause = FIRST_POLL;
         let mut seen = false;
         loop {
             self.check_in_touch("create volume")?;
-            let left = deadline.duration_since(Instant::now());
             // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
             let look = async {
                 if seen && !planted::is(Bug::MadeAgain) {
@@ -246,7 +244,7 @@ impl Shared {
                     self.volumes.ensure(&spec).await.map(Some)
                 }
             };
-            let wait = match limited(left, "create volume", &record.id, look).await {
+            let asked = match limited(poll.left(), "create volume", &record.id, look).await {
                 Ok(view) => match view.map_or(VolumeState::Deleting, |view| view.state) {
                     VolumeState::Ready => return Ok(()),
                     VolumeState::Failed(why) => {
@@ -258,25 +256,16 @@ impl Shared {
                     }
                     VolumeState::Creating | VolumeState::Other(_) => {
                         seen = true;
-                        pause
+                        None
                     }
                 },
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
-                    ) && Instant::now() < deadline =>
-                {
-                    error.retry_after().unwrap_or(pause)
-                }
+                Err(error) if passes(&error) => error.retry_after(),
                 Err(error) => return Err(error),
             };
-            if Instant::now() + wait >= deadline {
+            if !poll.again(asked).await {
                 let detail = format!("not ready within {limit:?}");
                 return Err(Error::new(ErrorKind::TimedOut, "create volume", &record.id).with_detail(detail));
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(MAX_POLL);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::actor::{Actor, Connect};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::planted::{self, Bug};
+use crate::poll::{Poll, passes};
 use crate::progress::Progress;
 use crate::provider::{Attach, Attached, Device};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
@@ -15,11 +16,6 @@ use crate::records::{Held, instance_key};
 use crate::shared::limited;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// How often an attach or detach that is under way is asked after, at first; doubles up to [`MAX_POLL`].
-pub(crate) const FIRST_POLL: Duration = Duration::from_millis(20);
-/// The longest pause between two polls.
-pub(crate) const MAX_POLL: Duration = Duration::from_secs(2);
 
 impl Actor {
     /// A detached box.
@@ -133,39 +129,27 @@ impl Actor {
     /// Attaches, and polls until it is done, within the limit.
     async fn attach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Device> {
         let limit = self.shared.config.limits.attach;
-        let deadline = Instant::now() + limit;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
-        let mut pause = FIRST_POLL;
+        let mut poll = Poll::new(limit);
         if planted::is(Bug::WaitsBeforeFirstTry) {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         loop {
             self.shared.check_in_touch("attach volume")?;
-            let left = deadline.duration_since(Instant::now());
-            let answer = limited(left, "attach volume", &attach.volume, self.shared.volumes.attach(&attach)).await;
-            let wait = match answer {
+            let call = self.shared.volumes.attach(&attach);
+            let asked = match limited(poll.left(), "attach volume", &attach.volume, call).await {
                 Ok(Attached::Yes(device)) => return Ok(device),
-                Ok(Attached::Pending) => pause,
+                Ok(Attached::Pending) => None,
                 Err(error) if error.kind() == ErrorKind::Busy && planted::is(Bug::BusyAttachIsOk) => {
                     return Ok(Device(format!("sim:{}", attach.volume)));
                 }
-                // Asked to slow down, or the answer was lost: the call may be repeated.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
-                    ) && Instant::now() < deadline =>
-                {
-                    error.retry_after().unwrap_or(pause)
-                }
+                Err(error) if passes(&error) => error.retry_after(),
                 Err(error) => return Err(error),
             };
-            if Instant::now() + wait >= deadline {
+            if !poll.again(asked).await {
                 let detail = format!("not attached to {instance} within {limit:?}");
                 return Err(Error::new(ErrorKind::TimedOut, "attach volume", &attach.volume).with_detail(detail));
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(MAX_POLL);
         }
     }
 

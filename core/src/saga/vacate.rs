@@ -4,17 +4,16 @@
 //! detach by force. A volume is never pulled from under a running guest. Then the instance is given back, and last of
 //! all the record says `Detached`: an instance is never claimed by a box that is nowhere.
 
-use super::place::{FIRST_POLL, MAX_POLL};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::planted::{self, Bug};
+use crate::poll::{Poll, passes};
 use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
 use std::time::Duration;
-use tokio::time::Instant;
 
 impl Actor {
     /// Somebody waits for an instance: leave if nobody is here, and give the instance back.
@@ -115,34 +114,18 @@ impl Actor {
         operation: &'static str,
         call: impl Fn() -> F,
     ) -> Result<Result<T>> {
-        let deadline = Instant::now() + limit;
-        let mut pause = FIRST_POLL;
+        let mut poll = Poll::new(limit);
         loop {
             self.shared.check_in_touch(operation)?;
-            let left = deadline.duration_since(Instant::now());
-            let error = match limited(left, operation, &self.key.1, call()).await {
+            let error = match limited(poll.left(), operation, &self.key.1, call()).await {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(error) => error,
             };
-            let passes = match error.kind() {
-                ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::UnknownOutcome | ErrorKind::Busy => true,
-                ErrorKind::NotFound
-                | ErrorKind::AlreadyExists
-                | ErrorKind::Conflict
-                | ErrorKind::NoCapacity
-                | ErrorKind::Fenced
-                | ErrorKind::Unauthorized
-                | ErrorKind::Invalid
-                | ErrorKind::TimedOut
-                | ErrorKind::Corrupt
-                | ErrorKind::Permanent => false,
-            };
-            let wait = error.retry_after().unwrap_or(pause);
-            if !passes || Instant::now() + wait >= deadline {
+            // A guest that has hung does not come back: what takes too long is not asked again.
+            let worth_a_try = error.kind() == ErrorKind::Busy || passes(&error) && error.kind() != ErrorKind::TimedOut;
+            if !worth_a_try || !poll.again(error.retry_after()).await {
                 return Ok(Err(error));
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(MAX_POLL);
         }
     }
 
@@ -172,36 +155,21 @@ impl Actor {
 
     async fn poll_detach(&self, attach: &Attach, force: bool) -> Result<()> {
         let limit = self.shared.config.limits.detach;
-        let deadline = Instant::now() + limit;
-        let mut pause = FIRST_POLL;
+        let mut poll = Poll::new(limit);
         loop {
             self.shared.check_in_touch("detach volume")?;
-            let left = deadline.duration_since(Instant::now());
             let call =
                 if force { self.shared.volumes.force_detach(attach) } else { self.shared.volumes.detach(attach) };
-            let wait = match limited(left, "detach volume", &attach.volume, call).await {
+            let asked = match limited(poll.left(), "detach volume", &attach.volume, call).await {
                 Ok(Detached::Yes) => return Ok(()),
-                Ok(Detached::Pending) => pause,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Throttled
-                            | ErrorKind::UnknownOutcome
-                            | ErrorKind::Unavailable
-                            | ErrorKind::TimedOut
-                            | ErrorKind::Busy
-                    ) && Instant::now() < deadline =>
-                {
-                    error.retry_after().unwrap_or(pause)
-                }
+                Ok(Detached::Pending) => None,
+                Err(error) if passes(&error) || error.kind() == ErrorKind::Busy => error.retry_after(),
                 Err(error) => return Err(error),
             };
-            if Instant::now() + wait >= deadline {
+            if !poll.again(asked).await {
                 let detail = format!("not detached from {} within {limit:?}", attach.instance);
                 return Err(Error::new(ErrorKind::TimedOut, "detach volume", &attach.volume).with_detail(detail));
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(MAX_POLL);
         }
     }
 

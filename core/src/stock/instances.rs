@@ -8,6 +8,7 @@ use crate::id::{BoxRef, InstanceId};
 use crate::parking::ParkedBox;
 use crate::plan::{Census, Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
+use crate::poll::{Poll, passes};
 use crate::provider::{InstanceSpec, InstanceState};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
@@ -174,8 +175,7 @@ impl Shared {
             return Ok(Cleared::Clean);
         }
         let limit = self.config.limits.guest_call;
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(100);
+        let mut poll = Poll::new(limit);
         loop {
             self.check_in_touch("recycle instance")?;
             let error = match limited(limit, "clear instance", id, self.runtime.clear(id)).await {
@@ -185,11 +185,9 @@ impl Shared {
             if self.instance_is_gone(id).await {
                 return Ok(Cleared::Doubtful("its machine does not run any more".into()));
             }
-            if Instant::now() + pause >= deadline {
+            if !poll.again(error.retry_after()).await {
                 return Ok(Cleared::Doubtful(format!("it could not be looked at: {}", crate::Report(&error))));
             }
-            tokio::time::sleep(error.retry_after().unwrap_or(pause).min(limit)).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
 
@@ -243,29 +241,28 @@ impl Shared {
         #[cfg(feature = "planted")]
         let id = &planted::name_for_delete(id);
         let limit = self.config.limits.instance_ready;
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(20);
+        let mut poll = Poll::new(limit);
         loop {
             self.check_in_touch("delete instance")?;
-            let left = deadline.duration_since(Instant::now());
-            let deleted = limited(left, "delete instance", id, self.instances.delete(id)).await;
+            let deleted = limited(poll.left(), "delete instance", id, self.instances.delete(id)).await;
             let gone = match deleted {
                 Err(_) if planted::is(Bug::ErrorMeansGone) => Ok(true),
-                Ok(()) => limited(left, "find instance", id, self.instances.get(id)).await.map(|view| view.is_none()),
+                Ok(()) => {
+                    let found = limited(poll.left(), "find instance", id, self.instances.get(id)).await;
+                    found.map(|view| view.is_none())
+                }
                 Err(error) => Err(error),
             };
-            match gone {
+            let asked = match gone {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) if error.is_retryable() => {}
+                Ok(false) => None,
+                Err(error) if error.is_retryable() => error.retry_after(),
                 Err(error) => return Err(error),
-            }
-            if Instant::now() + pause >= deadline {
+            };
+            if !poll.again(asked).await {
                 let detail = format!("it is still there after {limit:?}");
                 return Err(Error::new(ErrorKind::TimedOut, "delete instance", id).with_detail(detail));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
 
@@ -428,13 +425,11 @@ impl Shared {
 
     async fn await_instance(&self, id: &InstanceId) -> Result<()> {
         let limit = self.config.limits.instance_ready;
-        let deadline = Instant::now() + limit;
+        let mut poll = Poll::new(limit);
         let spec = InstanceSpec::new(id.clone(), self.config.instance_generation.clone());
-        let mut pause = Duration::from_millis(20);
         let mut seen = false;
         loop {
             self.check_in_touch("create instance")?;
-            let left = deadline.duration_since(Instant::now());
             // Asked for until it was seen, and only looked at from then on: what another node deletes is not made again.
             let look = async {
                 if seen && !planted::is(Bug::MadeAgain) {
@@ -443,7 +438,7 @@ impl Shared {
                     self.instances.ensure(&spec).await.map(Some)
                 }
             };
-            let wait = match limited(left, "create instance", id, look).await {
+            let asked = match limited(poll.left(), "create instance", id, look).await {
                 Ok(view) => match view.map_or(InstanceState::Deleting, |view| view.state) {
                     InstanceState::Running => break,
                     InstanceState::Creating if planted::is(Bug::FreeBeforeReady) => return Ok(()),
@@ -459,25 +454,16 @@ impl Shared {
                     | InstanceState::Stopped
                     | InstanceState::Other(_) => {
                         seen = true;
-                        pause
+                        None
                     }
                 },
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Throttled | ErrorKind::UnknownOutcome | ErrorKind::Unavailable | ErrorKind::TimedOut
-                    ) =>
-                {
-                    error.retry_after().unwrap_or(pause)
-                }
+                Err(error) if passes(&error) => error.retry_after(),
                 Err(error) => return Err(error),
             };
-            if Instant::now() + wait >= deadline {
+            if !poll.again(asked).await {
                 let detail = format!("not ready within {limit:?}");
                 return Err(Error::new(ErrorKind::TimedOut, "create instance", id).with_detail(detail));
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
         let limit = self.config.limits.guest_call;
         match limited(limit, "clear instance", id, self.runtime.clear(id)).await? {

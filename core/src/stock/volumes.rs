@@ -2,13 +2,12 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Census, Step, plan};
+use crate::poll::Poll;
 use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
 use crate::stock::BackOff;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
 
 use super::instances::as_count;
 
@@ -170,27 +169,26 @@ impl Shared {
     pub(crate) async fn finish_volume_delete(&self, held: Held<VolumeRecord>) -> Result<()> {
         let id = &held.record.id;
         let limit = self.config.limits.volume_ready;
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(20);
+        let mut poll = Poll::new(limit);
         loop {
             self.check_in_touch("delete volume")?;
-            let left = deadline.duration_since(Instant::now());
-            let gone = match limited(left, "delete volume", id, self.volumes.delete(id)).await {
-                Ok(()) => limited(left, "find volume", id, self.volumes.get(id)).await.map(|view| view.is_none()),
+            let gone = match limited(poll.left(), "delete volume", id, self.volumes.delete(id)).await {
+                Ok(()) => {
+                    let found = limited(poll.left(), "find volume", id, self.volumes.get(id)).await;
+                    found.map(|view| view.is_none())
+                }
                 Err(error) => Err(error),
             };
-            match gone {
+            let asked = match gone {
                 Ok(true) => break,
-                Ok(false) => {}
-                Err(error) if error.is_retryable() => {}
+                Ok(false) => None,
+                Err(error) if error.is_retryable() => error.retry_after(),
                 Err(error) => return Err(error),
-            }
-            if Instant::now() + pause >= deadline {
+            };
+            if !poll.again(asked).await {
                 let detail = format!("it is still there after {limit:?}");
                 return Err(Error::new(ErrorKind::TimedOut, "delete volume", id).with_detail(detail));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
         self.records.delete(&volume_key(id), &held.version).await?;
         self.refill_volumes.notify_one();

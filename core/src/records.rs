@@ -44,25 +44,27 @@ impl Records {
     ///
     /// Sent again after a lost answer, so only for a key that a late first request may bring back unharmed.
     pub(crate) async fn insert<T: Record>(&self, key: &Key, record: T) -> Result<Held<T>> {
-        self.insert_within(key, record, LOST_ANSWER_TRIES).await
+        self.insert_in_doubt(key, record, true).await
     }
 
     /// Inserts a record under a name that was made up for it. Sent once: what is under the name may be used and deleted
     /// before a request that was held up arrives, and a second one would then bring the used name back. When the record is
     /// not seen after a lost answer the caller is told so, and makes up another name.
     pub(crate) async fn insert_once<T: Record>(&self, key: &Key, record: T) -> Result<Held<T>> {
-        let sends = if planted::is(Bug::NameInsertedAgain) { LOST_ANSWER_TRIES } else { 0 };
-        self.insert_within(key, record, sends).await
+        self.insert_in_doubt(key, record, planted::is(Bug::NameInsertedAgain)).await
     }
 
-    async fn insert_within<T: Record>(&self, key: &Key, record: T, mut repeats: u32) -> Result<Held<T>> {
+    /// Inserts, and looks after a lost answer whether the record is there; sent `again` when it is not.
+    async fn insert_in_doubt<T: Record>(&self, key: &Key, record: T, again: bool) -> Result<Held<T>> {
         let (record, text) = self.sealed(key, record)?;
+        let send = || self.limited("insert record", key, self.store.insert(key, &text));
         let mut tries = 0;
-        let mut error = match self.limited("insert record", key, self.store.insert(key, &text)).await {
-            Ok(version) => return Ok(Held { record, version }),
-            Err(error) => error,
-        };
+        let mut answer = send().await;
         loop {
+            let error = match answer {
+                Ok(version) => return Ok(Held { record, version }),
+                Err(error) => error,
+            };
             if error.kind() == ErrorKind::AlreadyExists
                 && key.table == BOXES
                 && planted::is(Bug::NameWithoutUniqueness)
@@ -83,13 +85,7 @@ impl Records {
                 Ok(Some(_)) => return Err(Error::new(ErrorKind::AlreadyExists, "insert record", key)),
                 Ok(None) | Err(_) => {}
             }
-            if repeats > 0 {
-                repeats -= 1;
-                error = match self.limited("insert record", key, self.store.insert(key, &text)).await {
-                    Ok(version) => return Ok(Held { record, version }),
-                    Err(error) => error,
-                };
-            }
+            answer = if again { send().await } else { Err(error) };
         }
     }
 

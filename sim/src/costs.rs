@@ -7,6 +7,7 @@ use crate::backend::Operation;
 use crate::case::{Case, Event, Happening, Op, PoolShape, What};
 use crate::crashpoints::{SHORT, begins_at, flow, flows, op, probe, telling, visit};
 use crate::engine::{Fate, LoggedCall, Pace, Refusal};
+use crate::run::{Findings, Outcome};
 use std::fmt;
 use std::time::Duration;
 
@@ -38,11 +39,16 @@ pub fn costs() -> Vec<Cost> {
     flows().into_iter().chain(encounters()).chain(patience()).map(|(flow, case)| cost(flow, &case)).collect()
 }
 
+/// A pool with one volume in stock, and one with none.
+fn shapes() -> (PoolShape, PoolShape) {
+    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
+    (shape.clone(), PoolShape { volumes_free: 0, ..shape })
+}
+
 /// Flows in which several want the same, or a machine dies. Not among the crash points: who is
 /// struck in them may be served by the other, and what then has to be right within which time cannot be said of all alike.
 fn encounters() -> Vec<(&'static str, Case)> {
-    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
-    let fresh = PoolShape { volumes_free: 0, ..shape.clone() };
+    let (shape, fresh) = shapes();
     let one = PoolShape { min_free: 0, max_free: 1, max_total: 1, ..shape.clone() };
     let at = |second: u64, gateway: usize, what: What| op(second, gateway, 1, what);
     let calm = |shape: &PoolShape, ops: Vec<Op>| flow(shape.clone(), ops, vec![]);
@@ -74,8 +80,7 @@ fn encounters() -> Vec<(&'static str, Case)> {
 
 /// Flows in which the cloud takes its time.
 fn patience() -> Vec<(&'static str, Case)> {
-    let shape = PoolShape { volumes_free: 1, linger: 3_000, ..PoolShape::default() };
-    let fresh = PoolShape { volumes_free: 0, ..shape.clone() };
+    let (shape, fresh) = shapes();
     let at = |second: u64, gateway: usize, what: What| op(second, gateway, 1, what);
     let slow = |shape: &PoolShape, ops: Vec<Op>| Case { pace: Pace::Cloud, ..flow(shape.clone(), ops, vec![]) };
     vec![
@@ -172,26 +177,29 @@ const FATES: &[Fate] = &[
 /// Every fate at every call that is not part of a heartbeat, in every short flow and every encounter.
 #[must_use]
 pub fn strains() -> Vec<Strain> {
-    let short = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow)).chain(encounters());
-    let all: Vec<_> =
-        short.flat_map(|(flow, case)| FATES.iter().map(move |fate| (flow, case.clone(), *fate))).collect();
+    let all: Vec<_> = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow)).chain(encounters()).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut found: Vec<(usize, Strain)> = Vec::new();
+    let mut found: Vec<(usize, Vec<Strain>)> = Vec::new();
     std::thread::scope(|scope| {
         let part = |first: usize| {
             let own = all.iter().enumerate().skip(first).step_by(threads);
-            own.map(|(n, (flow, case, fate))| (n, strain(flow, case, *fate))).collect::<Vec<_>>()
+            own.map(|(n, (flow, case))| (n, strains_of(flow, case))).collect::<Vec<_>>()
         };
         let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
         // A thread that panicked has printed why; what it would have found is missing from the table.
         found.extend(running.into_iter().filter_map(|part| part.join().ok()).flatten());
     });
     found.sort_by_key(|(n, _)| *n);
-    found.into_iter().map(|(_, strain)| strain).collect()
+    found.into_iter().flat_map(|(_, strains)| strains).collect()
 }
 
-fn strain(flow: &'static str, case: &Case, fate: Fate) -> Strain {
-    let (calm, findings) = probe(case, Vec::new(), false);
+fn strains_of(flow: &'static str, case: &Case) -> Vec<Strain> {
+    let calm = probe(case, Vec::new(), false);
+    FATES.iter().map(|fate| strain(flow, case, *fate, &calm)).collect()
+}
+
+/// `calm` is the flow as it goes without the fate.
+fn strain(flow: &'static str, case: &Case, fate: Fate, (calm, findings): &(Outcome, Findings)) -> Strain {
     let (calls, settled) = (signed(calm.calls), findings.settled_after);
     let mut strain = Strain { flow, fate, points: 0, refused: 0, repaired: 0, calls: 0, took: Duration::ZERO };
     for (gateway, logged) in findings.calls.iter().enumerate() {

@@ -158,6 +158,9 @@ impl fmt::Display for BoxRef {
 pub struct Epoch(pub u64);
 
 impl Epoch {
+    /// After which there is none: whoever takes apart what is used no more acts in it.
+    pub(crate) const LAST: Self = Self(u64::MAX);
+
     /// The next epoch. Saturates: at one change a nanosecond that takes 584 years.
     #[must_use]
     pub fn next(self) -> Self {

@@ -73,6 +73,7 @@ mod shared;
 mod signal;
 mod stock;
 mod store;
+mod stray;
 mod waiters;
 mod worker;
 

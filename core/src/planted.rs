@@ -158,6 +158,8 @@ bugs! {
     MakerWaitsForDeleter,
     /// A volume that somebody else took away while it was to be deleted ends the deletion of its box.
     GoneVolumeFailsDelete,
+    /// A volume that is attached where no record puts it is left there.
+    StrayStays,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
     // Waiting.

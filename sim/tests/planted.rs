@@ -93,6 +93,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::DeletesWantedVolume, Search::Told(told::who_did_not_get_a_volume_does_not_take_it_along)),
     (Bug::MakerWaitsForDeleter, Search::Told(told::who_makes_does_not_wait_for_who_deletes)),
     (Bug::GoneVolumeFailsDelete, Search::Told(told::a_volume_may_go_while_it_is_deleted)),
+    (Bug::StrayStays, Search::Told(told::who_is_attached_elsewhere_is_fetched_from_there)),
     (Bug::DeleteLeavesVolume, In(Calm)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),

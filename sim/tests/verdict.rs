@@ -28,6 +28,7 @@ const TOLD: &[Told] = &[
     told::what_is_deleted_meanwhile_is_not_made_again,
     told::who_did_not_get_a_volume_does_not_take_it_along,
     told::an_attach_that_comes_late_takes_nothing_away,
+    told::who_is_attached_elsewhere_is_fetched_from_there,
     told::a_box_that_comes_back_keeps_its_volume,
     told::who_was_cut_off_does_not_take_others_for_dead,
     told::who_makes_does_not_wait_for_who_deletes,

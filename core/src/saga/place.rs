@@ -130,7 +130,7 @@ impl Actor {
     async fn attach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Device> {
         let limit = self.shared.config.limits.attach;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
-        let mut poll = Poll::new(limit);
+        let (mut poll, mut taken_off) = (Poll::new(limit), false);
         if planted::is(Bug::WaitsBeforeFirstTry) {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
@@ -142,6 +142,20 @@ impl Actor {
                 Ok(Attached::Pending) => None,
                 Err(error) if error.kind() == ErrorKind::Busy && planted::is(Bug::BusyAttachIsOk) => {
                     return Ok(Device(format!("sim:{}", attach.volume)));
+                }
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    let elsewhere =
+                        self.shared.take_off_elsewhere(&attach.volume, Some(instance), attach.epoch, poll.left());
+                    match elsewhere.await {
+                        Ok(true) => {
+                            taken_off = true;
+                            None
+                        }
+                        // It came off after the attach was refused.
+                        Ok(false) if std::mem::take(&mut taken_off) => None,
+                        Err(failed) if passes(&failed) => failed.retry_after(),
+                        Ok(false) | Err(_) => return Err(error),
+                    }
                 }
                 Err(error) if passes(&error) => error.retry_after(),
                 Err(error) => return Err(error),

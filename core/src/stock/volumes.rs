@@ -1,6 +1,7 @@
 //! The volume pool: ready-made copies of the golden snapshot. Bound volumes are counted and otherwise left alone.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::Epoch;
 use crate::plan::{Census, Step, plan};
 use crate::poll::Poll;
 use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
@@ -176,6 +177,9 @@ impl Shared {
                 Ok(()) => {
                     let found = limited(poll.left(), "find volume", id, self.volumes.get(id)).await;
                     found.map(|view| view.is_none())
+                }
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    self.take_off_elsewhere(id, None, Epoch::LAST, poll.left()).await.map(|_| false)
                 }
                 Err(error) => Err(error),
             };

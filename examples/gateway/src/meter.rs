@@ -129,6 +129,7 @@ pub const METERS: &[Meter] = {
             "machines and disks found without a record",
         ),
         meter("boxpool_placements_failed_total", Counter, "boxes that could not be brought up"),
+        meter("boxpool_strays_total", Counter, "volumes that were attached where nobody had put them, and taken off"),
         meter("boxpool_suspend_seconds", Histogram, "suspending a box"),
         meter("boxpool_suspends_failed_total", Counter, "boxes that could not be suspended"),
         meter("boxpool_takeovers_total", Counter, "steps of dead gateways that were taken over"),

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The counters that tell of something put right.
-const REPAIRS: [&str; 8] = [
+const REPAIRS: [&str; 9] = [
     "boxpool_takeovers_total",
     "boxpool_claims_swept_total",
     "boxpool_orphans_total",
     "boxpool_instances_doubted_total",
+    "boxpool_strays_total",
     "boxpool_placements_failed_total",
     "boxpool_guests_lost_total",
     "boxpool_suspends_failed_total",

@@ -163,6 +163,20 @@ pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
     })
 }
 
+/// An attach is done a second time when the box has left: the box is fetched from there, and no other instance is doubted for it.
+pub(crate) fn who_is_attached_elsewhere_is_fetched_from_there() -> Option<String> {
+    (1..12).find_map(|seed| {
+        let calm = quiet(3, vec![visit(60_000, 1, 0), visit(180_000, 1, 0)]);
+        let mut case = Case { seed, pace: Pace::Cloud, ..calm };
+        (case.pool.min_free, case.pool.max_free, case.pool.forgets_epochs) = (3, 3, true);
+        case.script = vec![strike(Operation::Attach, "u1/b1", 2, Fate::Twice { by: 70_000 })];
+        let outcome = run(&case);
+        let doubted = outcome.repairs.keys().any(|repair| repair == "boxpool_instances_doubted_total");
+        first(&outcome)
+            .or(doubted.then(|| "repairs: an instance was given up that had nothing to do with it".to_owned()))
+    })
+}
+
 /// A box is deleted, the write that made it comes late, and another gateway deletes the volume that it had.
 pub(crate) fn a_box_that_comes_back_keeps_its_volume() -> Option<String> {
     kept("a-box-comes-back-while-its-volume-goes.json")

@@ -305,10 +305,11 @@ impl Pool {
     /// Deletes a box and its volume for good, whatever it is doing. Sessions on it end. Waits until it is done.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` when a step of another node does not end. When it fails half-way the box is `deleting`, and is
-    /// deleted by the next call or by the reconcile.
+    /// `NotFound`; `Busy` when a step of another node does not end; `Unavailable` while draining. When it fails half-way the
+    /// box is `deleting`, and is deleted by the next call or by the reconcile.
     #[tracing::instrument(name = "boxpool.delete", skip_all, fields(%user, %name))]
     pub async fn delete_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
+        self.refuse_while_draining("delete box", name)?;
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let (done, answer) = oneshot::channel();
         self.shared.tell(&(user.clone(), name.clone()), Message::Delete { deadline, done });
@@ -347,8 +348,8 @@ impl Pool {
         Ok(Session::new(Arc::clone(&self.shared), arrival))
     }
 
-    /// Takes no new connects, ends this node's hold on every box (suspending those that nobody else holds), and ends the
-    /// worker. A second call does the same again.
+    /// Takes no new connects, creates and deletes, ends this node's hold on every box (suspending those that nobody else holds),
+    /// and ends the worker. A second call does the same again.
     pub async fn drain(&self, limit: Duration) -> DrainReport {
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.waiters.ring();
@@ -436,7 +437,7 @@ impl Pool {
 
     fn refuse_while_draining(&self, operation: &'static str, name: &BoxName) -> Result<()> {
         if self.shared.is_draining() {
-            let detail = "this node is shutting down; connect again in a moment";
+            let detail = "this node is shutting down; try again in a moment, at another";
             return Err(Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail));
         }
         Ok(())

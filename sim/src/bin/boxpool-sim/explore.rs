@@ -38,6 +38,8 @@ impl Sum {
             *self.marks.entry(mark).or_default() += count;
         }
         if let Some(first) = outcome.violations.into_iter().next() {
+            // Told at once, too: a run may take hours, and may be ended before its summary.
+            eprintln!("{}", failure(seed, profile, &first));
             self.failing.push((seed, profile, first));
         }
     }
@@ -120,11 +122,15 @@ fn summary(plan: &Plan, threads: usize, took: Duration, sum: &Sum) {
         );
     }
     for (seed, profile, violation) in &sum.failing {
-        let profile = serde_json::to_value(profile).ok().and_then(|name| name.as_str().map(str::to_owned));
-        let profile = profile.unwrap_or_default();
-        println!("VIOLATION {violation}");
-        println!(
-            "  cargo run -p boxpool-sim --release -- replay {seed} --profile {profile} --shrink --timeline timeline.html"
-        );
+        println!("{}", failure(*seed, *profile, violation));
     }
+}
+
+/// What was violated, and how to see it again.
+fn failure(seed: u64, profile: Profile, violation: &str) -> String {
+    let profile = serde_json::to_value(profile).ok().and_then(|name| name.as_str().map(str::to_owned));
+    let profile = profile.unwrap_or_default();
+    format!(
+        "VIOLATION {violation}\n  cargo run -p boxpool-sim --release -- replay {seed} --profile {profile} --shrink --timeline timeline.html"
+    )
 }

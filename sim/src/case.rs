@@ -3,6 +3,7 @@
 use crate::engine::{Draw, Faults, Hash, Pace, Strike};
 use boxpool::{Limits, PoolConfig, Recycle, VolumeSource, WarmTarget};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// One history. All times are milliseconds of virtual time since the world's beginning.
@@ -335,10 +336,24 @@ impl Profile {
         [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden, Self::Zones];
 }
 
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Swarm => "swarm",
+            Self::Calm => "calm",
+            Self::Crashes => "crashes",
+            Self::Calls => "calls",
+            Self::Machines => "machines",
+            Self::Golden => "golden",
+            Self::Zones => "zones",
+        })
+    }
+}
+
 impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        Self::ALL.into_iter().find(|profile| profile.to_string() == text).ok_or_else(|| {
             format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines, golden or zones")
         })
     }

@@ -1,13 +1,14 @@
 //! What each flow of the [crash points](crate::crashpoints), and some more, costs where nothing goes wrong: calls, and virtual time.
 //!
 //! Nobody notices by the outcome that a change of the core makes one read more, or waits once too often; this table does. A
-//! second one tells what a single failed call costs, and whether the user is told of it.
+//! second one tells what a single failed call costs, and whether the user is told of it, and a third what all that random
+//! histories do comes to.
 
 use crate::backend::Operation;
-use crate::case::{Case, Event, Happening, Op, PoolShape, What};
+use crate::case::{Case, Event, Happening, Op, PoolShape, Profile, What};
 use crate::crashpoints::{SHORT, begins_at, flow, flows, op, probe, telling, visit};
 use crate::engine::{Fate, LoggedCall, Pace, Refusal};
-use crate::run::{Findings, Outcome};
+use crate::run::{Findings, Outcome, Probe, run_probed};
 use std::fmt;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ fn cost(flow: &'static str, case: &Case) -> Cost {
     let mut cost = Cost { flow, ..Cost::default() };
     let mut boxes: Option<(u64, u64)> = None;
     for call in findings.calls.iter().flatten().filter(|call| call.at >= begins_at(case)) {
-        *cost.column(call) += 1;
+        cost.count(call);
         if call.resource.starts_with("boxes/") && is_write(call.operation) {
             let (first, last) = boxes.unwrap_or((call.at, call.at));
             boxes = Some((first.min(call.at), last.max(call.at)));
@@ -110,9 +111,9 @@ fn is_write(operation: Operation) -> bool {
 }
 
 impl Cost {
-    fn column(&mut self, call: &LoggedCall) -> &mut u64 {
+    fn count(&mut self, call: &LoggedCall) {
         let table = call.resource.split('/').next().unwrap_or_default();
-        if matches!(
+        let column = if matches!(
             call.operation,
             Operation::GuestStart
                 | Operation::GuestSuspend
@@ -131,7 +132,8 @@ impl Cost {
             &mut self.reads
         } else {
             &mut self.writes
-        }
+        };
+        *column += 1;
     }
 }
 
@@ -177,20 +179,21 @@ const FATES: &[Fate] = &[
 /// Every fate at every call that is not part of a heartbeat, in every short flow and every encounter.
 #[must_use]
 pub fn strains() -> Vec<Strain> {
-    let all: Vec<_> = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow)).chain(encounters()).collect();
+    let short = flows().into_iter().filter(|(flow, _)| SHORT.contains(flow)).chain(encounters()).collect();
+    on_every_processor(short, |(flow, case)| strains_of(flow, case)).into_iter().flatten().collect()
+}
+
+/// In the order of the list.
+fn on_every_processor<T: Sync, R: Send>(list: Vec<T>, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut found: Vec<(usize, Vec<Strain>)> = Vec::new();
-    std::thread::scope(|scope| {
-        let part = |first: usize| {
-            let own = all.iter().enumerate().skip(first).step_by(threads);
-            own.map(|(n, (flow, case))| (n, strains_of(flow, case))).collect::<Vec<_>>()
-        };
-        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+    let part = |first: usize| list.iter().enumerate().skip(first).step_by(threads).map(|(n, item)| (n, work(item)));
+    let mut found: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first).collect::<Vec<_>>())).collect();
         // A thread that panicked has printed why; what it would have found is missing from the table.
-        found.extend(running.into_iter().filter_map(|part| part.join().ok()).flatten());
+        running.into_iter().filter_map(|part| part.join().ok()).flatten().collect()
     });
     found.sort_by_key(|(n, _)| *n);
-    found.into_iter().flat_map(|(_, strains)| strains).collect()
+    found.into_iter().map(|(_, result)| result).collect()
 }
 
 fn strains_of(flow: &'static str, case: &Case) -> Vec<Strain> {
@@ -235,6 +238,78 @@ impl fmt::Display for Strain {
             "| {flow} | {} | {points} | {refused} | {repaired} | {calls} | {:.1} |",
             fate.word(),
             took.as_secs_f64()
+        )
+    }
+}
+
+/// What the first [random histories](Case::random) of one profile come to, all together, faults and all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sum {
+    /// Which profile.
+    pub profile: Profile,
+    /// How often somebody was connected, worked, and left.
+    pub lives: u64,
+    /// How many users were refused something.
+    pub refused: u64,
+    /// How much had to be put right.
+    pub repaired: u64,
+    /// Calls until the faults stop, and the virtual time that all histories took from beginning to end.
+    pub cost: Cost,
+}
+
+/// Histories of each profile.
+const HISTORIES: u64 = 100;
+
+/// Every profile's [`Sum`], of a hundred histories from seed 0 on.
+#[must_use]
+pub fn sums() -> Vec<Sum> {
+    let seeds: Vec<(Profile, u64)> =
+        Profile::ALL.into_iter().flat_map(|profile| (0..HISTORIES).map(move |seed| (profile, seed))).collect();
+    let parts = on_every_processor(seeds, |(profile, seed)| sum(*profile, *seed));
+    parts.chunk_by(|a, b| a.profile == b.profile).filter_map(|parts| parts.iter().cloned().reduce(Sum::and)).collect()
+}
+
+fn sum(profile: Profile, seed: u64) -> Sum {
+    let probe = Probe { log: true, ..Probe::default() };
+    let (outcome, findings) = run_probed(&Case::random(seed, profile), probe, false);
+    let mut cost = Cost { took: outcome.elapsed, ..Cost::default() };
+    findings.calls.iter().flatten().for_each(|call| cost.count(call));
+    let repaired = outcome.repairs.values().sum();
+    Sum { profile, lives: outcome.lives, refused: outcome.refusals, repaired, cost }
+}
+
+impl Sum {
+    fn and(self, other: Self) -> Self {
+        let (a, b) = (self.cost, other.cost);
+        Self {
+            profile: self.profile,
+            lives: self.lives + other.lives,
+            refused: self.refused + other.refused,
+            repaired: self.repaired + other.repaired,
+            cost: Cost {
+                flow: a.flow,
+                reads: a.reads + b.reads,
+                writes: a.writes + b.writes,
+                events: a.events + b.events,
+                cloud: a.cloud + b.cloud,
+                guest: a.guest + b.guest,
+                beside: a.beside + b.beside,
+                took: a.took + b.took,
+            },
+        }
+    }
+}
+
+/// One line of the third table in `COSTS.md`.
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sum { profile, lives, refused, repaired, cost } = self;
+        let Cost { reads, writes, events, cloud, guest, beside, took, .. } = cost;
+        write!(
+            f,
+            "| {profile} | {lives} | {refused} | {repaired} | {reads} | {writes} | {events} | {cloud} | {guest} | {beside} | {} |",
+            took.as_millis()
         )
     }
 }

@@ -1,7 +1,7 @@
 //! What the flows cost is what `COSTS.md` says.
 #![allow(clippy::unwrap_used)]
 
-use boxpool_sim::costs::{costs, strains};
+use boxpool_sim::costs::{costs, strains, sums};
 use std::path::Path;
 
 /// A table of `COSTS.md`, as it must stand there.
@@ -20,4 +20,9 @@ fn what_a_flow_costs() {
 #[test]
 fn what_a_failed_call_costs() {
     stands(&strains().iter().map(ToString::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_random_histories_come_to() {
+    stands(&sums().iter().map(ToString::to_string).collect::<Vec<_>>());
 }

@@ -12,10 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Histories of each kind in every test run; the explorer runs them by the hundred thousand.
 const EACH: u64 = 1_500;
 
-fn name_of(profile: Profile) -> String {
-    serde_json::to_value(profile).unwrap().as_str().unwrap().to_owned()
-}
-
 /// Runs `EACH` histories on every processor and returns the situations that were reached.
 fn explore(profile: Profile) -> BTreeMap<String, u64> {
     let next = AtomicU64::new(0);
@@ -33,8 +29,7 @@ fn explore(profile: Profile) -> BTreeMap<String, u64> {
                     if let Some(violation) = outcome.violations.first() {
                         let small = serde_json::to_string(&shrink_violation(&case, 500)).unwrap();
                         panic!(
-                            "{violation}\nreplay with: cargo run -p boxpool-sim --release -- replay {seed} --profile {}\nsmall: {small}",
-                            name_of(profile)
+                            "{violation}\nreplay with: cargo run -p boxpool-sim --release -- replay {seed} --profile {profile}\nsmall: {small}"
                         );
                     }
                     for (mark, count) in outcome.marks {

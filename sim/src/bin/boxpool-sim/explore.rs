@@ -128,8 +128,6 @@ fn summary(plan: &Plan, threads: usize, took: Duration, sum: &Sum) {
 
 /// What was violated, and how to see it again.
 fn failure(seed: u64, profile: Profile, violation: &str) -> String {
-    let profile = serde_json::to_value(profile).ok().and_then(|name| name.as_str().map(str::to_owned));
-    let profile = profile.unwrap_or_default();
     format!(
         "VIOLATION {violation}\n  cargo run -p boxpool-sim --release -- replay {seed} --profile {profile} --shrink --timeline timeline.html"
     )

@@ -166,7 +166,7 @@ impl Shared {
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
         let held = self.records.update(&instance_key(&held.record.id), &held.version, record).await?;
         if from_another {
-            metrics::counter!("boxpool_takeovers_total").increment(1);
+            metrics::counter!("boxpool_takeovers_total", "of" => "instance").increment(1);
         }
         match held.record.status {
             InstanceStatus::Recycling { .. } => self.try_recycle(held).await,

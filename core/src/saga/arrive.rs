@@ -313,7 +313,7 @@ impl Actor {
         if from == Some(&self.shared.node) {
             return;
         }
-        metrics::counter!("boxpool_takeovers_total").increment(1);
+        metrics::counter!("boxpool_takeovers_total", "of" => "box").increment(1);
         self.shared.log(EventRecord {
             owner: Some(held.record.owner.clone()),
             instance: held.record.placement.instance().cloned(),

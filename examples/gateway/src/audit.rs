@@ -6,6 +6,7 @@
 //! come after [`AuditLog::close`] are written at once, so that a stop loses none. When the process is killed, what was
 //! still queued is lost; that is a few milliseconds of lines while the disk keeps up.
 
+use crate::lock::lock;
 use crate::moment::rfc3339;
 use boxpool::{Clock, Error, ErrorKind, Result, SystemClock};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -200,10 +201,6 @@ fn as_text(line: &Line) -> String {
     // These types hold text and numbers only, which always can be written as JSON.
     let text = serde_json::to_string(&Stamped { at: rfc3339(SystemClock.now()), line });
     text.unwrap_or_default() + "\n"
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Shared {

@@ -13,6 +13,7 @@ use crate::forward::Forwards;
 use crate::hold::Hold;
 use crate::limits::Permit;
 use crate::lobby;
+use crate::lock::lock;
 use crate::login;
 use crate::plain::plain;
 use crate::proxy::backlog::Pressure;
@@ -31,7 +32,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -73,10 +74,6 @@ pub enum Destination {
     Box(Arc<Hold>),
     /// To the gateway's own commands.
     Lobby,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connection {

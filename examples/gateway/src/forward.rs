@@ -7,6 +7,7 @@
 use crate::connection::{Connection, Destination};
 use crate::exit::{ExitCode, Refusal};
 use crate::hold::Hold;
+use crate::lock::lock;
 use crate::plain::plain;
 use crate::proxy::relay::relay;
 use crate::proxy::session::reach;
@@ -15,7 +16,7 @@ use crate::visit::Kind;
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long a box may take to answer a request for a forward.
@@ -124,30 +125,26 @@ struct Forward {
 }
 
 impl Forwards {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends all of them.
     pub fn clear(&self) {
-        *self.lock() = Kept::default();
+        *lock(&self.0) = Kept::default();
     }
 
     /// Ends the forward of a port; `false` when there is none.
     pub async fn cancel_tcp(&self, address: &str, port: u32) -> bool {
-        let forward = self.lock().open.remove(&Place::Tcp(address.to_owned(), port));
+        let forward = lock(&self.0).open.remove(&Place::Tcp(address.to_owned(), port));
         let Some(forward) = forward else { return false };
         let done = answer(forward.upstream.handle.cancel_tcpip_forward(address, port)).await.is_ok();
-        self.lock().cancelled.push(forward);
+        lock(&self.0).cancelled.push(forward);
         done
     }
 
     /// Ends the forward of a socket; `false` when there is none.
     pub async fn cancel_socket(&self, path: &str) -> bool {
-        let forward = self.lock().open.remove(&Place::Socket(path.to_owned()));
+        let forward = lock(&self.0).open.remove(&Place::Socket(path.to_owned()));
         let Some(forward) = forward else { return false };
         let done = answer(forward.upstream.handle.cancel_streamlocal_forward(path)).await.is_ok();
-        self.lock().cancelled.push(forward);
+        lock(&self.0).cancelled.push(forward);
         done
     }
 }
@@ -177,7 +174,7 @@ pub async fn listen_socket(connection: &Arc<Connection>, path: &str) -> Result<(
 
 async fn prepare(connection: &Arc<Connection>) -> Result<(Upstream, Arc<Hold>), Refusal> {
     let many = {
-        let kept = connection.forwards.lock();
+        let kept = lock(&connection.forwards.0);
         kept.open.len() + kept.cancelled.len() >= FORWARDS_MAX
     };
     if many {
@@ -200,7 +197,7 @@ async fn answer<T>(asked: impl Future<Output = Result<T, russh::Error>>) -> Resu
 }
 
 fn keep(connection: &Connection, place: Place, upstream: Upstream, hold: Arc<Hold>) {
-    connection.forwards.lock().open.insert(place, Forward { upstream, _hold: hold });
+    lock(&connection.forwards.0).open.insert(place, Forward { upstream, _hold: hold });
     if connection.closer.is_closed() {
         connection.forwards.clear(); // the connection ended meanwhile
     }

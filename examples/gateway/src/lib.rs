@@ -37,6 +37,7 @@ pub mod hold;
 pub mod hostkey;
 pub mod limits;
 pub mod lobby;
+mod lock;
 pub mod login;
 pub mod meter;
 pub mod moment;

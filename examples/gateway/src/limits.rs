@@ -1,9 +1,10 @@
 //! Counting: connections that have not logged in, by address and in all, addresses whose logins fail again and again, and
 //! work that still runs.
 
+use crate::lock::lock;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -64,7 +65,7 @@ impl PreAuth {
     /// A sentence that says which limit is reached.
     pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, &'static str> {
         let (shared, address) = (&self.0, site(address));
-        let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&shared.counts);
         if counts.failures.get(&address).is_some_and(|failures| shared.ban.holds(*failures, now)) {
             return Err("too many logins from your address have failed; try again later");
         }
@@ -98,7 +99,7 @@ impl Permit {
         if ban.after == 0 {
             return false;
         }
-        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.shared.counts);
         let failures = &mut counts.failures;
         if failures.len() >= FAILURES_MAX && !failures.contains_key(&self.address) {
             failures.retain(|_, each| ban.is_recent(*each, now));
@@ -114,13 +115,13 @@ impl Permit {
 
     /// The connection logged in: what failed from its address before is forgotten.
     pub fn succeeded(self) {
-        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).failures.remove(&self.address);
+        lock(&self.shared.counts).failures.remove(&self.address);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.shared.counts);
         counts.all -= 1;
         if let Some(count) = counts.by_address.get_mut(&self.address) {
             *count -= 1;

@@ -3,6 +3,7 @@
 //! Whoever reaches the address sees everything here, so it is off unless an address is given. Nothing here changes
 //! anything. Connections are few, short and for one request each, so that a slow or greedy client costs little.
 
+use crate::lock::lock;
 use crate::meter::{BYTES, CHANNELS_OPEN, Exposition, PARKED, READY, SESSIONS, WAITING};
 use crate::overview::{Overview, obstacles};
 use crate::page::{self, Facts};
@@ -18,7 +19,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -156,7 +157,7 @@ impl Monitor {
     }
 
     fn rise(&self) -> Option<(Counts, Duration)> {
-        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = lock(&self.rates);
         rates.rise(Instant::now(), self.counts())
     }
 
@@ -166,7 +167,7 @@ impl Monitor {
 
     fn note(&self) {
         let counts = self.counts();
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now(), counts);
+        lock(&self.rates).note(Instant::now(), counts);
         self.exposition.upkeep();
     }
 

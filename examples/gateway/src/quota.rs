@@ -5,10 +5,11 @@
 //! that are asked at the same moment may let one too many run.
 
 use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use crate::lock::lock;
 use async_trait::async_trait;
 use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, UserId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Boxes of which only so many run at once for each user.
 pub struct RunningLimit {
@@ -53,7 +54,7 @@ impl Wanted {
         up: BTreeSet<String>,
         most: usize,
     ) -> std::result::Result<Count, BTreeSet<String>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         let own = all.get(owner);
         let mut others: BTreeSet<String> = own.into_iter().flat_map(BTreeMap::keys).map(ToString::to_string).collect();
         others.extend(up);
@@ -68,7 +69,7 @@ impl Wanted {
 
 impl Drop for Count {
     fn drop(&mut self) {
-        let mut all = self.wanted.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.wanted.0);
         let Some(own) = all.get_mut(&self.owner) else { return };
         if let Some(count) = own.get_mut(&self.name) {
             *count -= 1;

@@ -1,23 +1,20 @@
 //! The connections of this gateway that are logged in.
 
 use crate::connection::Connection;
+use crate::lock::lock;
 use crate::visit::VisitId;
 use boxpool::UserId;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Who is logged in here.
 #[derive(Default)]
 pub struct Sessions(Mutex<BTreeMap<VisitId, (UserId, Weak<Connection>)>>);
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<VisitId, (UserId, Weak<Connection>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a connection of `account`, which may have `most` of them. `false`: it has that many already.
     pub fn admit(&self, account: &UserId, connection: &Arc<Connection>, most: usize) -> bool {
-        let mut all = self.lock();
+        let mut all = lock(&self.0);
         let has = all.values().filter(|(of, _)| of == account).count();
         if has < most {
             all.insert(connection.visit.id, (account.clone(), Arc::downgrade(connection)));
@@ -27,13 +24,13 @@ impl Sessions {
 
     /// Takes one out.
     pub fn remove(&self, id: VisitId) {
-        self.lock().remove(&id);
+        lock(&self.0).remove(&id);
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().len()
+        lock(&self.0).len()
     }
 
     /// Channels that are open on them.
@@ -52,6 +49,6 @@ impl Sessions {
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Connection>> {
-        self.lock().values().filter_map(|(_, connection)| connection.upgrade()).collect()
+        lock(&self.0).values().filter_map(|(_, connection)| connection.upgrade()).collect()
     }
 }

@@ -3,6 +3,7 @@
 use crate::account::KeyId;
 use crate::audit::{self, AuditLog, Line, Who};
 use crate::closer::Closer;
+use crate::lock::lock;
 use crate::meter::{CHANNELS, CONNECT_SECONDS, LOGINS};
 use crate::plain::plain;
 use crate::tally::Tallies;
@@ -10,7 +11,7 @@ use boxpool::{BoxName, Clock, SystemClock, Timestamp, UserId};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Most offered keys that are told of a login that failed.
@@ -102,10 +103,6 @@ pub struct Visit {
     ending: OnceLock<Ending>,
     channels: AtomicU64,
     open: AtomicUsize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(duration: Duration) -> u64 {

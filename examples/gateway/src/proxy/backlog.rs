@@ -16,11 +16,12 @@
 //!   is high. That connection serves this channel only. What the user does meanwhile (a key, a signal, an end) is let
 //!   through: each such thing lets a few more packets in, up to [`HARD`]; beyond that only reading helps.
 
+use crate::lock::lock;
 use bytes::{Bytes, BytesMut};
 use russh::{ChannelMsg, ChannelReadHalf};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -169,10 +170,6 @@ impl Backlog {
         Self { state: Mutex::default(), changed: Notify::new(), pressure }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reads `from` until it ends. `seen` looks at each message as it comes.
     pub async fn fill(&self, from: &mut ChannelReadHalf, mut seen: impl FnMut(&ChannelMsg)) -> Closed {
         let closed = loop {
@@ -185,14 +182,14 @@ impl Backlog {
                 }
             }
         };
-        self.lock().closed = Some(closed);
+        lock(&self.state).closed = Some(closed);
         self.changed.notify_one();
         closed
     }
 
     /// Adds one message.
     pub fn push(&self, message: ChannelMsg) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let (stream, data) = match message {
             ChannelMsg::Data { data } => (None, data),
             ChannelMsg::ExtendedData { data, ext } => (Some(ext), data),
@@ -231,7 +228,7 @@ impl Backlog {
     }
 
     fn try_next(&self) -> Option<Next> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let (stream, data) = match state.queue.pop_front() {
             Some(Item::Bulk(stream, data)) => (stream, data),
             Some(Item::Small(stream, pieces)) => (stream, pieces.freeze()),
@@ -250,7 +247,7 @@ impl Backlog {
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        let state = self.lock();
+        let state = lock(&self.state);
         self.pressure.0.bytes.fetch_sub(state.bytes, Ordering::AcqRel);
         if state.high {
             self.pressure.ease();

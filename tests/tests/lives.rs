@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod isolation;
+
 use boxpool_tests::{Gateway, Settings, State, User};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -117,6 +119,7 @@ fn a_killed_guest_boots_again_and_its_neighbour_does_not_notice() {
         let _ = user.does(&gateway, "gateway", &format!("spinup {name}"));
         let _ = user.does(&gateway, name, &format!("echo {name} > file; sync; {COUNT}"));
     }
+    isolation::holds(&state, &gateway, &user, ["one", "two"]);
     let before = count(&user, &gateway, "two");
     let mut inside = user.stay(&gateway, "one", "echo in; sleep 1000");
     let mut line = String::new();

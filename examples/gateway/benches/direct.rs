@@ -1,0 +1,207 @@
+//! What the way through the gateway costs, against direct OpenSSH to the same SSH server: `cargo bench -p boxpool-gateway --bench direct`.
+//!
+//! Client, gateway and server share this machine, and both ways are taken in turn, so a busy machine slows both: the
+//! ratios say more than the times. Every run's exit status and byte count are looked at.
+
+#![allow(clippy::unwrap_used)] // a measurement, not a library
+
+#[path = "../tests/harness/mod.rs"]
+mod harness;
+
+use boxpool::EndpointAddress;
+use boxpool_gateway::server::Settings;
+use futures::future::join_all;
+use harness::{Bench, settings, whoami};
+use russh::keys::PrivateKeyWithHashAlg;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+const CONNECTS: usize = 25;
+const ECHOES: usize = 300;
+const STREAMS: usize = 5;
+const STREAM_BYTES: usize = 256 << 20;
+const IDLE: usize = 50;
+const STORM: usize = 2000;
+
+/// One of the two ways into the same box.
+#[derive(Clone, Copy)]
+enum Way {
+    Gateway,
+    Direct,
+}
+
+struct Ways {
+    bench: Bench,
+    port: u16,
+}
+
+impl Ways {
+    /// `ssh` into the box with these options and this command.
+    fn ssh(&self, way: Way, options: &[&str], command: &str) -> Command {
+        let (key, port, login) = match way {
+            Way::Gateway => ("id", self.bench.port, "dev1".to_owned()),
+            Way::Direct => ("box_key", self.port, whoami()),
+        };
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityAgent=none", "-i"]).arg(self.bench.path(key));
+        ssh.args(options).args(["-p", &port.to_string(), "-l", &login, "127.0.0.1", command]);
+        ssh.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        ssh
+    }
+
+    async fn connect(&self, way: Way) -> f64 {
+        let began = Instant::now();
+        assert!(self.ssh(way, &[], "true").status().await.unwrap().success());
+        began.elapsed().as_secs_f64() * 1000.0
+    }
+
+    async fn echoes(&self, way: Way) -> Vec<f64> {
+        let mut child = self.ssh(way, &[], "cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut taken = Vec::new();
+        for _ in 0..=ECHOES {
+            let began = Instant::now();
+            input.write_all(b"x").await.unwrap();
+            output.read_exact(&mut [0]).await.unwrap();
+            taken.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+        taken.split_off(1) // the first waits for the login
+    }
+
+    /// MiB in a second, out of the box or into it.
+    async fn stream(&self, way: Way, cipher: &str, down: bool) -> f64 {
+        let command = if down { format!("head -c {STREAM_BYTES} /dev/zero") } else { "wc -c".to_owned() };
+        let mut ssh = self.ssh(way, &["-c", cipher], &command);
+        let mut child = ssh.stdin(if down { Stdio::null() } else { Stdio::piped() }).spawn().unwrap();
+        let began = Instant::now();
+        let feeding = child.stdin.take().map(|mut input| {
+            tokio::spawn(async move {
+                let piece = vec![0; 64 << 10];
+                for _ in 0..STREAM_BYTES / piece.len() {
+                    input.write_all(&piece).await.unwrap();
+                }
+            })
+        });
+        let mut output = child.stdout.take().unwrap();
+        let (mut buffer, mut count, mut said) = (vec![0; 256 << 10], 0, String::new());
+        loop {
+            match output.read(&mut buffer).await.unwrap() {
+                0 => break,
+                read if down => count += read,
+                read => said.push_str(std::str::from_utf8(&buffer[..read]).unwrap()),
+            }
+        }
+        if let Some(feeding) = feeding {
+            feeding.await.unwrap();
+            count = said.trim().parse().unwrap();
+        }
+        assert!(child.wait().await.unwrap().success());
+        assert_eq!(count, STREAM_BYTES);
+        f64::from(u32::try_from(STREAM_BYTES >> 20).unwrap()) / began.elapsed().as_secs_f64()
+    }
+}
+
+/// The value below which `part` of the values are.
+fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let at = ((values.len() - 1) as f64 * part).round() as usize;
+    values[at]
+}
+
+fn row(what: &str, unit: &str, gateway: f64, direct: f64) {
+    println!("{what:<34} {gateway:>9.2} {direct:>9.2} {unit:<6} {:>6.2}", gateway / direct);
+}
+
+/// Resident memory of this process, the gateway in it included, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+struct Trusting;
+
+impl russh::client::Handler for Trusting {
+    type Error = russh::Error;
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+/// So many logins at once; how long until all are in.
+async fn storm(bench: &Bench) -> Duration {
+    let key = Arc::new(russh::keys::load_secret_key(bench.path("id"), None).unwrap());
+    let began = Instant::now();
+    let logins = (0..STORM).map(|_| {
+        let (key, address) = (PrivateKeyWithHashAlg::new(Arc::clone(&key), None), ("127.0.0.1", bench.port));
+        tokio::spawn(async move {
+            let mut session = russh::client::connect(Arc::default(), address, Trusting).await.unwrap();
+            assert!(session.authenticate_publickey("gateway", key).await.unwrap().success());
+            session
+        })
+    });
+    let sessions = join_all(logins).await;
+    let took = began.elapsed();
+    assert!(sessions.into_iter().all(|session| session.is_ok()));
+    took
+}
+
+#[tokio::main]
+async fn main() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let many = Settings { pre_auth_max: STORM, pre_auth_per_address_max: STORM, ..settings() };
+    let minute = Duration::from_secs(60);
+    let bench = Bench::with(Settings { connections_per_user: STORM, login_grace: minute, ..many }).await;
+    bench.spinup("dev1").await;
+    assert_eq!(bench.run("dev1", &["true"]).await.code, 0);
+    let port = match &bench.boxes.boxes.lock().unwrap().values().next().unwrap().endpoint.address {
+        EndpointAddress::Tcp(address) => address.port(),
+        other => panic!("{other:?}"),
+    };
+    let ways = Ways { bench, port };
+
+    println!("{:<34} {:>9} {:>9} {:<6} {:>6}", "", "gateway", "direct", "", "ratio");
+    let (mut through, mut direct) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTS {
+        through.push(ways.connect(Way::Gateway).await);
+        direct.push(ways.connect(Way::Direct).await);
+    }
+    row("ssh box true, median", "ms", quantile(through.clone(), 0.5), quantile(direct.clone(), 0.5));
+    row("ssh box true, slowest", "ms", quantile(through, 1.0), quantile(direct, 1.0));
+    let (through, direct) = (ways.echoes(Way::Gateway).await, ways.echoes(Way::Direct).await);
+    row("one byte there and back, median", "ms", quantile(through, 0.5), quantile(direct, 0.5));
+    for cipher in ["aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
+        for down in [true, false] {
+            let (mut through, mut direct) = (Vec::new(), Vec::new());
+            for _ in 0..STREAMS {
+                through.push(ways.stream(Way::Gateway, cipher, down).await);
+                direct.push(ways.stream(Way::Direct, cipher, down).await);
+            }
+            let what = format!(
+                "{} {}",
+                cipher.split('@').next().unwrap(),
+                if down { "out of the box" } else { "into the box" }
+            );
+            row(&what, "MiB/s", quantile(through, 0.5), quantile(direct, 0.5));
+        }
+    }
+
+    let before = resident();
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut child = ways.ssh(Way::Gateway, &[], "echo; cat").stdin(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
+        idle.push(child);
+    }
+    println!("one idle session: {} KiB of memory", resident().saturating_sub(before) / IDLE as u64);
+    drop(idle);
+    let took = storm(&ways.bench).await;
+    println!("{STORM} logins at once, clients in the same process: {took:.1?}, all in");
+}

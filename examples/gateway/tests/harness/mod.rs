@@ -80,6 +80,13 @@ impl FakeBoxes {
         self.boxes.lock().unwrap().keys().map(|(_, name)| name.to_string()).collect()
     }
 
+    /// Processes below a box's server: one for each connection, and what they run.
+    pub fn processes(&self, name: &str) -> usize {
+        let boxes = self.boxes.lock().unwrap();
+        let (_, each) = boxes.iter().find(|((_, known), _)| known.as_str() == name).unwrap();
+        each.sshd.as_ref().and_then(Child::id).map_or(0, |pid| tree(pid).len() - 1)
+    }
+
     /// Kills a box's machine.
     pub async fn kill(&self, name: &str) {
         let child = {
@@ -441,8 +448,8 @@ pub fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Kills a process and all below it.
-pub fn kill_tree(pid: u32) {
+/// A process and all below it.
+fn tree(pid: u32) -> Vec<u32> {
     let listing = std::process::Command::new("ps").args(["-e", "-o", "pid=,ppid="]).output().unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
     let pairs: Vec<(u32, u32)> = listing
@@ -452,13 +459,18 @@ pub fn kill_tree(pid: u32) {
             Some((numbers.next()?, numbers.next()?))
         })
         .collect();
-    let mut doomed = vec![pid];
+    let mut found = vec![pid];
     let mut next = 0;
-    while let Some(parent) = doomed.get(next).copied() {
-        doomed.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
         next += 1;
     }
-    let doomed: Vec<String> = doomed.iter().map(u32::to_string).collect();
+    found
+}
+
+/// Kills a process and all below it.
+pub fn kill_tree(pid: u32) {
+    let doomed: Vec<String> = tree(pid).iter().map(u32::to_string).collect();
     std::process::Command::new("kill").arg("-9").args(&doomed).status().unwrap();
 }
 

@@ -45,16 +45,11 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
             let given = match command.filter(|line| lobby::reads_input(line)) {
                 None => Input::Unread,
                 Some(_) if preamble.pty.is_some() => Input::Terminal,
-                Some(_) => {
-                    // Some clients send nothing before they know that the command runs.
-                    user.success().await;
-                    match lobby::input::read(&mut input).await {
-                        Some(given) => given,
-                        None => return user.close().await,
-                    }
-                }
+                Some(_) => match lobby::input::read(&mut input).await {
+                    Some(given) => given,
+                    None => return user.close().await,
+                },
             };
-            let told = !matches!(given, Input::Unread | Input::Terminal);
             let reply = tokio::select! {
                 reply = lobby::run(&connection, command, given) => reply,
                 () = skip(&mut input) => return user.close().await,
@@ -62,9 +57,6 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
             match reply {
                 Reply::Say { stdout, stderr, code } => {
                     let saying = async {
-                        if !told {
-                            user.success().await;
-                        }
                         if let Some(text) = stdout {
                             user.print(&text).await;
                         }

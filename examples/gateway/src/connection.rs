@@ -568,8 +568,9 @@ impl Handler for Visitor {
         Ok(())
     }
 
-    // These are answered here, where the library still knows whether the client wants an answer. The box's own answer
-    // comes too late for that; a terminal it refuses is reported in words.
+    // These are answered here, where the library still knows whether the client wants an answer: it forgets that with the
+    // next request, and a window may change size while the box comes up. The box's own answer comes too late. A terminal
+    // it refuses is reported in words, a command that cannot be started by its exit status.
     async fn pty_request(
         &mut self,
         channel: ChannelId,
@@ -603,6 +604,14 @@ impl Handler for Visitor {
         _: u32,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn exec_request(&mut self, channel: ChannelId, _: &[u8], session: &mut Session) -> Result<(), Self::Error> {
         session.channel_success(channel)
     }
 

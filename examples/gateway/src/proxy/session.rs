@@ -238,7 +238,9 @@ async fn serve(
     };
     tracing::info!(peer = %connection.peer, box_name = %hold.name(), start = start.word(), "session began");
     user.record.reached();
-    user.success().await;
+    if matches!(start, Start::Subsystem(_)) {
+        user.success().await; // the others were answered when they came
+    }
     let said = Backlog::new(started.upstream.pressure.clone());
     for message in started.said.drain(..) {
         said.push(message);
@@ -279,7 +281,6 @@ async fn refuse(user: &UserSide, start: &Start, refusal: &Refusal) {
         user.failure().await;
         user.close().await;
     } else {
-        user.success().await;
         user.finish(refusal.code as u32).await;
     }
 }

@@ -10,12 +10,10 @@ mod harness;
 
 use boxpool::EndpointAddress;
 use boxpool_gateway::server::Settings;
-use futures::future::join_all;
+use harness::light::storm;
 use harness::{Bench, settings, whoami};
-use russh::keys::PrivateKeyWithHashAlg;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -125,33 +123,6 @@ fn resident() -> u64 {
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
-struct Trusting;
-
-impl russh::client::Handler for Trusting {
-    type Error = russh::Error;
-    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
-
-/// So many logins at once; how long until all are in.
-async fn storm(bench: &Bench) -> Duration {
-    let key = Arc::new(russh::keys::load_secret_key(bench.path("id"), None).unwrap());
-    let began = Instant::now();
-    let logins = (0..STORM).map(|_| {
-        let (key, address) = (PrivateKeyWithHashAlg::new(Arc::clone(&key), None), ("127.0.0.1", bench.port));
-        tokio::spawn(async move {
-            let mut session = russh::client::connect(Arc::default(), address, Trusting).await.unwrap();
-            assert!(session.authenticate_publickey("gateway", key).await.unwrap().success());
-            session
-        })
-    });
-    let sessions = join_all(logins).await;
-    let took = began.elapsed();
-    assert!(sessions.into_iter().all(|session| session.is_ok()));
-    took
-}
-
 #[tokio::main]
 async fn main() {
     let limit = getrlimit(Resource::Nofile);
@@ -202,6 +173,9 @@ async fn main() {
     }
     println!("one idle session: {} KiB of memory", resident().saturating_sub(before) / IDLE as u64);
     drop(idle);
-    let took = storm(&ways.bench).await;
+    let began = Instant::now();
+    let all_in = storm(&ways.bench, STORM).await;
+    let took = began.elapsed();
+    drop(all_in);
     println!("{STORM} logins at once, clients in the same process: {took:.1?}, all in");
 }

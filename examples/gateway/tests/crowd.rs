@@ -8,10 +8,9 @@ use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::server::Settings;
 use futures::future::join_all;
+use harness::light::storm;
 use harness::site::{Site, config};
 use harness::{Bench, HANG, Ran, settings};
-use russh::keys::PrivateKeyWithHashAlg;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,15 +40,6 @@ async fn fifty_connects_at_two_gateways_to_one_suspended_box_are_one_resume_and_
     b.stop().await;
 }
 
-struct Trusting;
-
-impl russh::client::Handler for Trusting {
-    type Error = russh::Error;
-    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_logins_at_once_all_get_in() {
     const CLIENTS: usize = 200;
@@ -57,18 +47,7 @@ async fn two_hundred_logins_at_once_all_get_in() {
     let limits = Settings { connections_per_user: CLIENTS, login_grace: HANG, ..limits };
     let bench = Bench::with(limits).await;
     assert_eq!(bench.run("gateway", &["version"]).await.code, 0, "the account is there");
-    let key = Arc::new(russh::keys::load_secret_key(bench.path("id"), None).unwrap());
-
-    let logins = (0..CLIENTS).map(|_| {
-        let (key, address) = (PrivateKeyWithHashAlg::new(Arc::clone(&key), None), ("127.0.0.1", bench.port));
-        tokio::spawn(async move {
-            let mut session = russh::client::connect(Arc::default(), address, Trusting).await.unwrap();
-            assert!(session.authenticate_publickey("gateway", key).await.unwrap().success());
-            session
-        })
-    });
-    let sessions = tokio::time::timeout(HANG, join_all(logins)).await.expect("all get in");
-    let sessions: Vec<_> = sessions.into_iter().map(Result::unwrap).collect();
+    let sessions = tokio::time::timeout(HANG, storm(&bench, CLIENTS)).await.expect("all get in");
     assert_eq!(bench.gateway.operator.sessions.count(), CLIENTS);
     drop(sessions);
     harness::until("all have left", || bench.gateway.operator.sessions.count() == 0).await;

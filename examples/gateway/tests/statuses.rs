@@ -7,13 +7,14 @@ mod harness;
 
 use boxpool::{Endpoint, EndpointAddress, Progress};
 use boxpool_gateway::hostkey::ensure_key;
+use harness::light::{Trusting, log_in};
 use harness::{Bench, HANG};
-use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
+use russh::keys::PrivateKey;
 use russh::server::{Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelMsg, Sig, client, server};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 /// Commands in all; `BOXPOOL_STATUS_RUNS` asks for another number.
 const RUNS: u32 = 500;
@@ -105,27 +106,8 @@ async fn with_light_box() -> Bench {
     bench
 }
 
-struct User;
-
-impl client::Handler for User {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
-
-async fn connect(bench: &Bench) -> client::Handle<User> {
-    let socket = TcpStream::connect(("127.0.0.1", bench.port)).await.unwrap();
-    socket.set_nodelay(true).unwrap();
-    let mut user = client::connect_stream(Arc::default(), socket, User).await.unwrap();
-    let key = PrivateKeyWithHashAlg::new(Arc::new(load_secret_key(bench.path("id"), None).unwrap()), None);
-    assert!(user.authenticate_publickey("dev1", key).await.unwrap().success());
-    user
-}
-
 /// How a command ended, and how much it said.
-async fn run(user: &client::Handle<User>, command: String) -> (Option<u32>, usize) {
+async fn run(user: &client::Handle<Trusting>, command: String) -> (Option<u32>, usize) {
     let mut channel = user.channel_open_session().await.unwrap();
     channel.exec(true, command).await.unwrap();
     let (mut status, mut said) = (None, 0);
@@ -146,7 +128,7 @@ async fn commands_end_with_their_status_and_their_whole_output() {
     let users = (0..CONNECTIONS).map(|connection| {
         let bench = &bench;
         async move {
-            let user = connect(bench).await;
+            let user = log_in(bench, "dev1").await;
             for round in 0..runs.div_ceil(CONNECTIONS * AT_ONCE) {
                 let runs = (0..AT_ONCE).map(|number| {
                     let status = (connection + CONNECTIONS * (round + number)) % 256;
@@ -163,7 +145,7 @@ async fn commands_end_with_their_status_and_their_whole_output() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_is_handed_on_and_so_is_what_it_does() {
     let bench = with_light_box().await;
-    let user = connect(&bench).await;
+    let user = log_in(&bench, "dev1").await;
     for sent in [Sig::TERM, Sig::USR1, Sig::INT] {
         let mut channel = user.channel_open_session().await.unwrap();
         channel.exec(true, "signal").await.unwrap();
@@ -186,7 +168,7 @@ async fn a_signal_is_handed_on_and_so_is_what_it_does() {
 async fn a_window_that_changes_while_the_box_comes_up_takes_no_answer_away() {
     let bench = with_light_box().await;
     *bench.boxes.progress.lock().unwrap() = vec![(Progress::PreparingVolume, Duration::from_millis(300))];
-    let user = connect(&bench).await;
+    let user = log_in(&bench, "dev1").await;
     let mut channel = user.channel_open_session().await.unwrap();
     channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
     channel.request_shell(true).await.unwrap();

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod light;
 pub mod machines;
 pub mod site;
 

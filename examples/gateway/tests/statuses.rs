@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Commands in all; `BOXPOOL_STATUS_RUNS` asks for another number.
-const RUNS: u32 = 500;
+const RUNS: u32 = 2_000;
 
 /// Connections they are spread over, and commands of one connection that run at once.
 const CONNECTIONS: u32 = 4;

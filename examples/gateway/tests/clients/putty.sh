@@ -10,12 +10,14 @@ client() { plink "${options[@]}" -l "$LOGIN" 127.0.0.1 "$@"; }
 pty() { client -t tty | grep ^/dev/pts/; }
 
 L() {
-    local port
+    local port pid
     port=$(free_port)
-    client -N -L "$port:127.0.0.1:$SERVICE" &
+    # Not by `client`: the end of a function's shell is not plink's.
+    plink "${options[@]}" -l "$LOGIN" -N -L "$port:127.0.0.1:$SERVICE" 127.0.0.1 &
+    pid=$!
     until_so talk "TCP:127.0.0.1:$port"
     talk_much "TCP:127.0.0.1:$port"
-    kill %1
+    kill "$pid"
 }
 
 psftp_() {

@@ -119,26 +119,17 @@ impl Overview {
         for each in boxes {
             *view.boxes.entry(each.placement.word()).or_default() += 1;
         }
+        let mut set_aside = |what, id, why, created| view.quarantined.push(Quarantined { what, id, why, created });
         for each in instances {
             *view.instances.entry(each.status.word()).or_default() += 1;
             if let InstanceStatus::Quarantined { why } = each.status {
-                view.quarantined.push(Quarantined {
-                    what: "instance",
-                    id: each.id.to_string(),
-                    why,
-                    created: each.created_at,
-                });
+                set_aside("instance", each.id.to_string(), why, each.created_at);
             }
         }
         for each in volumes {
             *view.volumes.entry(each.status.word()).or_default() += 1;
             if let VolumeStatus::Quarantined { why } = each.status {
-                view.quarantined.push(Quarantined {
-                    what: "volume",
-                    id: each.id.to_string(),
-                    why,
-                    created: each.created_at,
-                });
+                set_aside("volume", each.id.to_string(), why, each.created_at);
             }
         }
         for each in nodes {

@@ -4,6 +4,7 @@
 
 mod world;
 
+use boxpool::record::{EventKind, EventRecord};
 use boxpool::{ErrorKind, MemoryStore, StateStore, Via};
 use std::time::Duration;
 use world::{Fault, World, config, eventually, node};
@@ -136,6 +137,11 @@ async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(world.state().volumes.contains_key(&id("v-empty")), "within the grace time everything stays");
     tokio::time::sleep(Duration::from_secs(900)).await;
+    let events = store.scan(boxpool::record::EVENTS, Some("pool"), None, 100).await.unwrap().items;
+    let events = events.iter().map(|entry| serde_json::from_str::<EventRecord>(&entry.stored.value).unwrap());
+    let aside: Vec<_> = events.filter(|event| event.kind == EventKind::Quarantined).collect();
+    assert_eq!(aside.iter().map(|event| event.volume.clone()).collect::<Vec<_>>(), [Some(id("v-used"))]);
+    assert!(!aside[0].detail.is_empty(), "{:?}", aside[0]);
     let state = world.state();
     assert!(!state.volumes.contains_key(&id("v-empty")));
     assert!(state.volumes.contains_key(&id("v-used")), "set aside, never deleted");
@@ -144,7 +150,6 @@ async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
 
 #[tokio::test(start_paused = true)]
 async fn who_takes_over_says_so_in_the_log() {
-    use boxpool::record::EventKind;
     let (world, store) = (World::default(), MemoryStore::new());
     crash_in("attach", &world, &store).await;
     let next = node(&world, &store, config(2), 2).await;

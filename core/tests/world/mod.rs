@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, BoxName, Cleared, ConnectRequest, Cursor, Detached, Device, Effect, Endpoint, EndpointAddress,
     Entry, Epoch, Error, ErrorKind, Guest, GuestRuntime, GuestStatus, InstanceId, InstanceProvider, InstanceSpec,
-    InstanceState, InstanceView, Key, MemoryStore, Page, Pool, PoolConfig, Result, Session, SnapshotId, SnapshotView,
-    Started, StartedBy, StateStore, Stored, Suspended, Table, UserId, Version, VolumeId, VolumeProvider, VolumeSource,
-    VolumeSpec, VolumeState, VolumeView, WarmTarget,
+    InstanceState, InstanceView, Key, MemoryStore, Page, Pool, PoolBuilder, PoolConfig, Result, Session, SnapshotId,
+    SnapshotView, Started, StartedBy, StateStore, Stored, Suspended, Table, UserId, Version, VolumeId, VolumeProvider,
+    VolumeSource, VolumeSpec, VolumeState, VolumeView, WarmTarget,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -428,9 +428,21 @@ pub fn config(instances: u32) -> PoolConfig {
 
 /// One node on that world and store, with its worker running.
 pub async fn node(world: &World, store: &MemoryStore, config: PoolConfig, seed: u64) -> Node {
+    node_with(world, store, config, seed, |builder| builder).await
+}
+
+/// As [`node`], built with something else besides.
+pub async fn node_with(
+    world: &World,
+    store: &MemoryStore,
+    config: PoolConfig,
+    seed: u64,
+    with: impl FnOnce(PoolBuilder) -> PoolBuilder,
+) -> Node {
     let watched = Arc::new(WatchedStore { store: store.clone(), world: world.clone() });
     let w = Arc::new(world.clone());
-    let (pool, worker) = Pool::builder(watched, w.clone(), w.clone(), w, config).seed(seed).build().await.unwrap();
+    let builder = Pool::builder(watched, w.clone(), w.clone(), w, config).seed(seed);
+    let (pool, worker) = with(builder).build().await.unwrap();
     let worker = tokio::spawn(worker.run());
     Node { pool, worker }
 }

@@ -197,3 +197,19 @@ async fn a_pool_at_rest_looks_at_what_is_there_now_and_then() {
     let gets = u64::from(world.calls("get") - gets);
     assert!(gets <= 4 * beats, "{gets} reads of single records in an hour, and {beats} heartbeats");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_box_that_is_made_during_a_census_keeps_its_disk() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    // What a census reads of boxes and of volumes is seconds apart.
+    world.always("scan", Some(Fault::Takes(Duration::from_secs(2))));
+    let mut disks = Vec::new();
+    for n in 0..u32::try_from(config(1).census_every.as_secs() * 3).unwrap() {
+        disks.push(node.create(&format!("dev{n}")).await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let state = world.state();
+    let lost: Vec<_> = disks.iter().filter(|disk| !state.volumes.contains_key(disk)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}

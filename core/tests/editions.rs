@@ -5,7 +5,7 @@
 mod world;
 
 use async_trait::async_trait;
-use boxpool::{GoldenBuilder, MemoryStore, Permit, Result, SnapshotId};
+use boxpool::{GoldenBuilder, MemoryStore, Permit, Result, SnapshotId, WarmTarget};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -152,4 +152,29 @@ async fn free_machines_and_volumes_of_an_old_edition_are_replaced_by_new_ones() 
         (machines, volumes),
         "and there it rests"
     );
+}
+
+/// How many machines and volumes there are.
+fn stock(world: &World) -> (usize, usize) {
+    let state = world.state();
+    (state.instances.len(), state.volumes.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_more_than_wanted_goes_after_the_cool_down_and_not_before() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let mut much = config(4);
+    much.volumes = WarmTarget::new(4, 4, 1_000);
+    let one = node(&world, &store, much, 1).await;
+    one.until_free(4).await;
+    eventually("volumes are there", || world.state().volumes.len() == 4).await;
+    one.pool.drain(Duration::from_secs(30)).await;
+    let mut little = config(1);
+    little.volumes = WarmTarget::new(1, 1, 1_000);
+    let cool_down = little.volumes.cool_down;
+    let _two = node(&world, &store, little, 2).await;
+    tokio::time::sleep(cool_down - Duration::from_secs(1)).await;
+    assert_eq!(stock(&world), (4, 4));
+    tokio::time::sleep(LONG).await;
+    assert_eq!(stock(&world), (1, 1));
 }

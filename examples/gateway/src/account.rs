@@ -30,9 +30,13 @@ use record::{AccountRecord, KeyRecord, hex, texts};
 use russh::keys::PublicKey;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often one change is tried. Each try fails only because another change of the same account or key succeeded.
 const TRIES: usize = 20;
+
+/// How often it is noted at most that a key logged in, so that it costs no write for each login.
+pub const USED_EVERY: Duration = Duration::from_secs(3_600);
 
 /// A user of the gateway, as one login shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +49,25 @@ pub struct Account {
     pub key: String,
     /// Whether the key was added to the account, rather than having made it.
     pub key_was_added: bool,
+    /// When the key logged in before, as far as was noted.
+    pub key_used: Option<Timestamp>,
     /// When the account was made.
     pub created: Timestamp,
     /// What the certificate says, when one logged in.
     pub certified: Option<Certified>,
+}
+
+impl Account {
+    /// Whether it is to be noted that the key logged in at `now`. Counted both ways: a clock that ran ahead once must not
+    /// keep this from being noted for ever.
+    #[must_use]
+    pub fn use_is_to_be_noted(&self, now: Timestamp) -> bool {
+        self.certified.is_none() && is_stale(self.key_used, now)
+    }
+}
+
+fn is_stale(used: Option<Timestamp>, now: Timestamp) -> bool {
+    used.is_none_or(|used| u128::from(now.0.abs_diff(used.0)) >= USED_EVERY.as_millis())
 }
 
 /// The account id that `key` makes when nobody knows it.
@@ -243,8 +262,10 @@ fn written(result: Result<Version>) -> Result<Written> {
 fn seen_by(record: &AccountRecord, key: &PublicKey) -> Result<Account> {
     let (fingerprint, line) = texts(key)?;
     let (id, certified) = (record.id.clone(), record.certified.clone());
-    let key_was_added = certified.is_none() && KeyId::of(key).as_str() != id.as_str();
-    Ok(Account { id, fingerprint, key: line, key_was_added, created: record.created, certified })
+    let key = KeyId::of(key);
+    let key_was_added = certified.is_none() && key.as_str() != id.as_str();
+    let key_used = record.entry(&key).and_then(|entry| entry.used);
+    Ok(Account { id, fingerprint, key: line, key_was_added, key_used, created: record.created, certified })
 }
 
 fn contended(operation: &'static str, what: impl std::fmt::Display) -> Error {

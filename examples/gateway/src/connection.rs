@@ -4,7 +4,7 @@
 //! `ssh -N` keeps the box up for its forwards. A connection on which no channel is open for the configured time is
 //! ended, so that a forgotten one does not hold a box for ever.
 
-use crate::account::{Account, Finding, KeyId};
+use crate::account::{Account, Finding, KeyId, KeyInUse};
 use crate::auth::{Answer, Offered, Offers, Worth, starts_over};
 use crate::channel;
 use crate::closer::Closer;
@@ -167,6 +167,22 @@ impl Connection {
             *lock(&self.own) = Some(Arc::clone(&hold));
         }
         Ok(hold)
+    }
+
+    /// Notes that its key logged in. Nobody waits for that, and it may be lost: the next login notes it.
+    fn note_use(&self) {
+        let (Ok(account), Some(key)) = (self.account(), self.visit.proven_key()) else { return };
+        let now = SystemClock.now();
+        if !account.use_is_to_be_noted(now) {
+            return;
+        }
+        let who = KeyInUse { account: account.id.clone(), key: key.clone() };
+        let accounts = self.gateway.accounts.clone();
+        tokio::spawn(async move {
+            if let Err(error) = accounts.note_use(&who, now).await {
+                tracing::warn!(key = %who.key, error = %Report(&error), "use of a key not noted");
+            }
+        });
     }
 
     /// Lets go of everything. Called when the connection has ended.
@@ -491,6 +507,7 @@ impl Handler for Visitor {
                     .dismiss(Ending::TooMany, "you have as many connections as one user may have; close one first");
                 return Ok(());
             }
+            connection.note_use();
         }
         let connection = Arc::clone(connection);
         let closer = connection.closer.clone();

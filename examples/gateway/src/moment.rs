@@ -13,6 +13,14 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// `2026-11-26T18:55Z`: to the minute, for what is known no more exactly.
+#[must_use]
+pub fn minute(at: Timestamp) -> String {
+    let mut text = rfc3339(at);
+    text.truncate(text.len() - ":37.123Z".len());
+    text + "Z"
+}
+
 /// The date so many days after 1970-01-01. Years are counted from March here, so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // from 0000-03-01
@@ -40,5 +48,6 @@ mod tests {
         ] {
             assert_eq!(rfc3339(Timestamp(millis)), text);
         }
+        assert_eq!(minute(Timestamp(1_709_164_859_999)), "2024-02-29T00:00Z");
     }
 }

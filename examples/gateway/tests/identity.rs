@@ -4,7 +4,7 @@
 
 mod harness;
 
-use boxpool::{Key, StateStore, Table};
+use boxpool::{Clock, Key, StateStore, SystemClock, Table};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::registration::Registration;
@@ -87,6 +87,50 @@ async fn one_account_has_many_keys() {
     assert_eq!(account(&bench, "work").await, mine);
     let ran = lobby(&bench, "id", &["whoami"]).await;
     assert!(ran.code == 255 && ran.stderr.contains(&fingerprint(&bench, "id")), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_list_tells_when_each_key_was_last_used_and_a_login_soon_after_writes_nothing() {
+    let bench = Bench::new().await;
+    bench.make_key("work");
+    let id = account(&bench, "id").await.as_str().unwrap().to_owned();
+    assert_eq!(lobby(&bench, "id", &["key", "add", &public(&bench, "work")]).await.code, 0);
+    let used = async || lobby(&bench, "id", &["key", "list", "--json"]).await.json()["keys"][1]["last_used"].as_u64();
+    assert_eq!(used().await, None);
+    let text = lobby(&bench, "id", &["key", "list"]).await.text();
+    assert!(text.contains("last used 20") && text.contains("never used"), "{text}");
+
+    let noted = async || {
+        for _ in 0..200 {
+            if let Some(at) = used().await {
+                return at;
+            }
+        }
+        panic!("the use was never noted");
+    };
+    let before = SystemClock.now().0;
+    assert_eq!(lobby(&bench, "work", &["version"]).await.code, 0);
+    let first = noted().await;
+    assert!((before..=SystemClock.now().0).contains(&first));
+
+    let at = Key::new(Table::new("accounts"), id.as_str(), "account");
+    let stored = bench.store.get(&at).await.unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(lobby(&bench, "work", &["version"]).await.code, 0);
+    }
+    assert_eq!(used().await, Some(first));
+    assert_eq!(bench.store.get(&at).await.unwrap().unwrap().version, stored.version);
+
+    // One whose use was noted long ago is noted again.
+    let old = stored.value.replace(&first.to_string(), &(first - 3_700_000).to_string());
+    bench.store.update(&at, &stored.version, &old).await.unwrap();
+    assert_eq!(lobby(&bench, "work", &["version"]).await.code, 0);
+    for _ in 0..200 {
+        if noted().await >= first {
+            return;
+        }
+    }
+    panic!("the later use was never noted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

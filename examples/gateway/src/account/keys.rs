@@ -1,7 +1,7 @@
 //! The keys of one account: list, add, remove, rename.
 
 use super::record::{AccountRecord, KeyEntry, KeyId, KeyRecord};
-use super::{Accounts, TRIES, Written, contended};
+use super::{Accounts, TRIES, Written, contended, is_stale};
 use crate::plain::plain;
 use boxpool::{Error, ErrorKind, Report, Result, Timestamp, UserId, Version};
 use russh::keys::{Algorithm, PublicKey};
@@ -222,6 +222,24 @@ impl Accounts {
             target = Some(entry);
         }
         Ok(None)
+    }
+
+    /// Notes that the key logged in at `now`, if that is worth a write. `false`: it is not, another login has noted it, or
+    /// the key is no longer one of the account's.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn note_use(&self, who: &KeyInUse, now: Timestamp) -> Result<bool> {
+        for _ in 0..TRIES {
+            let Some((version, mut record)) = self.account(&who.account).await? else { return Ok(false) };
+            let entry = record.keys.iter_mut().find(|entry| entry.id == who.key);
+            let Some(entry) = entry.filter(|entry| is_stale(entry.used, now)) else { return Ok(false) };
+            entry.used = Some(now);
+            if let Written::Yes(_) = self.update(&AccountRecord::at(&who.account), &version, &record).await? {
+                return Ok(true);
+            }
+        }
+        Err(contended("note use of key", &who.key))
     }
 
     /// Calls a key, named by its label or fingerprint, something else.

@@ -83,6 +83,9 @@ pub struct KeyEntry {
     pub label: String,
     /// When it was added.
     pub added: Timestamp,
+    /// When it last logged in, as far as was noted: [`USED_EVERY`](super::USED_EVERY). Gateways that do not know of this keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Timestamp>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -95,7 +98,7 @@ impl KeyEntry {
     pub fn new(key: &PublicKey, label: &str, added: Timestamp) -> Result<Self> {
         let (fingerprint, line) = texts(key)?;
         let (id, label) = (KeyId::of(key), label.to_owned());
-        Ok(Self { id, fingerprint, key: line, label, added, unknown: Map::new() })
+        Ok(Self { id, fingerprint, key: line, label, added, used: None, unknown: Map::new() })
     }
 }
 
@@ -127,13 +130,13 @@ pub struct AccountRecord {
 }
 
 impl AccountRecord {
-    /// The account that `key` makes.
+    /// The account that `key` makes by logging in.
     ///
     /// # Errors
     /// When the key cannot be written as text.
     pub fn of_key(key: &PublicKey, created: Timestamp) -> Result<Self> {
         let id = KeyId::of(key).account()?;
-        let keys = vec![KeyEntry::new(key, FIRST_LABEL, created)?];
+        let keys = vec![KeyEntry { used: Some(created), ..KeyEntry::new(key, FIRST_LABEL, created)? }];
         Ok(Self { schema: SCHEMA, id, created, keys, certified: None, unknown: Map::new() })
     }
 
@@ -176,6 +179,7 @@ impl AccountRecord {
                     key,
                     label: FIRST_LABEL.into(),
                     added: record.created,
+                    used: None,
                     unknown: Map::new(),
                 }];
                 record.schema = SCHEMA;

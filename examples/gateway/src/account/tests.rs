@@ -205,6 +205,45 @@ fn an_account_of_the_first_layout_logs_in_as_before_and_can_have_more_keys() {
 }
 
 #[test]
+fn the_use_of_a_key_is_noted_once_in_its_interval_and_a_clock_that_was_wrong_is_got_over() {
+    let (store, accounts) = fresh();
+    let account = run(accounts.ensure(&key(1))).unwrap();
+    let made = account.key_used.unwrap();
+    let (early, late) = (Timestamp(made.0 + 3_599_999), Timestamp(made.0 + 3_600_000));
+    let version = || run(store.get(&AccountRecord::at(&account.id))).unwrap().unwrap().version;
+    let before = version();
+    assert!(!account.use_is_to_be_noted(early) && account.use_is_to_be_noted(late));
+    assert_eq!((run(accounts.note_use(&who(1, 1), early)).unwrap(), version()), (false, before));
+    assert!(run(accounts.note_use(&who(1, 1), late)).unwrap());
+    let noted = version();
+    assert_eq!((run(accounts.note_use(&who(1, 1), late)).unwrap(), version()), (false, noted));
+    assert_eq!(run(accounts.ensure(&key(1))).unwrap().key_used, Some(late));
+    assert!(run(accounts.note_use(&who(1, 1), made)).unwrap(), "the clock ran ahead");
+
+    // A key that was added has not been used yet; one that was removed comes not back by that.
+    run(add(&accounts, &who(1, 1), 2)).unwrap();
+    assert_eq!(run(accounts.keys(&who(1, 1))).unwrap()[1].used, None);
+    assert!(run(accounts.note_use(&who(1, 2), late)).unwrap());
+    run(remove(&accounts, &who(1, 1), 2)).unwrap();
+    assert!(!run(accounts.note_use(&who(1, 2), Timestamp(2 * late.0))).unwrap());
+    assert_eq!(opens(&accounts, 2), None);
+}
+
+#[test]
+fn noting_a_use_undoes_no_change_that_is_made_at_the_same_time() {
+    for order in orders() {
+        let (store, accounts) = fresh();
+        run(accounts.ensure(&key(1))).unwrap();
+        run(add(&accounts, &who(1, 1), 2)).unwrap();
+        let (here, there) = (Store::accounts(&store, Fault::None, 0), Store::accounts(&store, Fault::None, 0));
+        let (user, other) = (who(1, 1), who(1, 2));
+        let (removed, noted) = interleave(order, remove(&here, &user, 2), there.note_use(&other, Timestamp(9)));
+        assert!(removed.is_ok() && noted.is_ok(), "{order:?}: {removed:?} {noted:?}");
+        assert_eq!((listed(&accounts, &user).len(), opens(&accounts, 2)), (1, None), "{order:?}");
+    }
+}
+
+#[test]
 fn a_record_of_a_newer_layout_is_left_alone() {
     let (store, accounts) = fresh();
     let id = account_id(&key(1)).unwrap();

@@ -5,6 +5,7 @@ use super::input::Input;
 use crate::account::{KeyEntry, KeyError, KeyId, KeyInUse};
 use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
+use crate::moment::minute;
 use crate::plain::plain;
 use boxpool::{Clock, SystemClock};
 use russh::keys::PublicKey;
@@ -115,7 +116,8 @@ pub(super) async fn answer(connection: &Connection, command: &KeyCommand, input:
             for each in &keys {
                 let mark = if each.id == who.key { "*" } else { " " };
                 let kind = each.key.split(' ').next().unwrap_or_default();
-                let _ = writeln!(text, "{mark} {:<24}  {}  {kind}", each.label, each.fingerprint);
+                let used = each.used.map_or_else(|| "never used".into(), |at| format!("last used {}", minute(at)));
+                let _ = writeln!(text, "{mark} {:<24}  {}  {used}  {kind}", each.label, each.fingerprint);
             }
             let _ = writeln!(text, "* the key you are logged in with; {} of {most} keys", keys.len());
             let keys: Vec<Value> = keys.iter().map(|each| describe(each, &who.key)).collect();
@@ -157,7 +159,7 @@ pub(super) async fn answer(connection: &Connection, command: &KeyCommand, input:
 fn describe(entry: &KeyEntry, in_use: &KeyId) -> Value {
     json!({
         "label": entry.label, "fingerprint": entry.fingerprint, "public_key": entry.key, "added": entry.added,
-        "in_use": entry.id == *in_use,
+        "last_used": entry.used, "in_use": entry.id == *in_use,
     })
 }
 

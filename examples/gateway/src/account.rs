@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! add      the key names A  →  A lists the key  →  the key names A, written once more
-//! remove   another key names A, written once more  →  A lists the key no more  →  the key's record is deleted
+//! remove   another key names A, written once more  →  the removal is announced ([`removal`])  →  A lists the key no more
+//!          →  the key's record is deleted
 //! ```
 //!
 //! A gateway that dies between two steps leaves a key that opens nothing and that anybody may claim, or one that opens
@@ -20,6 +21,7 @@
 
 mod keys;
 pub mod record;
+mod removal;
 
 pub use keys::{Added, KeyError, KeyInUse, KeyRemoved};
 pub use record::{Certified, KeyEntry, KeyId};

@@ -116,7 +116,7 @@ pub struct Channel {
 /// A connection, at its end.
 #[derive(Debug, Clone, Serialize)]
 pub struct Connection {
-    /// `left`, `idle`, `kicked`, `too_many` or `stopping`.
+    /// `left`, `idle`, `kicked`, `too_many`, `key_removed` or `stopping`.
     pub ended: &'static str,
     /// Who.
     #[serde(flatten)]

@@ -51,6 +51,7 @@ pub mod pool;
 pub mod proxy;
 pub mod quota;
 pub mod registration;
+mod removed_key;
 pub mod serve;
 pub mod server;
 pub mod sessions;

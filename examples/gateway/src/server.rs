@@ -15,6 +15,7 @@ use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
 use crate::quota::RunningLimit;
 use crate::registration::Registration;
+use crate::removed_key;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use crate::visit::Ending;
 use futures::FutureExt;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
@@ -168,6 +170,8 @@ impl Gateway {
         let turning_away = Arc::new(Semaphore::new(TURN_AWAY_MAX));
         let connections = Activity::default();
         let (stopping, stopped) = watch::channel(false);
+        let mut looking = JoinSet::new();
+        looking.spawn(removed_key::watch(Arc::clone(self)));
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {

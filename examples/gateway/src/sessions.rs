@@ -46,6 +46,13 @@ impl Sessions {
         each.fold((0, 0), |(all_in, all_out), (bytes_in, bytes_out)| (all_in + bytes_in, all_out + bytes_out))
     }
 
+    /// Those of `account`.
+    #[must_use]
+    pub fn of(&self, account: &UserId) -> Vec<Arc<Connection>> {
+        let all = lock(&self.0);
+        all.values().filter(|(of, _)| of == account).filter_map(|(_, connection)| connection.upgrade()).collect()
+    }
+
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Connection>> {

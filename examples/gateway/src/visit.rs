@@ -60,6 +60,8 @@ pub enum Ending {
     Stopping,
     /// It did not log in in time.
     TooSlow,
+    /// The key that it was made with was removed from the account.
+    KeyRemoved,
 }
 
 impl Ending {
@@ -70,6 +72,7 @@ impl Ending {
             Self::TooMany => "too_many",
             Self::Stopping => "stopping",
             Self::TooSlow => "too_slow",
+            Self::KeyRemoved => "key_removed",
         }
     }
 }

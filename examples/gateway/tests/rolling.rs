@@ -6,9 +6,49 @@ mod harness;
 
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
-use harness::site::{Site, config};
+use harness::site::{Running, Site, config};
 use harness::{HANG, Ran};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::process::Child;
+
+/// Who removes a key ends what it has open, here and at another gateway; what other keys have open stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_a_key_ends_its_connections_at_every_gateway_and_tells_why() {
+    let site = Site::new();
+    let (here, there) = (site.start(config()).await, site.start(config()).await);
+    assert_eq!(site.run(&here, "gateway", &["spinup", "dev1"]).await.code, 0);
+    site.until_gateways(&there, 2).await;
+    harness::make_key(site.dir.path(), "work");
+    let work = std::fs::read_to_string(site.dir.path().join("work.pub")).unwrap();
+    assert_eq!(site.run(&here, "gateway", &["key", "add", "work", work.trim()]).await.code, 0);
+    let inside = async |key: &str, gateway: &Running| {
+        let mut inside = site.ssh_as(key, gateway, "dev1", &["echo there; sleep 60"]).spawn().unwrap();
+        inside.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).await.unwrap();
+        inside
+    };
+    let (mut mine_here, mut mine_there) = (inside("id", &here).await, inside("id", &there).await);
+    let (near, far) = (inside("work", &here).await, inside("work", &there).await);
+
+    let removed = site.run(&here, "gateway", &["key", "remove", "work", "--json"]).await.json();
+    assert_eq!(removed["ended"], 1, "{removed}");
+    let sent_away = async |client: Child, within| {
+        let ran: Ran = tokio::time::timeout(within, client.wait_with_output()).await.expect("it ends").unwrap().into();
+        assert!(ran.code == 255 && ran.stderr.contains("was removed from your account"), "{ran:?}");
+    };
+    sent_away(near, Duration::from_secs(4)).await;
+    sent_away(far, Duration::from_secs(10)).await;
+    assert!(mine_here.try_wait().unwrap().is_none() && mine_there.try_wait().unwrap().is_none());
+
+    // The key that asks hears the answer, and what else it has open ends.
+    assert_eq!(site.run(&here, "gateway", &["key", "add", "work", work.trim()]).await.code, 0);
+    let removed = site.run(&here, "gateway", &["key", "remove", "first", "--yes", "--json"]).await.json();
+    assert_eq!((&removed["ended"], &removed["in_use"]), (&1.into(), &true.into()));
+    sent_away(mine_here, Duration::from_secs(4)).await;
+    sent_away(mine_there, Duration::from_secs(10)).await;
+    here.stop().await;
+    there.stop().await;
+}
 
 /// One after the other stops while somebody is in a box through it. Who is sent away reconnects at once, through the other
 /// one, into their box: no connect is refused.

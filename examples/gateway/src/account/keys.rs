@@ -163,7 +163,8 @@ impl Accounts {
     }
 
     /// Takes a key out of the account, named by its label or fingerprint. The one that asks only when `even_in_use`, and
-    /// never the last one. Once this returns the key opens nothing.
+    /// never the last one. Once this returns the key opens nothing. That it is about to happen was announced before
+    /// ([`Accounts::removals`]), so that whoever has connections of the account can look.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -172,8 +173,9 @@ impl Accounts {
         who: &KeyInUse,
         named: &str,
         even_in_use: bool,
+        now: Timestamp,
     ) -> std::result::Result<KeyRemoved, KeyError> {
-        let Some(entry) = self.unlist_named(who, named, even_in_use).await? else {
+        let Some(entry) = self.unlist_named(who, named, even_in_use, now).await? else {
             return Err(contended("remove key", &who.account).into());
         };
         if let Err(error) = self.let_go(&entry.id, &who.account).await {
@@ -190,6 +192,7 @@ impl Accounts {
         who: &KeyInUse,
         named: &str,
         even_in_use: bool,
+        now: Timestamp,
     ) -> std::result::Result<Option<KeyEntry>, KeyError> {
         let mut target: Option<KeyEntry> = None;
         for _ in 0..TRIES {
@@ -216,6 +219,7 @@ impl Accounts {
             if !self.any_secured(&record).await? {
                 return Err(KeyError::Last(entry.label));
             }
+            self.announce_removal(&who.account, now).await?;
             if let Written::Yes(_) = self.update(&AccountRecord::at(&who.account), &version, &record).await? {
                 return Ok(Some(entry));
             }

@@ -158,7 +158,7 @@ async fn add(accounts: &Accounts, who: &KeyInUse, number: u8) -> std::result::Re
 
 async fn remove(accounts: &Accounts, who: &KeyInUse, number: u8) -> std::result::Result<KeyRemoved, KeyError> {
     let fingerprint = texts(&key(number)).unwrap().0;
-    accounts.remove_key(who, &fingerprint, true).await
+    accounts.remove_key(who, &fingerprint, true, Timestamp(6)).await
 }
 
 fn listed(accounts: &Accounts, who: &KeyInUse) -> Vec<KeyId> {
@@ -279,7 +279,7 @@ fn who_logged_in_with_a_key_that_was_removed_since_changes_nothing() {
     let (_, accounts) = fresh();
     run(accounts.ensure(&key(1))).unwrap();
     run(add(&accounts, &who(1, 1), 2)).unwrap();
-    assert!(matches!(run(accounts.remove_key(&who(1, 2), "k2", false)), Err(KeyError::InUse(_))));
+    assert!(matches!(run(accounts.remove_key(&who(1, 2), "k2", false, Timestamp(6))), Err(KeyError::InUse(_))));
     run(remove(&accounts, &who(1, 1), 2)).unwrap();
     assert!(matches!(run(add(&accounts, &who(1, 2), 3)), Err(KeyError::Gone)));
     assert!(matches!(run(remove(&accounts, &who(1, 2), 1)), Err(KeyError::Gone)));
@@ -455,7 +455,7 @@ fn with_two_keys() -> (MemoryStore, Accounts) {
 #[test]
 fn a_lost_answer_is_looked_up_and_the_change_done_once() {
     for step in CHANGES {
-        for (fault, at) in (0..5).flat_map(|at| [(Fault::AnswerLost, at), (Fault::RequestLost, at)]) {
+        for (fault, at) in (0..6).flat_map(|at| [(Fault::AnswerLost, at), (Fault::RequestLost, at)]) {
             let (store, accounts) = with_two_keys();
             let result = run(change(&Store::accounts(&store, fault, at), step));
             assert!(result.is_ok() && is_done(&accounts, step), "{step:?} {fault:?} {at}: {result:?}");
@@ -464,9 +464,28 @@ fn a_lost_answer_is_looked_up_and_the_change_done_once() {
 }
 
 #[test]
+fn every_removal_that_happened_was_announced_and_the_old_ones_are_cleared_away() {
+    for (fault, at) in (0..6).flat_map(|at| [(Fault::Death, at), (Fault::AnswerLost, at), (Fault::RequestLost, at)]) {
+        let (store, accounts) = with_two_keys();
+        let id = account_id(&key(1)).unwrap();
+        let _ = run(change(&Store::accounts(&store, fault, at), Change::RemoveFirst));
+        let (announced, keys) =
+            (run(accounts.removals(Timestamp(6))).unwrap(), run(accounts.listed_keys(&id)).unwrap());
+        let gone = !keys.unwrap().contains(&KeyId::of(&key(1)));
+        assert!(!gone || announced == [id.clone()], "{fault:?} {at}");
+        let _ = run(change(&accounts, Change::RemoveFirst));
+        assert_eq!(run(accounts.removals(Timestamp(6 + 3_600_000))).unwrap(), [id], "{fault:?} {at}");
+        for _ in 0..2 {
+            assert!(run(accounts.removals(Timestamp(7 + 3_600_000))).unwrap().is_empty(), "{fault:?} {at}");
+        }
+        assert!(run(store.scan(ACCOUNTS, Some("removals"), None, 9)).unwrap().items.is_empty());
+    }
+}
+
+#[test]
 fn a_death_at_any_step_locks_nobody_out_and_the_change_can_be_made_again() {
     for step in CHANGES {
-        for at in 0..5 {
+        for at in 0..6 {
             let (store, accounts) = with_two_keys();
             let _ = run(change(&Store::accounts(&store, Fault::Death, at), step));
             let id = account_id(&key(1)).unwrap();

@@ -55,6 +55,7 @@ mod removed_key;
 pub mod serve;
 pub mod server;
 pub mod sessions;
+pub mod stop;
 pub mod tally;
 pub mod unknown_key;
 pub mod upstream;

@@ -7,6 +7,7 @@ use boxpool_gateway::hostkey::{HOST_KEY_FILE, describe, read_key};
 use boxpool_gateway::place::Place;
 use boxpool_gateway::plain::plain;
 use boxpool_gateway::serve::{Keys, listen, provide_golden, serve};
+use boxpool_gateway::stop::stop_signal;
 use boxpool_gateway::{backends, doctor};
 use clap::Parser;
 use std::io::{IsTerminal, Write};
@@ -14,7 +15,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Packages, an image, a machine, its boot, a snapshot: a slow day.
@@ -155,34 +155,10 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Error::new(ErrorKind::Permanent, "start", "runtime").with_detail(format!("no threads can be started: {error}"))
     })?;
-    runtime.block_on(work)
-}
-
-/// Completes at the first SIGTERM or SIGINT. At the second the process ends at once; nothing is lost by that, but boxes
-/// that were being suspended are taken up by the next start.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let catch = |kind| {
-        signal(kind).map_err(|error| {
-            Error::new(ErrorKind::Permanent, "start", "signals")
-                .with_detail(format!("signals cannot be caught: {error}"))
-        })
-    };
-    let (mut term, mut int) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("told to stop");
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            eprintln!("boxpool-gateway: told to stop twice; ending at once");
-            std::process::exit(1);
-        });
-    })
+    let done = runtime.block_on(work);
+    // What still hangs on a disk must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// Prints; a reader that has left is no error.

@@ -25,6 +25,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+/// How long the pool's worker may take to end once nothing is suspended any more. Part of `drain_limit`.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a gateway's boxes are made of.
 pub struct Backends {
     /// Where records are kept.
@@ -190,7 +193,7 @@ pub async fn serve(
             return Err(Error::new(ErrorKind::Permanent, "serve", config.listen).with_detail(detail));
         }
     };
-    let limit = config.drain_limit.0.saturating_sub(began.elapsed()).max(Duration::from_secs(1));
+    let limit = config.drain_limit.0.saturating_sub(began.elapsed() + END_LIMIT).max(Duration::from_secs(1));
     let report = pool.drain(limit).await;
     for (user, name) in &report.unfinished {
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
@@ -198,7 +201,7 @@ pub async fn serve(
     drop((pool, monitor, gateway));
     audit.close().await;
     // The worker takes the node's record along; without that others see its heartbeat stand still.
-    let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
+    let _ = tokio::time::timeout(END_LIMIT, worker).await;
     tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
     Ok(())
 }

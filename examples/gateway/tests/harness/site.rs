@@ -8,6 +8,7 @@ use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::place::Place;
 use boxpool_gateway::serve::{Backends, Keys, serve};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,29 +41,12 @@ impl Site {
     }
 
     pub async fn start(&self, config: Config) -> Running {
-        let place = Place::ensure(self.dir.path()).unwrap();
-        let keys = Keys::ensure(&place).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let config = Config { listen: listener.local_addr().unwrap(), ..config };
-        let backends = Backends {
-            store: open_store(&place).unwrap(),
-            instances: self.machines.clone(),
-            volumes: self.machines.clone(),
-            runtime: self.machines.clone(),
-            source: VolumeSource::Empty { bytes: 1 },
-            generation: "1".into(),
-            golden: None,
-            remote: None,
-        };
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(async move {
-            let stop = async {
-                let _ = stopped.await;
-            };
-            serve(&config, keys, backends, listener, stop).await
-        });
-        Running { port, stop: Some(stop), served }
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let (port, serving) = gateway(self.dir.path(), &self.machines, config, stopped).await;
+        Running { port, stop: Some(stop), served: tokio::spawn(serving) }
     }
 
     pub fn ssh(&self, gateway: &Running, login: &str, args: &[&str]) -> Command {
@@ -70,11 +54,15 @@ impl Site {
     }
 
     pub fn ssh_as(&self, key: &str, gateway: &Running, login: &str, args: &[&str]) -> Command {
+        self.ssh_to(gateway.port, key, login, args)
+    }
+
+    pub fn ssh_to(&self, port: u16, key: &str, login: &str, args: &[&str]) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]);
         command.args(["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "IdentityAgent=none"]);
         command.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(self.dir.path().join(key));
-        command.args(["-p", &gateway.port.to_string(), "-l", login, "127.0.0.1"]).args(args);
+        command.args(["-p", &port.to_string(), "-l", login, "127.0.0.1"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -125,6 +113,31 @@ impl Running {
     pub async fn ended(self) {
         tokio::time::timeout(HANG, self.served).await.expect("it stops").unwrap().unwrap();
     }
+}
+
+/// A gateway that is to be awaited, and its port.
+pub async fn gateway(
+    dir: &Path,
+    machines: &Arc<Machines>,
+    config: Config,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> (u16, impl Future<Output = boxpool::Result<()>> + Send + 'static) {
+    let place = Place::ensure(dir).unwrap();
+    let keys = Keys::ensure(&place).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = Config { listen: listener.local_addr().unwrap(), ..config };
+    let backends = Backends {
+        store: open_store(&place).unwrap(),
+        instances: machines.clone(),
+        volumes: machines.clone(),
+        runtime: machines.clone(),
+        source: VolumeSource::Empty { bytes: 1 },
+        generation: "1".into(),
+        golden: None,
+        remote: None,
+    };
+    (port, async move { serve(&config, keys, backends, listener, stop).await })
 }
 
 pub fn config() -> Config {

@@ -40,6 +40,8 @@ pub struct Config {
     pub allow_list: Option<PathBuf>,
     /// The authorities whose user certificates are trusted.
     pub trusted_user_ca_keys: Option<PathBuf>,
+    /// Whether there is an RSA host key beside the one of the kind ed25519.
+    pub rsa_host_key: bool,
     /// Whether a login with a new name makes the box.
     pub spinup_on_connect: bool,
     /// Boxes that can run at once.
@@ -311,6 +313,7 @@ impl Default for Config {
             registration: RegistrationMode::Open,
             allow_list: None,
             trusted_user_ca_keys: None,
+            rsa_host_key: false,
             spinup_on_connect: false,
             slots: 4,
             min_free: 1,

@@ -6,8 +6,9 @@
 
 use boxpool::{Error, ErrorKind, Result};
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use russh::keys::{HashAlg, PrivateKey};
+use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData, RsaKeypair};
+use russh::keys::ssh_key::rand_core::UnwrapErr;
+use russh::keys::{Algorithm, HashAlg, PrivateKey};
 use std::fs;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -16,30 +17,60 @@ use std::path::Path;
 /// The key clients see: `ssh_host_ed25519_key` in the state directory.
 pub const HOST_KEY_FILE: &str = "ssh_host_ed25519_key";
 
+/// The key that clients see that know RSA alone: `ssh_host_rsa_key` in the state directory.
+pub const RSA_HOST_KEY_FILE: &str = "ssh_host_rsa_key";
+
+/// Length of an RSA key that is made, as `ssh-keygen` has it.
+const RSA_BITS: usize = 3072;
+
 /// The key the gateway logs in to boxes with: `box_ed25519_key` in the state directory.
 pub const BOX_KEY_FILE: &str = "box_ed25519_key";
 
-/// Reads the key at `path`, or makes it.
+/// Reads the key at `path`, or makes one of the kind ed25519.
 ///
 /// # Errors
 /// When the file is not a private key, when others may read it, or when the directory cannot be written.
 pub fn ensure_key(path: &Path, comment: &str) -> Result<PrivateKey> {
+    ensure(path, comment, || {
+        let mut seed = [0_u8; 32];
+        getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+        Ok(KeypairData::from(Ed25519Keypair::from_seed(&seed)))
+    })
+}
+
+/// Reads the key at `path`, or makes one of the kind RSA, which takes seconds.
+///
+/// # Errors
+/// As [`ensure_key`]; when the file holds a key of another kind.
+pub fn ensure_rsa_key(path: &Path, comment: &str) -> Result<PrivateKey> {
+    let key = ensure(path, comment, || {
+        // Like every program that makes keys, it ends when the system has no randomness.
+        let pair = RsaKeypair::random(&mut UnwrapErr(getrandom::SysRng), RSA_BITS);
+        pair.map(KeypairData::from).map_err(|error| error.to_string())
+    })?;
+    if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
+        return Ok(key);
+    }
+    let detail = format!("the key file {} holds no RSA key", path.display());
+    Err(Error::new(ErrorKind::Corrupt, "read key", path.display()).with_detail(detail))
+}
+
+fn ensure(
+    path: &Path,
+    comment: &str,
+    make: impl FnOnce() -> std::result::Result<KeypairData, String>,
+) -> Result<PrivateKey> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
     }
     let fail = |what: &str, error: std::io::Error| {
         Error::new(ErrorKind::Permanent, "make key", path.display()).with_detail(format!("{what}: {error}"))
     };
-    let (mut seed, mut mark) = ([0_u8; 32], [0_u8; 8]);
-    getrandom::fill(&mut seed)
-        .and_then(|()| getrandom::fill(&mut mark))
-        .map_err(|error| Error::new(ErrorKind::Permanent, "make key", path.display()).with_detail(error.to_string()))?;
-    let pair = Ed25519Keypair::from_seed(&seed);
-    let bad_key = |error: russh::keys::ssh_key::Error| {
-        Error::new(ErrorKind::Permanent, "make key", path.display()).with_detail(error.to_string())
-    };
-    let key = PrivateKey::new(KeypairData::from(pair), comment).map_err(bad_key)?;
-    let text = key.to_openssh(LineEnding::LF).map_err(bad_key)?;
+    let no_key = |detail: String| Error::new(ErrorKind::Permanent, "make key", path.display()).with_detail(detail);
+    let mut mark = [0_u8; 8];
+    getrandom::fill(&mut mark).map_err(|error| no_key(error.to_string()))?;
+    let key = PrivateKey::new(make().map_err(no_key)?, comment).map_err(|error| no_key(error.to_string()))?;
+    let text = key.to_openssh(LineEnding::LF).map_err(|error| no_key(error.to_string()))?;
 
     let temporary = path.with_extension(format!("new-{:016x}", u64::from_ne_bytes(mark)));
     let mut file = fs::OpenOptions::new()
@@ -97,9 +128,11 @@ pub fn describe(key: &PrivateKey, host: &str, port: u16) -> Result<String> {
         .map_err(|error| Error::new(ErrorKind::Corrupt, "show key", host).with_detail(error.to_string()))?;
     let blob: Vec<&str> = line.split_whitespace().take(2).collect();
     let known_host = if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") };
+    // The numbers of RFC 4255 and RFC 7479; the gateway has no keys of other kinds.
+    let kind = if matches!(public.algorithm(), Algorithm::Rsa { .. }) { 1 } else { 4 };
     let hex: String = fingerprint_bytes(public).iter().map(|b| format!("{b:02x}")).collect();
     Ok(format!(
-        "fingerprint: {}\nknown_hosts: {known_host} {}\nsshfp: {host}. IN SSHFP 4 2 {hex}\n",
+        "fingerprint: {}\nknown_hosts: {known_host} {}\nsshfp: {host}. IN SSHFP {kind} 2 {hex}\n",
         public.fingerprint(HashAlg::Sha256),
         blob.join(" "),
     ))
@@ -125,6 +158,20 @@ mod tests {
         assert_eq!(first.public_key(), second.public_key());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_rsa_key_is_made_once_of_its_length_and_no_other_kind_is_taken_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RSA_HOST_KEY_FILE);
+        let first = ensure_rsa_key(&path, "test").unwrap();
+        assert_eq!(first.public_key(), ensure_rsa_key(&path, "test").unwrap().public_key());
+        assert_eq!(first.public_key().key_data().rsa().unwrap().key_size(), 3072);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(describe(&first, "h", 22).unwrap().contains("sshfp: h. IN SSHFP 1 2 "));
+        let other = dir.path().join(HOST_KEY_FILE);
+        ensure_key(&other, "test").unwrap();
+        assert!(ensure_rsa_key(&other, "test").unwrap_err().to_string().contains("no RSA key"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use boxpool::{Error, ErrorKind, Result};
 use boxpool_gateway::cli::{Cli, Options, Verb, completions};
 use boxpool_gateway::config::{Backend, Config, DEFAULT_FILE};
-use boxpool_gateway::hostkey::{HOST_KEY_FILE, describe, read_key};
+use boxpool_gateway::hostkey::{HOST_KEY_FILE, RSA_HOST_KEY_FILE, describe, read_key};
 use boxpool_gateway::place::Place;
 use boxpool_gateway::plain::plain;
 use boxpool_gateway::serve::{Keys, listen, provide_golden, serve};
@@ -49,6 +49,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, "show key", place.display()).with_detail(missing))?;
             let shown = config.shown_address();
             say(&describe(&key, &shown.host, shown.port)?);
+            if config.rsa_host_key
+                && let Some(key) = read_key(&place.join(RSA_HOST_KEY_FILE))?
+            {
+                say(&describe(&key, &shown.host, shown.port)?);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Verb::Doctor { options, json } => {
@@ -89,7 +94,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             block_on(async {
                 find_qemu(&config).await?;
                 let place = Place::ensure(&state_dir)?;
-                let keys = Keys::ensure(&place)?;
+                let keys = Keys::ensure(&place)?.as_configured(&config, &place)?;
                 let backends = backends::open(&config, &place, &keys).await?;
                 provide_golden(&config, backends, GOLDEN_LIMIT).await
             })?;
@@ -106,7 +111,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 let stop = stop_signal()?;
                 find_qemu(&config).await?;
                 let place = Place::ensure(&state_dir)?;
-                let keys = Keys::ensure(&place)?;
+                let keys = Keys::ensure(&place)?.as_configured(&config, &place)?;
                 tokio::pin!(stop);
                 let backends = tokio::select! {
                     backends = backends::open(&config, &place, &keys) => backends?,

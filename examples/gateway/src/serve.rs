@@ -50,8 +50,8 @@ pub struct Backends {
 
 /// The gateway's own keys.
 pub struct Keys {
-    /// The one clients see.
-    pub host: PrivateKey,
+    /// Those clients see.
+    pub host: Vec<PrivateKey>,
     /// The one boxes know.
     pub boxes: Arc<PrivateKey>,
 }
@@ -64,9 +64,23 @@ impl Keys {
     pub fn ensure(place: &Place) -> Result<Self> {
         use crate::hostkey::{BOX_KEY_FILE, HOST_KEY_FILE, ensure_key};
         Ok(Self {
-            host: ensure_key(&place.join(HOST_KEY_FILE), "boxpool-gateway")?,
+            host: vec![ensure_key(&place.join(HOST_KEY_FILE), "boxpool-gateway")?],
             boxes: Arc::new(ensure_key(&place.join(BOX_KEY_FILE), "boxpool-gateway to box")?),
         })
+    }
+}
+
+impl Keys {
+    /// The same, with an RSA key for clients if `config` wants one.
+    ///
+    /// # Errors
+    /// As [`crate::hostkey::ensure_rsa_key`].
+    pub fn as_configured(mut self, config: &Config, place: &Place) -> Result<Self> {
+        use crate::hostkey::{RSA_HOST_KEY_FILE, ensure_rsa_key};
+        if config.rsa_host_key {
+            self.host.push(ensure_rsa_key(&place.join(RSA_HOST_KEY_FILE), "boxpool-gateway")?);
+        }
+        Ok(self)
     }
 }
 

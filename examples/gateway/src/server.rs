@@ -161,10 +161,10 @@ impl Gateway {
     pub async fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
-        host_key: PrivateKey,
+        host_keys: Vec<PrivateKey>,
         stop: impl Future<Output = ()>,
     ) -> Instant {
-        let config = Arc::new(self.ssh_config(host_key));
+        let config = Arc::new(self.ssh_config(host_keys));
         let pre_auth =
             PreAuth::new(self.settings.pre_auth_max, self.settings.pre_auth_per_address_max, self.settings.ban);
         let turning_away = Arc::new(Semaphore::new(TURN_AWAY_MAX));
@@ -221,7 +221,7 @@ impl Gateway {
         began
     }
 
-    fn ssh_config(&self, host_key: PrivateKey) -> Config {
+    fn ssh_config(&self, host_keys: Vec<PrivateKey>) -> Config {
         Config {
             server_id: SshId::Standard(Cow::Borrowed(VERSION)),
             // The second lets nobody in: it is how clients are told why, and what to do.
@@ -229,7 +229,7 @@ impl Gateway {
             // Nothing is guessed by time here: a key is allowed or not. A pause would only delay honest clients.
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: Some(Duration::ZERO),
-            keys: vec![host_key],
+            keys: host_keys,
             preferred: preferred(),
             max_auth_attempts: crate::auth::OFFERS_MAX,
             window_size: WINDOW,

@@ -4,7 +4,9 @@
 
 mod harness;
 
+use boxpool_gateway::hostkey::ensure_rsa_key;
 use boxpool_gateway::limits::Ban;
+use boxpool_gateway::operator::Operator;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
 use harness::{Bench, finish, settings};
@@ -116,6 +118,31 @@ async fn a_connection_without_any_channel_is_ended_after_its_limit() {
     assert!(ran.code == 255 && ran.stderr.contains("nothing was open"), "{ran:?}");
 }
 
+/// A gateway with an RSA host key, made as the program makes it.
+async fn with_rsa() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let key = ensure_rsa_key(&dir.path().join("key"), "gateway").unwrap();
+    Bench::offering(&[key], settings(), Operator::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_know_only_rsa_connect_with_sha_2_and_others_use_ed25519() {
+    let bench = with_rsa().await;
+    for (offered, used) in [
+        (None, "ssh-ed25519"),
+        (Some("rsa-sha2-512,ssh-ed25519"), "ssh-rsa"), // the client's order counts
+        (Some("rsa-sha2-512"), "ssh-rsa"),
+        (Some("rsa-sha2-256"), "ssh-rsa"),
+    ] {
+        let option = offered.map(|offered| format!("HostKeyAlgorithms={offered}"));
+        let options: Vec<&str> = option.iter().flat_map(|option| ["-o", option]).collect();
+        let ran = bench.run("gateway", &[&["-o", "LogLevel=DEBUG"], &options[..], &["--", "version"]].concat()).await;
+        assert!(ran.code == 0 && ran.stderr.contains(&format!("Server host key: {used} ")), "{offered:?}: {ran:?}");
+    }
+    let ran = bench.run("gateway", &["-o", "HostKeyAlgorithms=ssh-rsa", "-o", "LogLevel=INFO", "--", "version"]).await;
+    assert!(ran.code == 255 && ran.stderr.contains("no matching host key type"), "{ran:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ssh_audit_finds_no_failure() {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -123,7 +150,7 @@ async fn ssh_audit_finds_no_failure() {
     let place = std::env::var_os("BOXPOOL_SSH_AUDIT").map_or_else(|| cache.join("boxpool/ssh-audit"), PathBuf::from);
     let program = place.join("venv/bin/ssh-audit");
     assert!(program.exists(), "{} is not there; run scripts/install-packages tests", program.display());
-    let bench = Bench::new().await;
+    let bench = with_rsa().await;
     let mut audit = Command::new(program);
     audit.args(["--skip-rate-test", "--no-colors", "-p", &bench.port.to_string(), "127.0.0.1"]);
     audit.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

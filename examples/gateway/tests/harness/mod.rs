@@ -21,6 +21,7 @@ use boxpool_gateway::limits::Ban;
 use boxpool_gateway::operator::Operator;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
+use russh::keys::PrivateKey;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
@@ -267,7 +268,12 @@ impl Bench {
         Self::operated(settings, Operator::default()).await
     }
 
-    pub async fn operated(mut settings: Settings, operator: Operator) -> Self {
+    pub async fn operated(settings: Settings, operator: Operator) -> Self {
+        Self::offering(&[], settings, operator).await
+    }
+
+    /// One that has more host keys: what is given here comes after the usual one.
+    pub async fn offering(more: &[PrivateKey], mut settings: Settings, operator: Operator) -> Self {
         std::fs::create_dir_all("/run/sshd").unwrap(); // sshd wants it; made at boot on a real machine
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
@@ -277,8 +283,9 @@ impl Bench {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         settings.shown_address.port = port;
-        let known = format!("[127.0.0.1]:{port} {}\n", host_key.public_key().to_openssh().unwrap());
-        std::fs::write(path.join("known_hosts"), known).unwrap();
+        let host_keys = [&[host_key], more].concat();
+        let known = |key: &PrivateKey| format!("[127.0.0.1]:{port} {}\n", key.public_key().to_openssh().unwrap());
+        std::fs::write(path.join("known_hosts"), host_keys.iter().map(known).collect::<String>()).unwrap();
         let boxes = Arc::new(FakeBoxes { dir: path.to_path_buf(), ..FakeBoxes::default() });
         let store = MemoryStore::new();
         let accounts = Accounts::new(Arc::new(store.clone()));
@@ -290,7 +297,7 @@ impl Bench {
             let stop = async {
                 let _ = stopped.await;
             };
-            let _ = serving.serve(listener, host_key, stop).await;
+            let _ = serving.serve(listener, host_keys, stop).await;
         });
         let bench = Self { dir, boxes, store, gateway, port, stop: Some(stop), served: Some(served) };
         bench.make_key("id");

@@ -17,6 +17,7 @@ use crate::lock::lock;
 use crate::login;
 use crate::plain::plain;
 use crate::proxy::backlog::Pressure;
+use crate::proxy::reach::Bringer;
 use crate::proxy::session::Start;
 use crate::server::Gateway;
 use crate::unknown_key::{self, DISCONNECT_MAX};
@@ -141,34 +142,6 @@ impl Connection {
         self.hold_anew(name, None)
     }
 
-    /// The same after the box of `distrust` did not answer.
-    ///
-    /// # Errors
-    /// Before the login is complete.
-    pub fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
-        let owner = self.account()?.id.clone();
-        let mut holds = lock(&self.holds);
-        if let Some(hold) = holds.get(name).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
-            return Ok(hold);
-        }
-        let gateway = &self.gateway;
-        let hold = Hold::take(
-            Arc::clone(&gateway.boxes),
-            owner,
-            name.clone(),
-            gateway.settings.connect_limit,
-            distrust,
-            gateway.activity.begin(),
-        );
-        holds.insert(name.clone(), Arc::downgrade(&hold));
-        let is_own = self.login() == name.as_str();
-        drop(holds);
-        if is_own && !self.closer.is_closed() {
-            *lock(&self.own) = Some(Arc::clone(&hold));
-        }
-        Ok(hold)
-    }
-
     /// Notes that its key logged in. Nobody waits for that, and it may be lost: the next login notes it.
     fn note_use(&self) {
         let (Ok(account), Some(key)) = (self.account(), self.visit.proven_key()) else { return };
@@ -240,18 +213,6 @@ impl Connection {
         Ok(Destination::Box(self.hold(&name)?))
     }
 
-    /// Connects to a box for one channel.
-    ///
-    /// # Errors
-    /// What stood in the way.
-    pub async fn dial(&self, endpoint: &Endpoint, openings: Openings) -> Result<Upstream, DialError> {
-        let gone = || DialError::Unreachable("the user has left".into());
-        let handle = self.handle.get().ok_or_else(gone)?.clone();
-        let back = Back { handle, pressure: self.pressure.clone(), visit: Arc::clone(&self.visit) };
-        let _permit = self.dials.acquire().await.map_err(|_| gone())?;
-        self.gateway.dialer.dial(endpoint, back, openings).await
-    }
-
     /// Counts a channel until the guard is dropped; `None` when there are too many.
     fn channel(self: &Arc<Self>) -> Option<ChannelGuard> {
         if self.visit.is_ending() {
@@ -276,6 +237,40 @@ impl Connection {
                 () = closer.closed() => {}
             }
         });
+    }
+}
+
+impl Bringer for Connection {
+    fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
+        let owner = self.account()?.id.clone();
+        let mut holds = lock(&self.holds);
+        if let Some(hold) = holds.get(name).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
+            return Ok(hold);
+        }
+        let gateway = &self.gateway;
+        let hold = Hold::take(
+            Arc::clone(&gateway.boxes),
+            owner,
+            name.clone(),
+            gateway.settings.connect_limit,
+            distrust,
+            gateway.activity.begin(),
+        );
+        holds.insert(name.clone(), Arc::downgrade(&hold));
+        let is_own = self.login() == name.as_str();
+        drop(holds);
+        if is_own && !self.closer.is_closed() {
+            *lock(&self.own) = Some(Arc::clone(&hold));
+        }
+        Ok(hold)
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, openings: Openings) -> Result<Upstream, DialError> {
+        let gone = || DialError::Unreachable("the user has left".into());
+        let handle = self.handle.get().ok_or_else(gone)?.clone();
+        let back = Back { handle, pressure: self.pressure.clone(), visit: Arc::clone(&self.visit) };
+        let _permit = self.dials.acquire().await.map_err(|_| gone())?;
+        self.gateway.dialer.dial(endpoint, Some(back), openings).await
     }
 }
 

@@ -9,8 +9,8 @@ use crate::exit::{ExitCode, Refusal};
 use crate::hold::Hold;
 use crate::lock::lock;
 use crate::plain::plain;
+use crate::proxy::reach::reach;
 use crate::proxy::relay::relay;
-use crate::proxy::session::reach;
 use crate::upstream::{Openings, Upstream};
 use crate::visit::Kind;
 use russh::server::{ChannelOpenHandle, Msg};
@@ -77,8 +77,9 @@ type Opened = (Upstream, Arc<Hold>, Channel<russh::client::Msg>);
 async fn open(connection: &Arc<Connection>, target: &Target) -> Result<Opened, ChannelOpenFailure> {
     let refused = |reason: String| ChannelOpenFailure::Other { code: 2, reason: plain(&reason).into_owned() };
     let hold = own_box(connection).await.map_err(|refusal| refused(refusal.message))?;
-    let (upstream, hold) =
-        reach(connection, hold, Openings::default(), None).await.map_err(|refusal| refused(refusal.message))?;
+    let (upstream, hold) = reach(connection.as_ref(), hold, Openings::default(), None)
+        .await
+        .map_err(|refusal| refused(refusal.message))?;
     let opening = async {
         match target {
             Target::Tcp { host, port, from, from_port } => {
@@ -183,7 +184,7 @@ async fn prepare(connection: &Arc<Connection>) -> Result<(Upstream, Arc<Hold>), 
     let hold = own_box(connection).await?;
     let openings = Openings { forwarded: true, ..Openings::default() };
     tokio::select! {
-        reached = reach(connection, hold, openings, None) => reached,
+        reached = reach(connection.as_ref(), hold, openings, None) => reached,
         () = connection.closer.closed() => Err(Refusal::new(ExitCode::Failed, "the connection ended")),
     }
 }

@@ -135,11 +135,16 @@ impl Dialer {
     }
 
     /// Connects and logs in. A box that comes up refuses connections for a moment, so attempts are repeated until the
-    /// limit; a wrong host key or a refused login ends them at once.
+    /// limit; a wrong host key or a refused login ends them at once. Where there is no `user` the box can open nothing.
     ///
     /// # Errors
     /// What stood in the way.
-    pub async fn dial(&self, endpoint: &Endpoint, user: Back, openings: Openings) -> Result<Upstream, DialError> {
+    pub async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        user: Option<Back>,
+        openings: Openings,
+    ) -> Result<Upstream, DialError> {
         let deadline = tokio::time::Instant::now() + self.limit;
         let mut pause = Duration::from_millis(10);
         loop {
@@ -159,7 +164,12 @@ impl Dialer {
         }
     }
 
-    async fn attempt(&self, endpoint: &Endpoint, user: Back, openings: Openings) -> Result<Upstream, DialError> {
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        user: Option<Back>,
+        openings: Openings,
+    ) -> Result<Upstream, DialError> {
         let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
         let pinned = PublicKey::from_openssh(&endpoint.host_key)
             .map_err(|error| unreachable(&format!("its host key is not known: {error}")))?;
@@ -235,7 +245,7 @@ impl Drop for CloseOnDrop {
 pub struct BoxSide {
     pinned: PublicKey,
     wrong_key: Arc<AtomicBool>,
-    user: Back,
+    user: Option<Back>,
     pressure: Pressure,
     openings: Openings,
     closer: Closer,
@@ -258,12 +268,12 @@ impl BoxSide {
     }
 
     /// Joins a channel the box opens with one that `open` opens towards the user.
-    fn join<F>(&self, kind: Kind, channel: Channel<Msg>, reply: ChannelOpenHandle, open: F)
+    fn join<F>(&self, user: &Back, kind: Kind, channel: Channel<Msg>, reply: ChannelOpenHandle, open: F)
     where
         F: Future<Output = Result<Channel<server::Msg>, russh::Error>> + Send + 'static,
     {
-        let (closer, to_user, to_box) = (self.closer.clone(), self.user.pressure.clone(), self.pressure.clone());
-        let visit = Arc::clone(&self.user.visit);
+        let (closer, to_user, to_box) = (self.closer.clone(), user.pressure.clone(), self.pressure.clone());
+        let visit = Arc::clone(&user.visit);
         tokio::spawn(async move {
             match open.await {
                 Ok(user) => {
@@ -302,9 +312,9 @@ impl Handler for BoxSide {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.openings.agent {
-            let user = self.user.handle.clone();
-            self.join(Kind::Agent, channel, reply, async move { user.channel_open_agent().await });
+        if let Some(user) = self.user.as_ref().filter(|_| self.openings.agent) {
+            let handle = user.handle.clone();
+            self.join(user, Kind::Agent, channel, reply, async move { handle.channel_open_agent().await });
         }
         Ok(()) // dropping the reply refuses
     }
@@ -317,9 +327,9 @@ impl Handler for BoxSide {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.openings.x11 {
-            let (user, address) = (self.user.handle.clone(), address.to_owned());
-            self.join(Kind::X11, channel, reply, async move { user.channel_open_x11(address, port).await });
+        if let Some(user) = self.user.as_ref().filter(|_| self.openings.x11) {
+            let (handle, address) = (user.handle.clone(), address.to_owned());
+            self.join(user, Kind::X11, channel, reply, async move { handle.channel_open_x11(address, port).await });
         }
         Ok(())
     }
@@ -334,10 +344,10 @@ impl Handler for BoxSide {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.openings.forwarded {
-            let (user, address, from) = (self.user.handle.clone(), address.to_owned(), from.to_owned());
-            self.join(Kind::ReverseForward, channel, reply, async move {
-                user.channel_open_forwarded_tcpip(address, port, from, from_port).await
+        if let Some(user) = self.user.as_ref().filter(|_| self.openings.forwarded) {
+            let (handle, address, from) = (user.handle.clone(), address.to_owned(), from.to_owned());
+            self.join(user, Kind::ReverseForward, channel, reply, async move {
+                handle.channel_open_forwarded_tcpip(address, port, from, from_port).await
             });
         }
         Ok(())
@@ -350,10 +360,10 @@ impl Handler for BoxSide {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.openings.forwarded {
-            let (user, path) = (self.user.handle.clone(), path.to_owned());
-            self.join(Kind::ReverseForward, channel, reply, async move {
-                user.channel_open_forwarded_streamlocal(path).await
+        if let Some(user) = self.user.as_ref().filter(|_| self.openings.forwarded) {
+            let (handle, path) = (user.handle.clone(), path.to_owned());
+            self.join(user, Kind::ReverseForward, channel, reply, async move {
+                handle.channel_open_forwarded_streamlocal(path).await
             });
         }
         Ok(())

@@ -5,5 +5,6 @@
 //! in the order in which they came, by one task per channel, so an exit status never overtakes output.
 
 pub mod backlog;
+pub mod reach;
 pub mod relay;
 pub mod session;

@@ -11,16 +11,14 @@
 use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::hold::Hold;
-use crate::plain::plain;
 use crate::proxy::backlog::{Backlog, Closed, Next, Pressure};
-use crate::upstream::{DialError, Openings, Upstream};
+use crate::proxy::reach::reach;
+use crate::upstream::{Openings, Upstream};
 use crate::user::UserSide;
 use crate::visit::{Kind, Phase};
-use boxpool::Progress;
 use russh::client::Msg as BoxMsg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -295,89 +293,12 @@ async fn bring_up(
 ) -> Result<(Started, Arc<Hold>), Refusal> {
     let shown = preamble.pty.is_some().then_some(user);
     let openings = Openings { agent: preamble.agent, x11: preamble.x11.is_some(), forwarded: false };
-    let (upstream, hold) = reach(connection, hold, openings, shown).await?;
+    let (upstream, hold) = reach(connection.as_ref(), hold, openings, shown).await?;
     let began = Instant::now();
     let answered = tokio::time::timeout(ANSWER_LIMIT, begin(upstream, user, preamble, start)).await;
     let started = answered.map_err(|_| Refusal::new(ExitCode::Broken, "the box did not answer in time"))??;
     Phase::Start.took_since(began);
     Ok((started, hold))
-}
-
-/// A connection to the box of `hold`; the returned hold is the one to keep.
-///
-/// A box whose SSH server does not answer is reported to the pool and asked for once more: its machine may have died,
-/// and the pool then starts it again.
-///
-/// # Errors
-/// Why the box cannot be had or reached.
-pub async fn reach(
-    connection: &Arc<Connection>,
-    hold: Arc<Hold>,
-    openings: Openings,
-    shown: Option<&UserSide>,
-) -> Result<(Upstream, Arc<Hold>), Refusal> {
-    let error = match dial(connection, &hold, &openings, shown).await? {
-        Ok(upstream) => return Ok((upstream, hold)),
-        Err(error) => error,
-    };
-    tracing::warn!(box_name = %hold.name(), %error, "box not reached");
-    if !matches!(error, DialError::Unreachable(_)) {
-        return Err(Refusal::new(ExitCode::Failed, error.to_string()));
-    }
-    let name = hold.name().clone();
-    let distrust = hold.mark_unreachable();
-    drop(hold);
-    let hold = connection.hold_anew(&name, distrust)?;
-    match dial(connection, &hold, &openings, shown).await? {
-        Ok(upstream) => Ok((upstream, hold)),
-        Err(error) => Err(Refusal::new(ExitCode::Broken, error.to_string())),
-    }
-}
-
-/// Dials as soon as the box can be reached, and returns when it is also on record as up.
-async fn dial(
-    connection: &Connection,
-    hold: &Hold,
-    openings: &Openings,
-    shown: Option<&UserSide>,
-) -> Result<Result<Upstream, DialError>, Refusal> {
-    let began = Instant::now();
-    let endpoint = tokio::select! {
-        endpoint = hold.reachable() => endpoint?,
-        never = show(hold, shown) => match never {},
-    };
-    Phase::Box.took_since(began);
-    let began = Instant::now();
-    let dialled = connection.dial(&endpoint, openings.clone()).await;
-    if dialled.is_ok() {
-        Phase::Dial.took_since(began);
-    }
-    let up = hold.up().await?;
-    // It may have come up elsewhere in the end.
-    if up == endpoint { Ok(dialled) } else { Ok(connection.dial(&up, openings.clone()).await) }
-}
-
-/// Tells a person who looks on what is being waited for. Each step is told once, a place in the line when it changes.
-async fn show(hold: &Hold, shown: Option<&UserSide>) -> Infallible {
-    let Some(user) = shown else { return std::future::pending().await };
-    let mut progress = hold.progress();
-    let mut last = None;
-    loop {
-        let step = progress.borrow_and_update().clone();
-        let place = match step {
-            Progress::WaitingForInstance { position, .. } => Some(position),
-            _ => None,
-        };
-        let worth = !matches!(step, Progress::Looking | Progress::Reachable(_));
-        let told = Some((std::mem::discriminant(&step), place));
-        if worth && told != last {
-            user.stderr_line(&format!("boxpool: {}", plain(&step.to_string()))).await;
-            last = told;
-        }
-        if progress.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
 }
 
 async fn begin(upstream: Upstream, user: &UserSide, preamble: &Preamble, start: &Start) -> Result<Started, Refusal> {

@@ -1,0 +1,102 @@
+//! The way to a box: it is brought up, dialled, and looked for once more when it does not answer.
+
+use crate::exit::{ExitCode, Refusal};
+use crate::hold::Hold;
+use crate::plain::plain;
+use crate::upstream::{DialError, Openings, Upstream};
+use crate::user::UserSide;
+use crate::visit::Phase;
+use boxpool::{BoxName, Endpoint, Epoch, Progress};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// On whose behalf boxes are brought up and dialled.
+pub trait Bringer: Sync {
+    /// The hold on the box `name` that there is, or a new one; `distrust` as in [`Hold::take`].
+    ///
+    /// # Errors
+    /// When it may have none.
+    fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal>;
+
+    /// A connection of its own to a box that is up.
+    fn dial(&self, endpoint: &Endpoint, openings: Openings)
+    -> impl Future<Output = Result<Upstream, DialError>> + Send;
+}
+
+/// A connection to the box of `hold`; the returned hold is the one to keep.
+///
+/// A box whose SSH server does not answer is reported to the pool and asked for once more: its machine may have died,
+/// and the pool then starts it again.
+///
+/// # Errors
+/// Why the box cannot be had or reached.
+pub async fn reach(
+    from: &impl Bringer,
+    hold: Arc<Hold>,
+    openings: Openings,
+    shown: Option<&UserSide>,
+) -> Result<(Upstream, Arc<Hold>), Refusal> {
+    let error = match dial(from, &hold, &openings, shown).await? {
+        Ok(upstream) => return Ok((upstream, hold)),
+        Err(error) => error,
+    };
+    tracing::warn!(box_name = %hold.name(), %error, "box not reached");
+    if !matches!(error, DialError::Unreachable(_)) {
+        return Err(Refusal::new(ExitCode::Failed, error.to_string()));
+    }
+    let name = hold.name().clone();
+    let distrust = hold.mark_unreachable();
+    drop(hold);
+    let hold = from.hold_anew(&name, distrust)?;
+    match dial(from, &hold, &openings, shown).await? {
+        Ok(upstream) => Ok((upstream, hold)),
+        Err(error) => Err(Refusal::new(ExitCode::Broken, error.to_string())),
+    }
+}
+
+/// Dials as soon as the box can be reached, and returns when it is also on record as up.
+async fn dial(
+    from: &impl Bringer,
+    hold: &Hold,
+    openings: &Openings,
+    shown: Option<&UserSide>,
+) -> Result<Result<Upstream, DialError>, Refusal> {
+    let began = Instant::now();
+    let endpoint = tokio::select! {
+        endpoint = hold.reachable() => endpoint?,
+        never = show(hold, shown) => match never {},
+    };
+    Phase::Box.took_since(began);
+    let began = Instant::now();
+    let dialled = from.dial(&endpoint, openings.clone()).await;
+    if dialled.is_ok() {
+        Phase::Dial.took_since(began);
+    }
+    let up = hold.up().await?;
+    // It may have come up elsewhere in the end.
+    if up == endpoint { Ok(dialled) } else { Ok(from.dial(&up, openings.clone()).await) }
+}
+
+/// Tells a person who looks on what is being waited for. Each step is told once, a place in the line when it changes.
+async fn show(hold: &Hold, shown: Option<&UserSide>) -> Infallible {
+    let Some(user) = shown else { return std::future::pending().await };
+    let mut progress = hold.progress();
+    let mut last = None;
+    loop {
+        let step = progress.borrow_and_update().clone();
+        let place = match step {
+            Progress::WaitingForInstance { position, .. } => Some(position),
+            _ => None,
+        };
+        let worth = !matches!(step, Progress::Looking | Progress::Reachable(_));
+        let told = Some((std::mem::discriminant(&step), place));
+        if worth && told != last {
+            user.stderr_line(&format!("boxpool: {}", plain(&step.to_string()))).await;
+            last = told;
+        }
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

@@ -35,6 +35,8 @@ pub enum Line {
     Channel(Channel),
     /// A connection that had logged in ended.
     Connection(Connection),
+    /// A box was woken without a login, or was to be.
+    Wake(Wake),
     /// Lines before this one could not be written.
     Lost {
         /// How many.
@@ -128,6 +130,32 @@ pub struct Connection {
     /// Bytes that went on the wire.
     pub bytes_out: u64,
     /// From the first byte to the last, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// A wake without a login, at its end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Wake {
+    /// `http` or `schedule`.
+    pub who: &'static str,
+    /// Where the client is, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Whose box.
+    pub account: String,
+    /// Which.
+    #[serde(rename = "box")]
+    pub name: String,
+    /// A stable word: how it ended.
+    pub outcome: &'static str,
+    /// Bytes the client sent into the box.
+    pub bytes_in: u64,
+    /// Bytes the client was sent out of it.
+    pub bytes_out: u64,
+    /// Until the box had answered, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reached_ms: Option<u64>,
+    /// From the first byte, or the time in the schedule, to the end, in milliseconds.
     pub took_ms: u64,
 }
 

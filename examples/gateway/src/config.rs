@@ -10,6 +10,7 @@ use crate::lobby::admin::AdminKeys;
 use crate::plain::plain;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
+use crate::wake::http::HttpConfig;
 use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -81,6 +82,8 @@ pub struct Config {
     pub boxes: BoxConfig,
     /// The cloud, when boxes are made of one.
     pub azure: AzureConfig,
+    /// Ports that lead into boxes and wake them.
+    pub http: Vec<HttpConfig>,
 }
 
 /// What boxes are made of.
@@ -333,6 +336,7 @@ impl Default for Config {
             limits: Limits::default(),
             boxes: BoxConfig::default(),
             azure: AzureConfig::default(),
+            http: Vec::new(),
         }
     }
 }
@@ -470,6 +474,7 @@ impl Config {
             return Err("box.memory_mib must be at least 64".into());
         }
         self.boxes.check_image()?;
+        self.http.iter().try_for_each(HttpConfig::check)?;
         if self.backend == Backend::Azure {
             self.azure.check()?;
         }
@@ -583,7 +588,7 @@ mod tests {
         let uncommented: String = DEFAULT_FILE
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if rest.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(is_name)) => rest,
+                Some(rest) if is_option_or_table(rest) => rest,
                 _ => line,
             })
             .map(|line| format!("{line}\n"))
@@ -596,6 +601,8 @@ mod tests {
         let mut all = Config::parse(&usable, "all").unwrap();
         (all.public_host, all.state_dir, all.audit_log, all.metrics_listen) = (None, None, None, None);
         all.admin_keys = None;
+        let [http] = &*std::mem::take(&mut all.http) else { panic!("one example") };
+        assert_eq!(*http, HttpConfig::new(http.target.clone(), http.listen, http.port));
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
@@ -616,6 +623,10 @@ mod tests {
                 assert!(written[name].as_table().unwrap().contains_key(inner), "{name}.{inner} is missing");
             }
         }
+    }
+
+    fn is_option_or_table(line: &str) -> bool {
+        line.starts_with("[[") || line.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(is_name))
     }
 
     fn is_name(byte: u8) -> bool {
@@ -640,6 +651,9 @@ mod tests {
             ("backend = \"azure\"\n", &["azure.subscription must be given"]),
             ("[azure]\nsizez = []\n", &["line 2", "sizez"]),
             ("listen = \"nowhere\"\n", &["line 1"]),
+            ("[[http]]\nlisten = \"127.0.0.1:1\"\nport = 1\nbox = \"dev1\"\n", &["line 4", "dev1", "ACCOUNT/BOX"]),
+            ("[[http]]\nlisten = \"127.0.0.1:1\"\nport = 0\nbox = \"aa/dev1\"\n", &["http.port of 127.0.0.1:1"]),
+            ("[[http]]\nbox = \"aa/dev1\"\nport = 1\n", &["line 1", "listen"]),
             ("this is not toml", &["line 1"]),
         ] {
             let message = Config::parse(text, "test.toml").unwrap_err().detail().to_owned();

@@ -61,3 +61,4 @@ pub mod unknown_key;
 pub mod upstream;
 pub mod user;
 pub mod visit;
+pub mod wake;

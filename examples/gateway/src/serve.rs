@@ -13,6 +13,8 @@ use crate::place::Place;
 use crate::registration::Registration;
 use crate::server::Gateway;
 use crate::upstream::Remote;
+use crate::wake::Wakes;
+use crate::wake::http::Door;
 use boxpool::{
     Error, ErrorKind, GoldenBuilder, GuestRuntime, InstanceProvider, Pool, PoolConfig, Recycle, Result, StateStore,
     VolumeProvider, VolumeSource, WarmTarget, Worker,
@@ -27,6 +29,9 @@ use tokio::task::JoinSet;
 
 /// How long the pool's worker may take to end once nothing is suspended any more. Part of `drain_limit`.
 const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long what wakes boxes may take to end: it was told to stop when the gateway was, so mostly it has.
+const WAKES_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a gateway's boxes are made of.
 pub struct Backends {
@@ -176,6 +181,10 @@ pub async fn serve(
         Some(address) => Some(crate::monitor::listen(address).await?),
         None => None,
     };
+    let mut doors = Vec::new();
+    for http in &config.http {
+        doors.push(Door::open(http).await?);
+    }
     let (store, remote) = (Arc::clone(&backends.store), backends.remote.clone());
     let accounts = Accounts::new(Arc::clone(&store));
     let pool_config = settled(config, &backends);
@@ -189,6 +198,7 @@ pub async fn serve(
     if let Some(monitored) = monitored {
         monitor.spawn(Monitor::new(Arc::clone(&gateway), overview)?.serve(monitored));
     }
+    let wakes = Wakes::begin(&gateway, doors);
     tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
     announce(&gateway);
 
@@ -207,6 +217,7 @@ pub async fn serve(
             return Err(Error::new(ErrorKind::Permanent, "serve", config.listen).with_detail(detail));
         }
     };
+    wakes.ended(WAKES_LIMIT).await;
     let limit = config.drain_limit.0.saturating_sub(began.elapsed() + END_LIMIT).max(Duration::from_secs(1));
     let report = pool.drain(limit).await;
     for (user, name) in &report.unfinished {

@@ -26,14 +26,14 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often each connection is looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -45,10 +45,10 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(4);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long telling a client that it is turned away may take.
-const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const TURN_AWAY_LIMIT: Duration = Duration::from_secs(1);
 
 /// Clients that are told so at a time.
-const TURN_AWAY_MAX: usize = 32;
+pub(crate) const TURN_AWAY_MAX: usize = 32;
 
 /// What the gateway calls itself.
 const VERSION: &str = concat!("SSH-2.0-boxpool_", env!("CARGO_PKG_VERSION"));
@@ -329,7 +329,7 @@ impl Drop for FinishOnDrop {
     }
 }
 
-fn prepare(socket: &TcpStream, keepalive: Duration) {
+pub(crate) fn prepare(socket: &TcpStream, keepalive: Duration) {
     use rustix::net::sockopt;
     let set = socket.set_nodelay(true).and_then(|()| {
         // The kernel's own keepalive finds a dead client while the SSH library is not reading.
@@ -345,7 +345,7 @@ fn prepare(socket: &TcpStream, keepalive: Duration) {
 }
 
 /// Whether the client has closed its side. Seen even while bytes wait that nobody has read.
-fn is_gone(socket: &TcpStream) -> bool {
+pub(crate) fn is_gone(socket: &TcpStream) -> bool {
     match socket.ready(Interest::READABLE).now_or_never() {
         Some(Ok(ready)) => ready.is_read_closed(),
         Some(Err(_)) => true,
@@ -381,16 +381,26 @@ pub(crate) async fn dismiss(handle: Option<russh::server::Handle>, closer: Close
 }
 
 /// Says why before closing: as SSH does it, since OpenSSH shows its user nothing that comes before the version.
-async fn turn_away(mut socket: TcpStream, reason: &'static str) {
+async fn turn_away(socket: TcpStream, reason: &'static str) {
+    last_words(socket, &refusal(reason)).await;
+}
+
+/// Sends `bytes` and closes, within a limit.
+pub(crate) async fn last_words(mut socket: TcpStream, bytes: &[u8]) {
     let told = async {
-        socket.write_all(&refusal(reason)).await?;
+        socket.write_all(bytes).await?;
         socket.shutdown().await?;
-        // Closed with something unread, the kernel would reset the connection, and the client might not read the reason.
-        let mut said = [0; 1024];
-        while socket.read(&mut said).await? > 0 {}
-        Ok::<_, std::io::Error>(())
+        hear_out(&mut socket).await
     };
     let _ = tokio::time::timeout(TURN_AWAY_LIMIT, told).await;
+}
+
+/// Reads what is still said, to its end. Closed with something unread, the kernel would reset the connection, and the peer
+/// might not read what it was sent last.
+pub(crate) async fn hear_out(peer: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
+    let mut said = [0; 1024];
+    while peer.read(&mut said).await? > 0 {}
+    Ok(())
 }
 
 /// The version and a message to disconnect (RFC 4253, 4.2, 6 and 11.1), in clear as everything is before a key exchange.

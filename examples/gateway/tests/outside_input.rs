@@ -1,5 +1,6 @@
-//! Whatever strangers type: login names, names of boxes, command lines.
+//! Whatever strangers type: login names, names of boxes, command lines; and what operators write into the configuration.
 
+use boxpool_gateway::config::Config;
 use boxpool_gateway::lobby::{Command, Parsed, admin, is_command, parse};
 use boxpool_gateway::login::{box_name, is_registration, is_reserved};
 use boxpool_gateway::plain::plain;
@@ -14,6 +15,42 @@ fn lines() -> impl Strategy<Value = String> {
     ]);
     let word = prop_oneof![4 => known.prop_map(str::to_owned), 1 => any::<String>(), 1 => "[ -~]{0,12}"];
     prop_oneof![prop::collection::vec(word, 0..7).prop_map(|words| words.join(" ")), any::<String>()]
+}
+
+/// A table of the configuration whose options are nearly right.
+fn tables() -> impl Strategy<Value = String> {
+    let value = prop::sample::select(vec![
+        "\"aa/dev1\"",
+        "\"dev1\"",
+        "\"aa/../x\"",
+        "\"127.0.0.1:80\"",
+        "\"[::1]:80\"",
+        "80",
+        "0",
+        "70000",
+        "-1",
+        "\"0s\"",
+        "\"10s\"",
+        "\"99999999999d\"",
+        "true",
+        "[]",
+    ]);
+    let value =
+        prop_oneof![4 => value.prop_map(str::to_owned), 1 => any::<String>().prop_map(|text| format!("{text:?}"))];
+    let name = prop::sample::select(vec![
+        "box",
+        "listen",
+        "port",
+        "request_limit",
+        "wake_limit",
+        "port_limit",
+        "idle_limit",
+        "connections",
+        "boxes",
+    ]);
+    let line = (name, value).prop_map(|(name, value)| format!("{name} = {value}"));
+    prop::collection::btree_set(line, 0..9)
+        .prop_map(|lines| format!("[[http]]\n{}\n", Vec::from_iter(lines).join("\n")))
 }
 
 /// A line without what only groups its words.
@@ -58,6 +95,20 @@ proptest! {
     fn what_is_shown_of_it_is_one_short_line_that_no_terminal_obeys(text in any::<String>()) {
         let shown = plain(&text);
         prop_assert!(shown.len() < 500 && !shown.chars().any(char::is_control), "{shown:?}");
+    }
+
+    #[test]
+    fn a_configuration_is_taken_as_it_is_meant_or_refused_in_one_line(text in prop_oneof![3 => tables(), 1 => any::<String>()]) {
+        match Config::parse(&text, "file.toml") {
+            Ok(config) => {
+                let again = toml::to_string(&config).unwrap();
+                prop_assert_eq!(Config::parse(&again, "again").unwrap(), config);
+            }
+            Err(error) => {
+                let told = error.detail();
+                prop_assert!(told.contains("file.toml") && !told.chars().any(char::is_control), "{told:?}");
+            }
+        }
     }
 
     #[test]

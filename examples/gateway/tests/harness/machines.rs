@@ -36,12 +36,14 @@ struct State {
 pub struct Machines {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Lines that guests that start have in front of the others in their server's configuration.
+    pub sshd_options: Mutex<String>,
 }
 
 impl Machines {
     /// `dir` holds `box_key.pub`, the key the guests let in.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, state: Mutex::default() }
+        Self { dir, state: Mutex::default(), sshd_options: Mutex::default() }
     }
 
     pub fn starts(&self) -> usize {
@@ -196,9 +198,10 @@ impl GuestRuntime for Machines {
         let port = free_port();
         let shown = home.display();
         let config = format!(
-            "Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {shown}/host\nStrictModes no\nUsePAM no\n\
+            "{}Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {shown}/host\nStrictModes no\nUsePAM no\n\
              PidFile none\nAuthorizedKeysFile {}/box_key.pub\nPermitRootLogin yes\nMaxStartups 100\nPrintMotd no\n\
              SetEnv BOXNAME={} BOXHOME={shown}\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+            self.sshd_options.lock().unwrap(),
             self.dir.display(),
             guest.owner.name
         );

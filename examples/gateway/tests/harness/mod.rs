@@ -8,6 +8,7 @@
 pub mod light;
 pub mod machines;
 pub mod site;
+pub mod web;
 
 use async_trait::async_trait;
 use boxpool::{

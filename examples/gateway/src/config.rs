@@ -11,6 +11,7 @@ use crate::plain::plain;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
 use crate::wake::http::HttpConfig;
+use crate::wake::schedule::ScheduleConfig;
 use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -84,6 +85,8 @@ pub struct Config {
     pub azure: AzureConfig,
     /// Ports that lead into boxes and wake them.
     pub http: Vec<HttpConfig>,
+    /// Times at which boxes are woken.
+    pub schedule: Vec<ScheduleConfig>,
 }
 
 /// What boxes are made of.
@@ -337,6 +340,7 @@ impl Default for Config {
             boxes: BoxConfig::default(),
             azure: AzureConfig::default(),
             http: Vec::new(),
+            schedule: Vec::new(),
         }
     }
 }
@@ -475,6 +479,7 @@ impl Config {
         }
         self.boxes.check_image()?;
         self.http.iter().try_for_each(HttpConfig::check)?;
+        self.schedule.iter().try_for_each(ScheduleConfig::check)?;
         if self.backend == Backend::Azure {
             self.azure.check()?;
         }
@@ -603,6 +608,8 @@ mod tests {
         all.admin_keys = None;
         let [http] = &*std::mem::take(&mut all.http) else { panic!("one example") };
         assert_eq!(*http, HttpConfig::new(http.target.clone(), http.listen, http.port));
+        let [schedule] = &*std::mem::take(&mut all.schedule) else { panic!("one example") };
+        assert_eq!(schedule.time_zone, crate::wake::schedule::Zone::default());
         assert_eq!(all, Config::default());
         // And none is missing.
         let known = toml::Table::try_from(Config {
@@ -654,6 +661,13 @@ mod tests {
             ("[[http]]\nlisten = \"127.0.0.1:1\"\nport = 1\nbox = \"dev1\"\n", &["line 4", "dev1", "ACCOUNT/BOX"]),
             ("[[http]]\nlisten = \"127.0.0.1:1\"\nport = 0\nbox = \"aa/dev1\"\n", &["http.port of 127.0.0.1:1"]),
             ("[[http]]\nbox = \"aa/dev1\"\nport = 1\n", &["line 1", "listen"]),
+            (
+                "[[schedule]]\nbox = \"aa/b\"\ncron = \"daily\"\nhold = \"1m\"\n",
+                &["line 3", "cron expression", "0 7 * * 1-5"],
+            ),
+            ("[[schedule]]\nbox = \"aa/Dev1\"\ncron = \"@daily\"\nhold = \"1m\"\n", &["line 2", "ACCOUNT/BOX"]),
+            ("[[schedule]]\nbox = \"aa/b\"\ncron = \"@daily\"\nhold = \"0s\"\n", &["schedule.hold of aa/b"]),
+            ("[[schedule]]\ntime_zone = \"Mars\"\n", &["line 2", "Mars", "Europe/Berlin"]),
             ("this is not toml", &["line 1"]),
         ] {
             let message = Config::parse(text, "test.toml").unwrap_err().detail().to_owned();

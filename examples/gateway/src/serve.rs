@@ -17,7 +17,7 @@ use crate::wake::Wakes;
 use crate::wake::http::Door;
 use boxpool::{
     Error, ErrorKind, GoldenBuilder, GuestRuntime, InstanceProvider, Pool, PoolConfig, Recycle, Result, StateStore,
-    VolumeProvider, VolumeSource, WarmTarget, Worker,
+    SystemClock, VolumeProvider, VolumeSource, WarmTarget, Worker,
 };
 use russh::keys::PrivateKey;
 use std::io::Write;
@@ -198,7 +198,7 @@ pub async fn serve(
     if let Some(monitored) = monitored {
         monitor.spawn(Monitor::new(Arc::clone(&gateway), overview)?.serve(monitored));
     }
-    let wakes = Wakes::begin(&gateway, doors);
+    let wakes = Wakes::begin(&gateway, doors, &config.schedule, Arc::new(SystemClock));
     tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
     announce(&gateway);
 

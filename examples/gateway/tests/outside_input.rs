@@ -19,7 +19,9 @@ fn lines() -> impl Strategy<Value = String> {
 
 /// A table of the configuration whose options are nearly right.
 fn tables() -> impl Strategy<Value = String> {
-    let value = prop::sample::select(vec![
+    let http = ["box", "listen", "port", "request_limit", "wake_limit", "port_limit", "idle_limit", "connections"];
+    let schedule = ["box", "cron", "time_zone", "hold", "holds"];
+    let values = [
         "\"aa/dev1\"",
         "\"dev1\"",
         "\"aa/../x\"",
@@ -34,23 +36,25 @@ fn tables() -> impl Strategy<Value = String> {
         "\"99999999999d\"",
         "true",
         "[]",
-    ]);
-    let value =
-        prop_oneof![4 => value.prop_map(str::to_owned), 1 => any::<String>().prop_map(|text| format!("{text:?}"))];
-    let name = prop::sample::select(vec![
-        "box",
-        "listen",
-        "port",
-        "request_limit",
-        "wake_limit",
-        "port_limit",
-        "idle_limit",
-        "connections",
-        "boxes",
-    ]);
-    let line = (name, value).prop_map(|(name, value)| format!("{name} = {value}"));
-    prop::collection::btree_set(line, 0..9)
-        .prop_map(|lines| format!("[[http]]\n{}\n", Vec::from_iter(lines).join("\n")))
+        "\"0 7 * * 1-5\"",
+        "\"@daily\"",
+        "\"99 * * * *\"",
+        "\"UTC\"",
+        "\"Mars\"",
+    ];
+    let value = prop_oneof![
+        6 => prop::sample::select(values.to_vec()).prop_map(str::to_owned),
+        1 => any::<String>().prop_map(|text| format!("{text:?}")),
+        1 => "[-0-9*/,@LW# ]{0,16}".prop_map(|text| format!("{text:?}")),
+    ];
+    let table = prop_oneof![Just(("http", http.to_vec())), Just(("schedule", schedule.to_vec()))];
+    table.prop_flat_map(move |(name, options)| {
+        let line = (prop::sample::select(options), value.clone());
+        prop::collection::btree_map(line.0, line.1, 0..9).prop_map(move |lines| {
+            let lines: Vec<String> = lines.iter().map(|(option, value)| format!("{option} = {value}\n")).collect();
+            format!("[[{name}]]\n{}", lines.concat())
+        })
+    })
 }
 
 /// A line without what only groups its words.

@@ -2,6 +2,8 @@
 //!
 //! The answers are fixed texts: whoever asks need not be the box's owner, so none says what else runs here or why.
 
+use crate::exit::Refusal;
+
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -26,6 +28,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What a box that could not be brought up comes to.
+    #[must_use]
+    pub fn of(refusal: &Refusal) -> Self {
+        if refusal.kind == "timed_out" { Self::TooLong } else { Self::NotUp }
+    }
+
     /// As one word.
     #[must_use]
     pub fn word(self) -> &'static str {

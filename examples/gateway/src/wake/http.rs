@@ -238,7 +238,7 @@ impl Host {
             Ok(Ok(reached)) => reached,
             Ok(Err(refusal)) => {
                 tracing::warn!(target = %self.config.target, kind = refusal.kind, why = %refusal, "box not woken");
-                return Err(if refusal.kind == "timed_out" { Outcome::TooLong } else { Outcome::NotUp });
+                return Err(Outcome::of(&refusal));
             }
             Err(_) => return Err(Outcome::TooLong),
         };

@@ -1,4 +1,5 @@
-//! What wakes a box without a login: a connection to a port of the gateway ([`http`]).
+//! What wakes a box without a login: a connection to a port of the gateway ([`http`]), or a time
+//! ([`schedule`]).
 //!
 //! Both are off unless the configuration names a box. The box comes up the way it does for its owner ([`waker`]): the
 //! limits on running boxes, the stop of the gateway and the linger apply. When the gateway dies here the pool finds the
@@ -7,11 +8,12 @@
 pub mod answer;
 pub mod http;
 pub mod record;
+pub mod schedule;
 pub mod stream;
 pub mod waker;
 
 use crate::server::Gateway;
-use boxpool::{BoxName, Result, UserId};
+use boxpool::{BoxName, Clock, Result, UserId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
@@ -67,12 +69,20 @@ impl Serialize for BoxRef {
 pub struct Wakes(JoinSet<()>);
 
 impl Wakes {
-    /// Begins to serve `doors`, until the gateway is told to stop.
+    /// Begins to serve `doors` and to follow `schedules` by `clock`, until the gateway is told to stop.
     #[must_use]
-    pub fn begin(gateway: &Arc<Gateway>, doors: Vec<http::Door>) -> Self {
+    pub fn begin(
+        gateway: &Arc<Gateway>,
+        doors: Vec<http::Door>,
+        schedules: &[schedule::ScheduleConfig],
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut all = JoinSet::new();
         for door in doors {
             all.spawn(door.serve(Arc::clone(gateway)));
+        }
+        for schedule in schedules {
+            all.spawn(schedule.clone().run(Arc::clone(gateway), Arc::clone(&clock)));
         }
         Self(all)
     }

@@ -1,9 +1,9 @@
 //! Whatever strangers type: login names, names of boxes, command lines; and what operators write into the configuration.
 
+#[path = "outside_input/promises.rs"]
+mod promises;
+
 use boxpool_gateway::config::Config;
-use boxpool_gateway::lobby::{Command, Parsed, admin, is_command, parse};
-use boxpool_gateway::login::{box_name, is_registration, is_reserved};
-use boxpool_gateway::plain::plain;
 use proptest::prelude::*;
 
 /// Lines that are nearly right reach further than noise does.
@@ -57,48 +57,25 @@ fn tables() -> impl Strategy<Value = String> {
     })
 }
 
-/// A line without what only groups its words.
-fn bare(line: &str) -> String {
-    line.replace(['\'', '"', '\\'], "")
-}
-
 proptest! {
     #[test]
     fn a_command_line_is_understood_or_refused_and_no_command_gets_a_name_that_no_box_may_have(line in lines()) {
-        match parse(&line) {
-            Ok(Parsed { command, .. }) => {
-                prop_assert!(command.target().is_none_or(|name| box_name(name.as_str()).is_ok()), "{command:?}");
-                let inside = matches!(&command, Command::Connect(_, Some(_)));
-                prop_assert!(!inside || bare(&line).contains("--"), "a command in the box was made up: {command:?}");
-            }
-            Err((refusal, _)) => {
-                prop_assert!(!refusal.message.is_empty() && !refusal.message.chars().any(char::is_control), "{refusal:?}");
-            }
-        }
-        let _ = (admin::parse(&line), is_command(line.as_bytes()));
+        promises::a_command_line_is_understood_or_refused(&line);
     }
 
     #[test]
     fn only_one_who_says_so_deletes_or_drains(line in lines()) {
-        let (drain, _) = admin::parse(&line);
-        let deletes = matches!(parse(&line), Ok(Parsed { command: Command::Delete { yes: true, .. }, .. }));
-        let drains = matches!(drain, Ok(admin::Command::Drain { yes: true }));
-        prop_assert!(!(deletes || drains) || bare(&line).contains("--yes"), "{line:?}");
+        promises::nothing_is_deleted_or_drained_by_mistake(&line);
     }
 
     #[test]
     fn a_name_is_a_host_s_name_and_no_path_option_or_word_of_ours(text in prop_oneof![any::<String>(), "[a-z0-9./-]{0,40}"]) {
-        let Ok(name) = box_name(&text) else { return Ok(()) };
-        prop_assert_eq!(name.as_str(), &text);
-        prop_assert!((1..=32).contains(&text.len()) && text.starts_with(|c: char| c.is_ascii_lowercase()));
-        prop_assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
-        prop_assert!(!is_reserved(&text) && !is_registration(&text));
+        promises::a_name_is_a_host_s_name(&text);
     }
 
     #[test]
     fn what_is_shown_of_it_is_one_short_line_that_no_terminal_obeys(text in any::<String>()) {
-        let shown = plain(&text);
-        prop_assert!(shown.len() < 500 && !shown.chars().any(char::is_control), "{shown:?}");
+        promises::what_is_shown_is_plain(&text);
     }
 
     #[test]
@@ -117,6 +94,6 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_text_are_no_command(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        prop_assert!(!is_command(&[&b"\xff"[..], &bytes].concat()));
+        promises::bytes_that_are_no_text_are_no_command(&[&b"\xff"[..], &bytes].concat());
     }
 }

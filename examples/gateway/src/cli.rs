@@ -21,7 +21,7 @@ pub struct Cli {
 }
 
 /// What `--help` says at the end.
-const MORE: &str = "\
+pub(crate) const MORE: &str = "\
 Examples:
   boxpool-gateway doctor                         is all there that is needed?
   boxpool-gateway config > gateway.toml          a file with every option explained
@@ -103,6 +103,9 @@ pub enum Verb {
         /// Of which shell.
         shell: Shell,
     },
+    /// Print the manual page, boxpool-gateway.1; for those who package the program.
+    #[command(hide = true)]
+    ManPage,
 }
 
 /// Options of every command; they go before the configuration file.

@@ -39,6 +39,7 @@ pub mod limits;
 pub mod lobby;
 mod lock;
 pub mod login;
+pub mod man;
 pub mod meter;
 pub mod moment;
 pub mod monitor;

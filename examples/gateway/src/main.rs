@@ -8,7 +8,7 @@ use boxpool_gateway::place::Place;
 use boxpool_gateway::plain::plain;
 use boxpool_gateway::serve::{Keys, listen, provide_golden, serve};
 use boxpool_gateway::stop::stop_signal;
-use boxpool_gateway::{backends, doctor};
+use boxpool_gateway::{backends, doctor, man};
 use clap::Parser;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -40,6 +40,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Completions { shell } => {
             say(&String::from_utf8_lossy(&completions(shell)));
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::ManPage => {
+            let page = man::page().map_err(|error| {
+                Error::new(ErrorKind::Permanent, "show manual", "boxpool-gateway.1").with_detail(error.to_string())
+            })?;
+            say(&String::from_utf8_lossy(&page));
             Ok(ExitCode::SUCCESS)
         }
         Verb::Hostkey(options) => {

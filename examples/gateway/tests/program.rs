@@ -86,6 +86,24 @@ fn a_shell_completes_commands_and_options() {
 }
 
 #[test]
+fn the_manual_page_tells_of_every_command_and_groff_shows_it_without_a_warning() {
+    let page = program(&["man-page"]).stdout;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("boxpool-gateway.1");
+    std::fs::write(&file, page).unwrap();
+    let shown = Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-cbou"]).arg(&file).output();
+    let shown = shown.expect("groff is installed by scripts/install-packages tests");
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(shown.status.success() && said.is_empty(), "{said}");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    for part in ["COMMANDS", "adopt-volume", "--state-dir", "EXIT STATUS", "SIGTERM", "spinup dev1", "completions"] {
+        assert!(text.contains(part), "the page has no {part}: {text}");
+    }
+    let help = String::from_utf8(program(&["--help"]).stdout).unwrap();
+    assert!(!help.contains("man-page"), "it is for those who package the program");
+}
+
+#[test]
 fn the_help_tells_of_files_signals_and_exit_status() {
     let help = String::from_utf8(program(&["--help"]).stdout).unwrap();
     for part in ["state.sqlite", "SIGTERM", "Exit status", "metrics_listen", "completions", "spinup NAME"] {

@@ -7,7 +7,7 @@ use boxpool_gateway::hostkey::{HOST_KEY_FILE, RSA_HOST_KEY_FILE, describe, read_
 use boxpool_gateway::place::Place;
 use boxpool_gateway::plain::plain;
 use boxpool_gateway::serve::{Keys, listen, provide_golden, serve};
-use boxpool_gateway::stop::stop_signal;
+use boxpool_gateway::stop::{block_on, stop_signal};
 use boxpool_gateway::{backends, doctor, man};
 use clap::Parser;
 use std::io::{IsTerminal, Write};
@@ -161,16 +161,6 @@ fn tempdir() -> Result<PathBuf> {
         Error::new(ErrorKind::Permanent, "look", path.display()).with_detail(detail)
     })?;
     Ok(path)
-}
-
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Error::new(ErrorKind::Permanent, "start", "runtime").with_detail(format!("no threads can be started: {error}"))
-    })?;
-    let done = runtime.block_on(work);
-    // What still hangs on a disk must not hold up the end.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    done
 }
 
 /// Prints; a reader that has left is no error.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// How long the pool's worker may take to end once nothing is suspended any more. Part of `drain_limit`.
+/// How long the pool's worker and the audit log may take to end once nothing is suspended any more. Part of `drain_limit`.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long what wakes boxes may take to end: it was told to stop when the gateway was, so mostly it has.
@@ -224,9 +224,12 @@ pub async fn serve(
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
     drop((pool, monitor, gateway));
-    audit.close().await;
     // The worker takes the node's record along; without that others see its heartbeat stand still.
-    let _ = tokio::time::timeout(END_LIMIT, worker).await;
+    let left = config.drain_limit.0.saturating_sub(began.elapsed()).max(END_LIMIT);
+    let ending = async { tokio::join!(tokio::time::timeout(END_LIMIT, worker), audit.close()) };
+    if tokio::time::timeout(left, ending).await.is_err() {
+        tracing::error!("the audit log's disk stands still; its last lines may be lost");
+    }
     tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
     Ok(())
 }

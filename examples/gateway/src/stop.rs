@@ -1,6 +1,7 @@
-//! What tells the program to stop.
+//! How the program stops: what tells it to, and that it ends then.
 
 use boxpool::{Error, ErrorKind, Result};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Completes at the first SIGTERM or SIGINT. At the second the process ends at once; nothing is lost by that, but boxes
@@ -31,4 +32,17 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>> {
             std::process::exit(1);
         });
     })
+}
+
+/// Runs the program's work, and does not wait for what hangs on a disk when that is done.
+///
+/// # Errors
+/// Those of the work; when no threads can be started.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Error::new(ErrorKind::Permanent, "start", "runtime").with_detail(format!("no threads can be started: {error}"))
+    })?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }

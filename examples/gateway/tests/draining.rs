@@ -11,12 +11,15 @@ use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::place::Place;
-use boxpool_gateway::stop::stop_signal;
+use boxpool_gateway::stop::{block_on, stop_signal};
 use harness::machines::{Machines, NEVER_SUSPENDS};
 use harness::site::{Site, config, gateway};
 use harness::{Ran, finish};
 use rustix::process::{Pid, Signal, kill_process};
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +30,21 @@ use tokio::time::{Instant, timeout};
 /// Where the process finds the keys, and keeps its state.
 const SITE: &str = "BOXPOOL_TEST_SITE";
 
+/// What the process takes for its audit log, if it is to have one.
+const AUDIT_LOG: &str = "BOXPOOL_TEST_AUDIT_LOG";
+
 const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[ignore = "the process that the other tests start"]
-async fn gateway_process() {
+fn gateway_process() {
     let dir = PathBuf::from(std::env::var_os(SITE).expect("the other tests say where"));
     let machines = Arc::new(Machines::new(dir.clone()));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let (linger, drain_limit) = (Span::seconds(600), Span(DRAIN_LIMIT));
-    let config = Config { linger, drain_limit, ..config() };
-    let (_, serving) = gateway(&dir, &machines, config, stop_signal().unwrap()).await;
-    let served = serving.await;
+    let audit_log = std::env::var_os(AUDIT_LOG).map(PathBuf::from);
+    let config = Config { linger, drain_limit, audit_log, ..config() };
+    let served = block_on(async { gateway(&dir, &machines, config, stop_signal()?).await.1.await });
     machines.kill_guests();
     served.unwrap();
 }
@@ -51,9 +57,13 @@ struct Process {
 
 impl Process {
     async fn start() -> Self {
-        let site = Site::new();
+        Self::telling(Site::new(), None).await
+    }
+
+    async fn telling(site: Site, audit_log: Option<&Path>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "gateway_process", "--ignored", "--nocapture"]).env(SITE, site.dir.path());
+        command.envs(audit_log.map(|path| (AUDIT_LOG, path)));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
@@ -128,4 +138,22 @@ async fn a_box_that_is_not_suspended_in_time_is_named_and_holds_up_neither_the_o
     sent_away(stuck).await;
     assert_eq!(state(&site, "dev1").await, "parked");
     assert_ne!(state(&site, NEVER_SUSPENDS).await, "parked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_log_that_takes_nothing_any_more_does_not_hold_up_the_end() {
+    let site = Site::new();
+    let path = site.dir.path().join("audit");
+    assert!(Command::new("mkfifo").arg(&path).status().await.unwrap().success());
+    // A pipe that is full, and that nobody reads, is like a disk that stands still.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut pipe = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&path).unwrap();
+    while pipe.write(&[0; 4096]).is_ok() {}
+    let process = Process::telling(site, Some(&path)).await;
+    let client = process.inside("dev1").await;
+    let (site, said, took) = process.terminate().await;
+    assert!(took < DRAIN_LIMIT + Duration::from_millis(1_500), "{took:?}: {said}");
+    assert!(said.contains("the audit log's disk stands still") && said.contains("suspended=1"), "{said}");
+    sent_away(client).await;
+    assert_eq!(state(&site, "dev1").await, "parked");
 }

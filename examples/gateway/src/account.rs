@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! add      the key names A  →  A lists the key  →  the key names A, written once more
-//! remove   another key names A, written once more  →  the removal is announced ([`removal`])  →  A lists the key no more
+//! remove   another key names A, written once more  →  the removal is announced (`removal.rs`)  →  A lists the key no more
 //!          →  the key's record is deleted
 //! ```
 //!

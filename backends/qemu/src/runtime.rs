@@ -35,8 +35,9 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long an operation waits for another on the same volume. A suspend takes a second or two on a slow disk.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
+/// How long an operation waits for another on the same volume or machine: longer than a boot may take ([`BOOT_LIMIT`]), so that
+/// who asks for a guest that is just coming up has it then. On a machine with much else to do that has taken more than a minute.
+pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(270);
 /// A Debian guest boots in 10 to 14 seconds under TCG on an idle core; twenty at once on two cores take longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 

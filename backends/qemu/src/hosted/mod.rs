@@ -19,6 +19,7 @@ mod prepare;
 
 use crate::host::{Command, Host, Lock, must};
 use crate::hosts::Hosts;
+use crate::runtime::LOCK_LIMIT;
 use crate::saved::AttachedTo;
 use crate::{Accel, LocalQemu, Network, QemuOptions};
 use async_trait::async_trait;
@@ -32,9 +33,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long an operation waits for another on the same machine.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// How boxes are run on machines of their own.
 #[derive(Debug, Clone)]

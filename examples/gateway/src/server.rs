@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Pause after a failed accept: long enough for a descriptor to come free, short enough not to be noticed.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often each connection is looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -174,18 +174,9 @@ impl Gateway {
         looking.spawn(removed_key::watch(Arc::clone(self)));
         tokio::pin!(stop);
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (socket, peer) = tokio::select! {
+                accepted = accept(&listener) => accepted,
                 () = &mut stop => break,
-            };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, or the client left already: neither ends the gateway.
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
             };
             let permit = match pre_auth.admit(peer.ip(), Instant::now().into_std()) {
                 Ok(permit) => permit,
@@ -326,6 +317,17 @@ struct FinishOnDrop(Arc<Connection>);
 impl Drop for FinishOnDrop {
     fn drop(&mut self) {
         self.0.finish();
+    }
+}
+
+/// The next connection. Out of descriptors, or the client left already: neither ends the gateway. Dropping it loses none.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => tracing::warn!(%error, "connection not accepted"),
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 

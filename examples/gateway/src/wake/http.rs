@@ -11,7 +11,7 @@
 
 use crate::duration::Span;
 use crate::proxy::reach::reach;
-use crate::server::{ACCEPT_PAUSE, Gateway, TURN_AWAY_MAX, is_gone, last_words, prepare};
+use crate::server::{Gateway, TURN_AWAY_MAX, accept, is_gone, last_words, prepare};
 use crate::upstream::{Openings, Upstream};
 use crate::wake::BoxRef;
 use crate::wake::answer::Outcome;
@@ -152,18 +152,10 @@ impl Door {
         let host = Arc::new(Host { gateway: Arc::clone(&gateway), waker, config });
         let mut connections = JoinSet::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (socket, peer) = tokio::select! {
+                accepted = accept(&listener) => accepted,
                 Some(_) = connections.join_next() => continue,
                 () = gateway.operator.drain_asked() => break,
-            };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
             };
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 let host = Arc::clone(&host);

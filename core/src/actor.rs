@@ -8,7 +8,7 @@ use crate::id::{BoxRef, Epoch, InstanceId};
 use crate::parking::ParkedBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
-use crate::record::{BoxRecord, Placement, PlacementEvent};
+use crate::record::{BoxRecord, Mode, Placement, PlacementEvent};
 use crate::records::{Held, box_key};
 use crate::runtime::{Endpoint, Guest};
 use crate::shared::{BoxKey, Shared};
@@ -35,6 +35,19 @@ pub(crate) enum Message {
         deadline: Instant,
         done: oneshot::Sender<Result<()>>,
     },
+    /// Shut the guest down, and drop its memory.
+    Stop {
+        deadline: Instant,
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// What happens when the last session ends.
+    SetMode {
+        mode: Mode,
+        deadline: Instant,
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// Bring the box up if it is to run without a session and does not.
+    KeepUp,
     /// Make room: somebody waits for an instance.
     Yield,
     /// Look at the record and finish what is half done.
@@ -209,6 +222,15 @@ impl Actor {
                 let answer = self.delete(deadline).await;
                 let _ = done.send(answer);
             }
+            Message::Stop { deadline, done } => {
+                let answer = self.stop(deadline).await;
+                let _ = done.send(answer);
+            }
+            Message::SetMode { mode, deadline, done } => {
+                let answer = self.set_mode(mode, deadline).await;
+                let _ = done.send(answer);
+            }
+            Message::KeepUp => self.keep_up().await,
             Message::Yield => self.make_room().await,
             Message::Recover => self.recover().await,
             Message::Drain => {
@@ -227,7 +249,7 @@ impl Actor {
             return;
         }
         let answer = self.arrive(&mut connect).await;
-        self.watchers.tell(None);
+        self.all_told();
         let session = answer.as_ref().ok().map(|arrival| arrival.session);
         if let Err(error) = &answer {
             tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(error), "connect refused");
@@ -256,7 +278,9 @@ impl Actor {
     /// Lets the pool see that this box could make room.
     fn show_lingering(&mut self) {
         let entry = match &self.held {
-            Some(Held { record, .. }) if self.sessions.is_empty() && self.linger_until.is_some() => {
+            Some(Held { record, .. })
+                if self.sessions.is_empty() && self.linger_until.is_some() && record.mode == Mode::SuspendOnLeave =>
+            {
                 record.placement.instance().map(|instance| (record.owner.clone(), instance.clone()))
             }
             _ => None,
@@ -276,6 +300,11 @@ impl Actor {
 
     pub(crate) fn tell(&self, progress: Progress) {
         self.watchers.tell(Some(progress));
+    }
+
+    /// The box does not come up any more: it has, or it could not.
+    pub(crate) fn all_told(&self) {
+        self.watchers.tell(None);
     }
 
     /// The record: the hint when there is one, else what the store has.

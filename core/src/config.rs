@@ -19,6 +19,8 @@ pub struct Limits {
     pub start: Duration,
     /// Saving a guest's memory.
     pub suspend: Duration,
+    /// How long a guest that is stopped may take to shut itself down before it is ended.
+    pub shut_down: Duration,
     /// A guest that does not answer is asked again for so long before it is ended and started anew: its memory is lost then.
     pub unresponsive: Duration,
     /// Ending a guest, asking for its status, clearing an instance.
@@ -41,6 +43,7 @@ impl Default for Limits {
             detach: seconds(180),
             start: seconds(120),
             suspend: seconds(120),
+            shut_down: seconds(45),
             unresponsive: seconds(15),
             guest_call: seconds(30),
             instance_ready: seconds(600),

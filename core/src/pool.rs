@@ -10,7 +10,7 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, EventRecord, Mode, Placement};
+use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement};
 use crate::records::{Records, box_key};
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
@@ -367,6 +367,54 @@ impl Pool {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Brings a box up for nobody in particular: it lingers as after a last session, and is then suspended unless somebody
+    /// has connected or it is [kept running](Pool::set_mode). One that runs already is left to run.
+    ///
+    /// # Errors
+    /// As [`Pool::connect`].
+    pub async fn start_box(&self, user: &UserId, name: &BoxName, limit: Duration) -> Result<BoxView> {
+        let session = self.connect(ConnectRequest::new(user.clone(), name.clone()).deadline(limit)).await?;
+        self.shared.log(EventRecord {
+            owner: Some(session.owner().clone()),
+            instance: Some(session.instance().clone()),
+            epoch: Some(session.epoch()),
+            ..self.shared.event(EventKind::BoxStarted)
+        });
+        session.release().await;
+        let gone = || Error::new(ErrorKind::NotFound, "start box", name).with_detail("it was deleted meanwhile");
+        self.get_box(user, name).await?.ok_or_else(gone)
+    }
+
+    /// Shuts a box down, whatever it is doing: the guest ends in good order, its memory is dropped, its instance is given
+    /// back, and the next start boots it from its disk. Sessions on it end, and it is not kept running any more. Waits until
+    /// it is done. Of a box that is detached already only the memory is dropped.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` when a step of another node does not end. When it fails half-way the box is `detaching`, and is
+    /// brought to the end by the next call or by the reconcile; memory that was to be dropped is never resumed.
+    #[tracing::instrument(name = "boxpool.stop", skip_all, fields(%user, %name))]
+    pub async fn stop_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { deadline, done });
+        self.answered("stop box", name, answer).await.map(BoxView::of)
+    }
+
+    /// Says what happens when the last session of a box ends. One that is to [keep running](Mode::KeepRunning) is never suspended
+    /// and never makes room, whichever gateway dies; when it does not run (its machine has died, say) the maintainer brings
+    /// it up again with its next census. A [stop](Pool::stop_box) ends this too.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` when a step of another node does not end.
+    #[tracing::instrument(name = "boxpool.set_mode", skip_all, fields(%user, %name))]
+    pub async fn set_mode(&self, user: &UserId, name: &BoxName, mode: Mode) -> Result<BoxView> {
+        self.refuse_while_draining("set box's mode", name)?;
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::SetMode { mode, deadline, done });
+        self.answered("set box's mode", name, answer).await.map(BoxView::of)
     }
 
     /// What this node knows of the pool.

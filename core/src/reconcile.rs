@@ -9,8 +9,8 @@ use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement, VolumeEvent,
-    VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Mode, Placement,
+    VolumeEvent, VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, instance_key, volume_key};
 use crate::shared::Shared;
@@ -96,7 +96,7 @@ impl Shared {
             Placement::Detached => false,
             Placement::Parked { since, .. } => self.now().since(*since) >= self.config.park_limit,
             Placement::Running { .. } => {
-                record.holders.is_empty() && record.mode == crate::record::Mode::SuspendOnLeave
+                record.holders.is_empty() && record.mode == Mode::SuspendOnLeave
                     || record.holders.iter().any(|holder| self.is_dead(holder) || left_by_us(holder))
             }
             Placement::Placing { node, .. }
@@ -108,6 +108,14 @@ impl Shared {
         let nobody = planted::is(Bug::NoRecoveryOfBoxes) || failed;
         if forgotten && !nobody {
             self.tell(&key, Message::Recover);
+        }
+    }
+
+    /// A box that is to run without a session. The maintainer alone looks, with each census: one look is enough.
+    fn look_at_kept(self: &Arc<Self>, record: &BoxRecord) {
+        let kept = record.mode == Mode::KeepRunning && record.holders.is_empty() && record.placement.worker().is_none();
+        if kept && self.is_maintainer() && !self.is_draining() {
+            self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::KeepUp);
         }
     }
 
@@ -207,6 +215,7 @@ impl Shared {
             let page = self.records.scan::<BoxRecord>(None, cursor.as_ref()).await?;
             for (_, held) in page.items {
                 self.look_at_box(&held.record);
+                self.look_at_kept(&held.record);
                 if held.record.placement.worker().is_some() {
                     census.in_a_step.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
                 }

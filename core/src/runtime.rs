@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How to open a byte stream to the SSH server inside a box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +149,17 @@ pub trait GuestRuntime: Send + Sync + 'static {
     /// # Errors
     /// `Fenced`; `TimedOut` when it cannot be shown that the guest is gone.
     async fn stop(&self, guest: &Guest) -> Result<()>;
+
+    /// Ends the guest in good order and drops the memory that was saved: the next start boots. The guest is asked to shut
+    /// itself down, and is ended as by [`GuestRuntime::stop`] when it has not done so `within` that time, or cannot be asked. Of
+    /// one that does not run only the saved memory is dropped; when there is none, that is success too.
+    ///
+    /// `Ok` means that it does not run and that nothing saved before can be resumed.
+    ///
+    /// # Errors
+    /// `Fenced`; `NotFound` when the volume is not on that instance and the runtime must reach it there; `TimedOut` when it
+    /// cannot be shown that the guest is gone. After an error the memory may still be there.
+    async fn shut_down(&self, guest: &Guest, within: Duration) -> Result<()>;
 
     /// What the guest is doing. Changes nothing, except that it may remember the epoch.
     ///

@@ -21,6 +21,7 @@ mockall::mock! {
         async fn start(&self, guest: &Guest) -> Result<Started>;
         async fn suspend(&self, guest: &Guest) -> Result<Suspended>;
         async fn stop(&self, guest: &Guest) -> Result<()>;
+        async fn shut_down(&self, guest: &Guest, within: Duration) -> Result<()>;
         async fn status(&self, guest: &Guest) -> Result<GuestStatus>;
         async fn clear(&self, instance: &InstanceId) -> Result<Cleared>;
     }

@@ -121,6 +121,18 @@ pub enum What {
     Adopt,
     /// The gateway is shut down in good order, and started again later.
     Drain,
+    /// Has the box come up without connecting to it.
+    Start {
+        /// How long they wait.
+        patience: u64,
+    },
+    /// Shuts the box down.
+    Stop,
+    /// Has the box run without a session, or no more.
+    Keep {
+        /// Which of the two.
+        on: bool,
+    },
 }
 
 /// Something that happens to the world.
@@ -328,12 +340,14 @@ pub enum Profile {
     Golden,
     /// As [`Profile::Swarm`], in two or three zones which go out, and with clocks that drift.
     Zones,
+    /// As [`Profile::Swarm`], and users do everything that can be done with a box.
+    Verbs,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 7] =
-        [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden, Self::Zones];
+    pub const ALL: [Profile; 8] =
+        [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden, Self::Zones, Self::Verbs];
 }
 
 impl fmt::Display for Profile {
@@ -346,6 +360,7 @@ impl fmt::Display for Profile {
             Self::Machines => "machines",
             Self::Golden => "golden",
             Self::Zones => "zones",
+            Self::Verbs => "verbs",
         })
     }
 }
@@ -354,7 +369,7 @@ impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|profile| profile.to_string() == text).ok_or_else(|| {
-            format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines, golden or zones")
+            format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines, golden, zones or verbs")
         })
     }
 }
@@ -370,7 +385,7 @@ impl Case {
         let tight = draw.chance(0.5);
         let max_total = if tight { draw.between(1, 2) as u32 } else { draw.between(2, 6) as u32 };
         let min_free = (draw.between(0, 2) as u32).min(max_total);
-        let pool = PoolShape {
+        let mut pool = PoolShape {
             min_free,
             max_free: min_free + draw.between(0, 2) as u32,
             max_total,
@@ -383,8 +398,9 @@ impl Case {
         };
         let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
         let span = if pace == Pace::Host { 60_000 } else { 240_000 };
-        let ops = (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
-        let everything = matches!(profile, Profile::Swarm | Profile::Golden | Profile::Zones);
+        let mut ops: Vec<_> =
+            (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
+        let everything = matches!(profile, Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs);
         let calls = everything || profile == Profile::Calls;
         let faults = if calls { swarm(&mut draw) } else { Faults::none() };
         let mut faults = if everything && draw.chance(0.2) { Faults::none() } else { faults };
@@ -397,6 +413,11 @@ impl Case {
             zones = draw.between(2, 3) as u8;
             events.extend(of_zones(&mut draw, span, gateways, zones));
             events.sort_by_key(|event| event.at);
+        }
+        if profile == Profile::Verbs {
+            ops.extend((0..draw.between(2, 10)).map(|_| Op::of_verbs(&mut draw, span, gateways, users, names)));
+            // Boxes that are kept running make no room for others.
+            pool.max_total = pool.max_total.max(u32::from(users * names) + 1);
         }
         Case {
             zones,
@@ -440,7 +461,7 @@ fn swarm(draw: &mut Draw) -> Faults {
 
 fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, users: u8, names: u8) -> Vec<Event> {
     let (of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden | Profile::Zones => (draw.chance(0.5), draw.chance(0.5)),
+        Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs => (draw.chance(0.5), draw.chance(0.5)),
         Profile::Calm | Profile::Calls => (false, false),
         Profile::Crashes => (true, false),
         Profile::Machines => (false, true),
@@ -499,6 +520,17 @@ fn of_zones(draw: &mut Draw, span: u64, gateways: usize, zones: u8) -> Vec<Event
 }
 
 impl Op {
+    /// What is done with a box beside visiting it.
+    fn of_verbs(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
+        let what = match draw.between(0, 5) {
+            0 | 1 => What::Stop,
+            2 => What::Start { patience: *draw.pick(&[20_000, 300_000]) },
+            3 => What::Keep { on: false },
+            _ => What::Keep { on: true },
+        };
+        Self::somewhere(draw, span, gateways, users, names, what)
+    }
+
     fn random(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
         let what = match draw.between(0, 19) {
             0 => What::Create,
@@ -512,6 +544,10 @@ impl Op {
                 rude: draw.chance(0.3),
             },
         };
+        Self::somewhere(draw, span, gateways, users, names, what)
+    }
+
+    fn somewhere(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8, what: What) -> Self {
         Op {
             at: draw.between(0, span),
             gateway: draw.between(0, gateways as u64 - 1) as usize,

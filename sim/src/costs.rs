@@ -75,6 +75,14 @@ fn encounters() -> Vec<(&'static str, Case)> {
             "its machine dies, and it returns",
             flow(shape.clone(), vec![at(40, 0, visit(1)), at(90, 1, visit(1))], kill(60)),
         ),
+        (
+            "its machine dies, and it is kept running",
+            flow(
+                shape.clone(),
+                vec![at(40, 0, visit(1)), at(42, 1, What::Keep { on: true }), at(190, 2, What::List)],
+                kill(60),
+            ),
+        ),
         ("its machine dies under it", flow(shape.clone(), vec![at(40, 0, visit(60)), at(130, 1, visit(1))], kill(60))),
     ]
 }
@@ -118,6 +126,7 @@ impl Cost {
             Operation::GuestStart
                 | Operation::GuestSuspend
                 | Operation::GuestStop
+                | Operation::GuestShutDown
                 | Operation::GuestStatus
                 | Operation::Clear
         ) {

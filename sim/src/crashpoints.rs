@@ -127,6 +127,8 @@ pub(crate) fn visit(stay: u64) -> What {
     What::Visit { stay: stay * 1_000, patience: 300_000, rude: false }
 }
 
+const START: What = What::Start { patience: 300_000 };
+
 /// The flows, by name.
 #[must_use]
 pub fn flows() -> Vec<(&'static str, Case)> {
@@ -214,7 +216,40 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                 vec![],
             ),
         ),
-        ("drain", flow(shape, vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
+        ("drain", flow(shape.clone(), vec![op(40, 0, 1, visit(60)), op(50, 0, 1, What::Drain)], vec![])),
+        (
+            "stop a running box",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, visit(30)), op(50, 0, 1, What::Stop), op(80, 1, 1, visit(1))],
+                vec![],
+            ),
+        ),
+        (
+            "stop a parked box, start it",
+            flow(shape.clone(), vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Stop), op(80, 1, 1, START)], vec![]),
+        ),
+        (
+            "stop a detached box, return to it",
+            flow(
+                PoolShape { park_limit: 5_000, ..shape.clone() },
+                vec![op(40, 1, 1, visit(1)), op(75, 0, 1, What::Stop), op(90, 1, 1, visit(1))],
+                vec![],
+            ),
+        ),
+        (
+            "keep a box running, its gateway dies",
+            four(flow(
+                shape,
+                vec![
+                    op(40, 2, 1, visit(5)),
+                    op(42, 0, 1, What::Keep { on: true }),
+                    op(90, 1, 1, visit(1)),
+                    op(110, 0, 1, What::Keep { on: false }),
+                ],
+                vec![crash(60, 2)],
+            )),
+        ),
     ]
 }
 

@@ -10,7 +10,7 @@ use crate::engine::{Entry, Fate, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::repairs::Counts;
 use crate::oracle::status;
 use crate::oracle::stock::Habits;
-use boxpool::record::Placement;
+use boxpool::record::{Mode, Placement};
 use boxpool::{
     Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus, UserId,
     Via, VolumeId,
@@ -391,6 +391,26 @@ impl Stage {
                 }
                 self.count_refusal(answer.as_ref().err());
             }
+            What::Start { patience } => {
+                let patience = Duration::from_millis(patience);
+                let starting = pool.start_box(&user, &name, patience);
+                let answer = self.timed(number, "start", patience + LOOKS_AGAIN, starting).await;
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Stop => {
+                let answer = self.timed(number, "stop", LIMIT, pool.stop_box(&user, &name)).await;
+                if answer.is_ok()
+                    && let Some(owner) = self.owner(op.user, op.name)
+                {
+                    self.judge_stop(&owner);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Keep { on } => {
+                let mode = if on { Mode::KeepRunning } else { Mode::SuspendOnLeave };
+                let answer = self.timed(number, "keep", LIMIT, pool.set_mode(&user, &name, mode)).await;
+                self.count_refusal(answer.as_ref().err());
+            }
             What::Drain => {
                 self.cloud.world().engine().into_iter().for_each(|engine| engine.trouble(number));
                 let report = pool.drain(Duration::from_secs(60)).await;
@@ -610,8 +630,14 @@ impl Stage {
         let world = self.cloud.world().state();
         let books = &world.oracle.books;
         found.extend(says.iter().flat_map(|says| status::complaints(books, says, self.case.gateways)));
+        let kept = books.boxes.values().filter(|record| record.mode == Mode::KeepRunning).count();
+        let room = kept <= self.config.instances.max_total as usize;
         for record in books.boxes.values() {
             match record.placement {
+                Placement::Running { .. } if record.mode == Mode::KeepRunning => {}
+                _ if record.mode == Mode::KeepRunning && room => {
+                    found.push(format!("I7: {} is to run and is {}", record.owner, record.placement));
+                }
                 Placement::Running { .. } => found.push(format!("I7: {} runs and nobody is there", record.owner)),
                 Placement::Parked { .. } if self.config.park_limit <= WORTH_WAITING => {
                     found.push(format!("I7: {} is parked beyond its limit", record.owner));
@@ -655,7 +681,13 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        self.cloud.violate(format!("I7: {owner} could not be connected to any more: {last}"));
+        let state = self.cloud.world().state();
+        let kept = state.oracle.books.boxes.values().filter(|record| record.mode == Mode::KeepRunning).count();
+        drop(state);
+        // Boxes that are kept running make no room.
+        if kept < self.config.instances.max_total as usize {
+            self.cloud.violate(format!("I7: {owner} could not be connected to any more: {last}"));
+        }
     }
 
     fn outcome(&self, counts: &Counts) -> Outcome {
@@ -701,6 +733,9 @@ impl Stage {
 
 /// The longest that creating or deleting a box may take: its volume's limit, and the wait for another's step.
 const LIMIT: Duration = Duration::from_secs(700);
+
+/// A start ends with one more look at the record.
+const LOOKS_AGAIN: Duration = Duration::from_secs(15);
 
 /// Nothing is meant to go wrong, and nobody is shut down.
 fn no_drain(case: &Case) -> bool {

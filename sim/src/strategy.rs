@@ -64,7 +64,7 @@ const ZONES: u8 = 3;
 /// Histories of that profile, as large as you say.
 pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     let (struck, of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden | Profile::Zones => (0.7, 0.5, 0.5),
+        Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs => (0.7, 0.5, 0.5),
         Profile::Calm => (0.0, 0.0, 0.0),
         Profile::Crashes => (0.0, 1.0, 0.0),
         Profile::Calls => (1.0, 0.0, 0.0),
@@ -80,7 +80,7 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         select(vec![100, 3_000, 40_000]),
     );
     let history = (
-        vec(ops(size), 1..=size.ops),
+        vec(if profile == Profile::Verbs { verbs(size).boxed() } else { ops(size).boxed() }, 1..=size.ops),
         sometimes(struck, vec(strikes(size.gateways, crashes), 1..=size.strikes)),
         sometimes(of_gateways, vec(happenings_to_gateways(size), 1..=size.events)),
         sometimes(of_machines, vec(happenings_to_machines(size), 1..=size.events)),
@@ -178,6 +178,19 @@ pub fn ops(size: Size) -> impl Strategy<Value = Op> {
     ];
     (0..=size.span, 0..size.gateways, 1..=size.users.max(1), 1..=2_u8, what)
         .prop_map(|(at, gateway, user, name, what)| Op { at, gateway, user, name, what })
+}
+
+/// As [`ops`], and everything else that can be done with a box.
+pub fn verbs(size: Size) -> impl Strategy<Value = Op> {
+    let what = prop_oneof![
+        2 => Just(What::Stop),
+        1 => select(vec![300_000, 20_000]).prop_map(|patience| What::Start { patience }),
+        2 => any::<bool>().prop_map(|on| What::Keep { on }),
+    ];
+    prop_oneof![
+        3 => ops(size),
+        2 => (ops(size), what).prop_map(|(op, what)| Op { what, ..op }),
+    ]
 }
 
 /// Calls that every history makes, and what each is for.

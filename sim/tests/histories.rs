@@ -142,6 +142,22 @@ fn zones_may_go_out_and_clocks_drift() {
 }
 
 #[test]
+fn users_may_do_all_that_can_be_done_with_a_box() {
+    let marks = explore(Profile::Verbs);
+    reached(
+        &marks,
+        &[
+            "box stopped",
+            "running → detaching",
+            "guest shut down",
+            "memory dropped",
+            "mode set",
+            "boxpool_takeovers_total",
+        ],
+    );
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

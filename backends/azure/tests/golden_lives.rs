@@ -120,6 +120,9 @@ impl GuestRuntime for NoGuests {
     async fn stop(&self, _: &Guest) -> Result<()> {
         unreachable!("there are no boxes")
     }
+    async fn shut_down(&self, _: &Guest, _: Duration) -> Result<()> {
+        unreachable!("there are no boxes")
+    }
     async fn status(&self, _: &Guest) -> Result<GuestStatus> {
         unreachable!("there are no boxes")
     }

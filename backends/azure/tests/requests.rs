@@ -44,6 +44,9 @@ impl GuestRuntime for Guests {
     async fn stop(&self, guest: &Guest) -> Result<()> {
         self.suspend(guest).await.map(drop)
     }
+    async fn shut_down(&self, guest: &Guest, _: Duration) -> Result<()> {
+        self.suspend(guest).await.map(drop)
+    }
     async fn status(&self, guest: &Guest) -> Result<GuestStatus> {
         let runs = self.running.lock().unwrap().contains(&(guest.instance.clone(), guest.volume.clone()));
         Ok(if runs { GuestStatus::Running(endpoint()) } else { GuestStatus::NotRunning })

@@ -73,6 +73,15 @@ impl Agent {
         }
     }
 
+    /// Asks the guest to shut itself down. It may be gone before it could answer, so no answer is waited for.
+    ///
+    /// # Errors
+    /// `Unavailable` when the guest is gone already.
+    pub(crate) async fn shut_down(&mut self) -> Result<()> {
+        let asked = json!({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}});
+        self.lines.write("shut guest down", &asked).await
+    }
+
     async fn call(&mut self, command: &'static str, arguments: Value) -> Result<Value> {
         self.lines.write(command, &json!({"execute": command, "arguments": arguments})).await?;
         let mut answer = self.lines.read(command, self.left()).await?;

@@ -339,6 +339,18 @@ impl LocalQemu {
         }
     }
 
+    /// Has the guest shut itself down, which ends QEMU. Tells whether it has done so in time; only a guest that runs can.
+    pub(crate) async fn power_down(&self, volume: &VolumeDir, within: Duration) -> Result<bool> {
+        let deadline = Instant::now() + within;
+        let Some(mut qmp) = self.qmp_of_living(volume).await? else { return Ok(false) };
+        if qmp.run_state().await? != "running" {
+            return Ok(false);
+        }
+        drop(qmp);
+        Agent::connect(&*self.inner.host, &volume.agent(), within).await?.shut_down().await?;
+        self.gone_within(volume, deadline.duration_since(Instant::now())).await
+    }
+
     /// Ends QEMU: by asking, then by killing. Returns when it is gone.
     pub(crate) async fn end(&self, volume: &VolumeDir) -> Result<()> {
         let Some(pid) = self.pid(volume).await? else { return Ok(()) };

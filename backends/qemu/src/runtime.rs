@@ -1,4 +1,4 @@
-//! The guest runtime: start or resume, suspend, stop, status, clear.
+//! The guest runtime: start or resume, suspend, shut down, stop, status, clear.
 //!
 //! Every call takes the volume's lock first, checks the epoch, and then looks at what is there before it acts, because
 //! whoever acted before may have died at any point:
@@ -349,6 +349,27 @@ impl GuestRuntime for LocalQemu {
         };
         self.fence("stop box", &volume, guest.epoch).await?;
         self.end(&volume).await
+    }
+
+    async fn shut_down(&self, guest: &Guest, within: Duration) -> Result<()> {
+        let volume = self.inner.layout.volume(&guest.volume);
+        let _lock = match self.locked(&volume).await {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.fence("shut box down", &volume, guest.epoch).await?;
+        if self.pid(&volume).await?.is_some() {
+            match self.power_down(&volume, within).await {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(owner = %guest.owner, "the guest did not shut itself down; it is ended"),
+                Err(error) => {
+                    tracing::warn!(owner = %guest.owner, error = %boxpool::Report(&error), "the guest could not be asked to shut itself down; it is ended");
+                }
+            }
+            self.end(&volume).await?;
+        }
+        self.inner.host.remove(&[volume.saved(), volume.state(), volume.mem()]).await
     }
 
     async fn status(&self, guest: &Guest) -> Result<GuestStatus> {

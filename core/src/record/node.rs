@@ -58,6 +58,12 @@ pub enum EventKind {
     BoxDeleted,
     /// A stay ended: the box ran and was suspended; `took_ms` is how long it ran.
     StayEnded,
+    /// A box was brought up for nobody in particular.
+    BoxStarted,
+    /// A box was shut down by its owner, and its memory dropped.
+    BoxStopped,
+    /// Its owner said whether a box goes on running without a session; the detail says `on` or `off`.
+    KeepaliveSet,
     /// A guest was found gone and was started again.
     GuestLost,
     /// A suspend failed; the guest runs on or lost its memory, as the detail says.

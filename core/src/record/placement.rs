@@ -9,7 +9,8 @@
 //!     │ Detached       ▼ Withdraw                                         ▼ Withdraw   Withdraw │
 //!     └──────────── Detaching ◀───────────────────────────────────────────┴─────────────────────┘
 //!
-//!  Detached, Running, Parked ── Delete ──▶ Deleting        TakeOver: another node continues a step
+//!  Running, Parked ── Stop ──▶ Detaching                    TakeOver: another node continues a step
+//!  Detached, Running, Parked ── Delete ──▶ Deleting
 //! ```
 //! An event that *begins* a step (an intent) raises the epoch; one that reports a result must carry the present epoch,
 //! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching` or `Deleting` names the node that is
@@ -132,6 +133,11 @@ pub enum PlacementEvent {
         /// Who does it.
         node: NodeId,
     },
+    /// Intent, by the owner: end the guest in good order and take the box off its instance.
+    Stop {
+        /// Who does it.
+        node: NodeId,
+    },
     /// Result: the volume is surely off the instance.
     Detached {
         /// The epoch it was detached with.
@@ -187,6 +193,9 @@ impl Placement {
                 P::Placing { instance, .. } | P::Suspending { instance, .. } | P::Parked { instance, .. },
                 E::Withdraw { node },
             ) => intent(P::Detaching { instance, node }),
+            (P::Running { instance, .. } | P::Parked { instance, .. }, E::Stop { node }) => {
+                intent(P::Detaching { instance, node })
+            }
             (P::Detaching { .. }, E::Detached { epoch: done }) if done == epoch => result(P::Detached),
             (P::Placing { instance, .. }, E::TakeOver { node }) => intent(P::Placing { instance, node }),
             (P::Suspending { instance, endpoint, .. }, E::TakeOver { node }) => {
@@ -305,6 +314,10 @@ pub struct BoxRecord {
     /// What happens when the last session ends.
     #[serde(default)]
     pub mode: Mode,
+    /// On its owner's word: memory that was saved is not to be used any more. Set by a stop, and taken back by the write that
+    /// says that the memory is surely gone; before that no guest is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forget_memory: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When a session last began.
@@ -327,6 +340,7 @@ impl BoxRecord {
             device: None,
             holders: BTreeSet::new(),
             mode: Mode::default(),
+            forget_memory: false,
             created_at: now,
             used_at: now,
             envelope: Envelope::new(),
@@ -378,7 +392,7 @@ mod tests {
 
     fn events() -> impl Strategy<Value = PlacementEvent> {
         use PlacementEvent as E;
-        (0u8..11, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
+        (0u8..12, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
             let (instance, node, epoch) = (instance(i), node(n), Epoch(e));
             match kind {
                 0 => E::Place { instance, node },
@@ -391,6 +405,7 @@ mod tests {
                 7 => E::Withdraw { node },
                 8 => E::Detached { epoch },
                 9 => E::TakeOver { node },
+                10 => E::Stop { node },
                 _ => E::Delete { node },
             }
         })
@@ -460,6 +475,14 @@ mod tests {
         let parked = Placement::Parked { instance: instance(1), since: Timestamp(0) };
         let elsewhere = PlacementEvent::Place { instance: instance(2), node: node(0) };
         assert!(parked.after(Epoch(3), &elsewhere).is_err());
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read_and_written_as_it_was() {
+        let first = r#"{"owner":{"owner":"u","name":"dev1","id":"b1"},"volume":{"binding":"bound","volume":"v1"},"placement":{"state":"parked","instance":"i1","since":7},"epoch":4,"holders":[],"mode":"suspend_on_leave","created_at":5,"used_at":6,"schema":1,"mark":"n-1.9"}"#;
+        let read: BoxRecord = serde_json::from_str(first).unwrap();
+        assert!(!read.forget_memory);
+        assert_eq!(serde_json::to_string(&read).unwrap(), first);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Actor {
     }
 
     /// What the guest is doing; one that does not answer is asked again for a while.
-    async fn ask_guest(&self, record: &BoxRecord, instance: &InstanceId) -> Result<GuestStatus> {
+    pub(crate) async fn ask_guest(&self, record: &BoxRecord, instance: &InstanceId) -> Result<GuestStatus> {
         let guest = Self::guest(record, instance);
         let limits = &self.shared.config.limits;
         let deadline = Instant::now() + limits.unresponsive;

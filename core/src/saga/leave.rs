@@ -124,7 +124,7 @@ impl Actor {
         !self.shared.is_draining() && matches!(&held.record.placement, Placement::Suspending { endpoint: Some(_), .. })
     }
 
-    fn log_stay(&mut self, held: &Held<BoxRecord>) {
+    pub(crate) fn log_stay(&mut self, held: &Held<BoxRecord>) {
         let ran = self.ran_since.take().map(|since| since.elapsed());
         self.shared.log(EventRecord {
             owner: Some(held.record.owner.clone()),

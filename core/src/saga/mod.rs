@@ -3,11 +3,14 @@
 //! takes over with a higher epoch (`recover.rs`).
 
 mod arrive;
+mod change;
 mod create;
 mod delete;
+mod keep;
 mod leave;
 mod place;
 mod recover;
+mod stop;
 mod vacate;
 
 pub(crate) use create::named;

@@ -1,7 +1,8 @@
 //! Bring a box up on an instance: intent (box), claim (instance), attach, start, result (box).
 //!
 //! Writes before the runtime is called: two for a detached box, one for a parked one. One more, the result, is written
-//! while the caller may already dial.
+//! while the caller may already dial. A box that was stopped while its volume was nowhere has its old memory dropped first,
+//! and one more write says so.
 
 use super::arrive::{Journey, Round};
 use crate::actor::{Actor, Connect};
@@ -108,6 +109,12 @@ impl Actor {
             }
             let begun = Instant::now();
             self.tell(Progress::Starting { instance: instance.clone() });
+            if held.record.forget_memory {
+                if let Err(error) = self.drop_memory(&held.record, &instance).await {
+                    return self.give_up_placement(held, error, journey).await;
+                }
+                held = self.memory_dropped(&held).await?;
+            }
             let guest = Self::guest(&held.record, &instance);
             let start = self.shared.runtime.start(&guest);
             let started = limited(limits.start, "start box", &held.record.owner, start).await;
@@ -124,6 +131,23 @@ impl Actor {
         self.step(&held, &event).await?;
         self.ran_since = Some(Instant::now());
         Ok(Round::Arrived)
+    }
+
+    /// Drops what was saved before its owner stopped the box. No guest runs yet.
+    async fn drop_memory(&self, record: &BoxRecord, instance: &InstanceId) -> Result<()> {
+        let limits = &self.shared.config.limits;
+        let guest = Self::guest(record, instance);
+        let call = self.shared.runtime.shut_down(&guest, limits.shut_down);
+        limited(limits.shut_down + limits.guest_call, "drop memory", &record.owner, call).await
+    }
+
+    /// Says so before a guest is started: what is saved from then on is new. The guest starts in an epoch of its own, so that
+    /// a call to drop which is delivered once more, late, does not strike it.
+    async fn memory_dropped(&mut self, held: &Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+        let node = self.shared.node.clone();
+        let mut record = self.after(held, &PlacementEvent::TakeOver { node })?;
+        record.forget_memory = false;
+        self.write(held, record).await
     }
 
     /// Attaches, and polls until it is done, within the limit.

@@ -1,7 +1,7 @@
 //! Take a box off its instance: Detaching → Detached.
 //!
-//! The ladder: suspend (when its memory may be worth it) → stop the guest → detach → delete the instance and only then
-//! detach by force. A volume is never pulled from under a running guest. Then the instance is given back, and last of
+//! The ladder: suspend (when its memory may be worth it; shut down, when its owner wants it gone) → stop the guest → detach →
+//! delete the instance and only then detach by force. A volume is never pulled from under a running guest. Then the instance is given back, and last of
 //! all the record says `Detached`: an instance is never claimed by a box that is nowhere.
 
 use crate::actor::Actor;
@@ -12,6 +12,7 @@ use crate::poll::{Poll, passes};
 use crate::provider::{Attach, Detached};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
+use crate::runtime::Guest;
 use crate::shared::limited;
 use std::time::Duration;
 
@@ -56,23 +57,27 @@ impl Actor {
         if planted::is(Bug::FreedBeforeDetach) {
             self.release_instance(&held.record, &instance, doubted).await?;
         }
-        self.empty(&held.record, &instance, save_memory).await?;
+        let forgotten = self.empty(&held.record, &instance, save_memory).await?;
         if !planted::is(Bug::LeavesClaim) {
             self.release_instance(&held.record, &instance, doubted).await?;
         }
         let mut record = self.after(&held, &PlacementEvent::Detached { epoch: held.record.epoch })?;
         record.device = None;
+        record.forget_memory &= !forgotten;
         self.write(&held, record).await?;
         self.ended.set(Some(held.record.epoch));
         Ok(())
     }
 
-    /// No guest and no volume of this box on that instance any more.
-    pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<()> {
+    /// No guest and no volume of this box on that instance any more. Tells whether memory that was to be forgotten is gone.
+    pub(crate) async fn empty(&self, record: &BoxRecord, instance: &InstanceId, save_memory: bool) -> Result<bool> {
         let limits = &self.shared.config.limits;
         let guest = Self::guest(record, instance);
+        let mut forgotten = false;
         if !planted::is(Bug::DetachBeforeStop) && !self.shared.instance_is_gone(instance).await {
-            if save_memory {
+            if record.forget_memory && !matches!(record.placement, Placement::Deleting { .. }) {
+                forgotten = self.shut_down(record, &guest).await?;
+            } else if save_memory {
                 match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await? {
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                     Err(error) => {
@@ -87,20 +92,39 @@ impl Actor {
                 // It cannot be shown that the guest is gone, so its machine goes.
                 Err(error) => {
                     tracing::warn!(owner = %record.owner, %instance, error = %crate::Report(&error), "guest could not be stopped; its instance is deleted");
-                    return self.pull_out(record, instance).await;
+                    self.pull_out(record, instance).await?;
+                    return Ok(forgotten);
                 }
             }
         }
         if planted::is(Bug::LeavesVolumeAttached) {
-            return Ok(());
+            return Ok(forgotten);
         }
         match self.detach(record, instance).await {
-            Err(error) if planted::is(Bug::StuckDetachNeverEscalates) => Err(error),
+            Err(error) if planted::is(Bug::StuckDetachNeverEscalates) => return Err(error),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Permanent) => {
                 tracing::warn!(owner = %record.owner, %instance, error = %crate::Report(&error), "detach is stuck; the instance is deleted");
-                self.pull_out(record, instance).await
+                self.pull_out(record, instance).await?;
             }
-            answer => answer,
+            answer => answer?,
+        }
+        Ok(forgotten)
+    }
+
+    /// Has the guest shut itself down and its saved memory dropped. Tells whether that is sure.
+    ///
+    /// # Errors
+    /// `Fenced`, and when this node is out of touch; anything else leaves the rest to the ladder.
+    async fn shut_down(&self, record: &BoxRecord, guest: &Guest) -> Result<bool> {
+        let limits = &self.shared.config.limits;
+        let call = || self.shared.runtime.shut_down(guest, limits.shut_down);
+        match self.insist(limits.shut_down + limits.guest_call, "shut box down", call).await? {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+            Err(error) => {
+                tracing::warn!(owner = %record.owner, error = %crate::Report(&error), "the guest was not shut down in good order; its memory is dropped before the next start");
+                Ok(false)
+            }
         }
     }
 

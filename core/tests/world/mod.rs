@@ -96,6 +96,11 @@ impl World {
         self.state().guests.get(volume).expect("the guest runs").memory.clone()
     }
 
+    /// What was saved of the guest's memory.
+    pub fn guest_memory_saved(&self, volume: &VolumeId) -> Vec<String> {
+        self.state().volumes[volume].memory.clone().expect("it was saved")
+    }
+
     pub fn kill_guest(&self, volume: &VolumeId) {
         self.state().guests.remove(volume).expect("the guest runs");
     }
@@ -335,6 +340,18 @@ impl GuestRuntime for World {
             if state.guests.get(&guest.volume).is_some_and(|g| g.instance == guest.instance) {
                 state.guests.remove(&guest.volume);
             }
+            Ok(())
+        })
+        .await
+    }
+    async fn shut_down(&self, guest: &Guest, _: Duration) -> Result<()> {
+        self.call("shut_down", guest.volume.as_str(), |state| {
+            let Some(volume) = state.volumes.get_mut(&guest.volume) else { return Ok(()) };
+            fence(volume, guest.epoch)?;
+            if state.guests.get(&guest.volume).is_some_and(|g| g.instance == guest.instance) {
+                state.guests.remove(&guest.volume);
+            }
+            volume.memory = None;
             Ok(())
         })
         .await

@@ -19,6 +19,8 @@ pub struct BoxSummary {
     pub created: Timestamp,
     /// When it was last connected to; equals `created` before the first time.
     pub last_used: Timestamp,
+    /// Whether it goes on running without a session.
+    pub keepalive: bool,
 }
 
 /// How the pool does, as any user may see it: numbers only.
@@ -49,6 +51,15 @@ pub trait Boxes: Send + Sync + 'static {
 
     /// One box of `owner`.
     async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>>;
+
+    /// Brings a box up without connecting to it, within `limit`.
+    async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary>;
+
+    /// Shuts a box down: its next start boots. Sessions on it end.
+    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+
+    /// Whether the box goes on running without a session.
+    async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary>;
 
     /// Deletes a box and everything in it. `NotFound` when there is none.
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()>;

@@ -2,7 +2,9 @@
 
 use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
 use async_trait::async_trait;
+use boxpool::record::Mode;
 use boxpool::{BoxName, BoxView, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, UserId};
+use std::time::Duration;
 
 fn summary(view: &BoxView) -> BoxSummary {
     BoxSummary {
@@ -10,6 +12,7 @@ fn summary(view: &BoxView) -> BoxSummary {
         state: view.state().to_owned(),
         created: view.created_at,
         last_used: view.used_at,
+        keepalive: view.mode == Mode::KeepRunning,
     }
 }
 
@@ -25,6 +28,19 @@ impl Boxes for Pool {
 
     async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>> {
         Ok(self.get_box(owner, name).await?.as_ref().map(summary))
+    }
+
+    async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary> {
+        self.start_box(owner, name, limit).await.map(|view| summary(&view))
+    }
+
+    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.stop_box(owner, name).await.map(|view| summary(&view))
+    }
+
+    async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
+        let mode = if on { Mode::KeepRunning } else { Mode::SuspendOnLeave };
+        self.set_mode(owner, name, mode).await.map(|view| summary(&view))
     }
 
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {

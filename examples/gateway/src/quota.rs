@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Boxes of which only so many run at once for each user.
 pub struct RunningLimit {
@@ -35,11 +36,18 @@ impl RunningLimit {
     pub fn new(inner: Arc<dyn Boxes>, most: usize) -> Self {
         Self { inner, most, wanted: Wanted::default() }
     }
+
+    /// Counts one more who wants the box up.
+    async fn counted(&self, owner: &UserId, name: &BoxName) -> Result<Count> {
+        let boxes = self.inner.list(owner).await?;
+        let up = boxes.into_iter().filter(is_up).map(|each| each.name).collect();
+        self.wanted.count(owner, name, up, self.most).map_err(|others| too_many(name, &others))
+    }
 }
 
-/// Whether a box in this state takes a machine's memory and processors.
-fn is_up(state: &str) -> bool {
-    matches!(state, "placing" | "running" | "suspending")
+/// Whether the box takes a machine's memory and processors, or is about to: one that is kept running is brought up again.
+fn is_up(each: &BoxSummary) -> bool {
+    each.keepalive || matches!(each.state.as_str(), "placing" | "running" | "suspending")
 }
 
 impl Wanted {
@@ -88,7 +96,7 @@ fn too_many(name: &BoxName, others: &BTreeSet<String>) -> Error {
     let (count, names) = (names.len(), names.join(", "));
     let noun = if count == 1 { "box of yours runs" } else { "boxes of yours run" };
     Error::new(ErrorKind::NoCapacity, "connect to box", name).with_detail(format!(
-        "{count} {noun} ({names}), which is the most; leave one, and try again in a moment, when it is suspended"
+        "{count} {noun} ({names}), which is the most; leave or stop one, and try again in a moment, when it is suspended"
     ))
 }
 
@@ -107,15 +115,27 @@ impl Boxes for RunningLimit {
         self.inner.get(owner, name).await
     }
 
+    async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary> {
+        let _count = self.counted(owner, name).await?;
+        self.inner.start(owner, name, limit).await
+    }
+
+    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.inner.stop(owner, name).await
+    }
+
+    async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
+        // One that does not run is brought up for it.
+        let _count = if on { Some(self.counted(owner, name).await?) } else { None };
+        self.inner.keep(owner, name, on).await
+    }
+
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {
         self.inner.delete(owner, name).await
     }
 
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
-        let boxes = self.inner.list(&wish.owner).await?;
-        let up = boxes.into_iter().filter(|each| is_up(&each.state)).map(|each| each.name).collect();
-        let counted = self.wanted.count(&wish.owner, &wish.name, up, self.most);
-        let count = counted.map_err(|others| too_many(&wish.name, &others))?;
+        let count = self.counted(&wish.owner, &wish.name).await?;
         let session = self.inner.connect(wish).await?;
         Ok(Box::new(Counted { _count: count, session }))
     }
@@ -180,6 +200,11 @@ mod tests {
         let others = ["a", "b"].map(str::to_owned).into();
         let error = too_many(&BoxName::new("c").unwrap(), &others);
         assert!(error.detail().contains("2 boxes of yours run (a, b), which is the most"), "{error}");
-        assert!(is_up("placing") && is_up("suspending") && !is_up("parked") && !is_up("detaching"));
+        let is_up = |state: &str, keepalive| {
+            let (created, last_used) = (boxpool::Timestamp(0), boxpool::Timestamp(0));
+            is_up(&BoxSummary { name: "a".into(), state: state.into(), created, last_used, keepalive })
+        };
+        assert!(is_up("placing", false) && is_up("suspending", false) && is_up("parked", true));
+        assert!(!is_up("parked", false) && !is_up("detaching", false));
     }
 }

@@ -30,6 +30,27 @@ async fn a_box_is_made_used_suspended_used_again_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_box_is_stopped_started_and_kept_running() {
+    let site = Site::new();
+    let gateway = site.start(config()).await;
+    let ask = async |command: &str| site.run(&gateway, "gateway", &[command, "--json"]).await;
+    assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev1"]).await.code, 0);
+    assert_eq!(ask("keepalive dev1 on").await.json()["keepalive"], true);
+    assert_eq!(ask("start dev1").await.json()["name"], "dev1");
+    tokio::time::sleep(Duration::from_millis(500)).await; // longer than the linger
+    assert_eq!((site.machines.running(), site.state(&gateway, "dev1").await.as_str()), (1, "running"));
+    let stopped = ask("stop dev1").await.json();
+    assert_eq!((&stopped["state"], &stopped["keepalive"]), (&"detached".into(), &false.into()));
+    assert_eq!(site.machines.running(), 0);
+    assert_eq!(ask("start dev1").await.code, 0);
+    site.until_state(&gateway, "dev1", "parked").await;
+    for command in ["start nosuch", "stop nosuch", "keepalive nosuch on"] {
+        assert_eq!(ask(command).await.code, 3, "{command}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_share_one_guest_and_it_is_suspended_when_both_have_left() {
     let site = Site::new();
     let (a, b) = (site.start(config()).await, site.start(config()).await);

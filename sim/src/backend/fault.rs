@@ -66,11 +66,13 @@ pub enum Operation {
     GuestStatus,
     /// `GuestRuntime::clear`.
     Clear,
+    /// `GuestRuntime::shut_down`.
+    GuestShutDown,
 }
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Operation; 27] = [
+    pub const ALL: [Operation; 28] = [
         Self::StoreGet,
         Self::StoreInsert,
         Self::StoreUpdate,
@@ -98,6 +100,7 @@ impl Operation {
         Self::GuestStop,
         Self::GuestStatus,
         Self::Clear,
+        Self::GuestShutDown,
     ];
 
     /// Whether it is asked of the state store.
@@ -159,6 +162,7 @@ impl Operation {
             Self::GuestStop => "stop guest",
             Self::GuestStatus => "ask guest",
             Self::Clear => "clear instance",
+            Self::GuestShutDown => "shut guest down",
         }
     }
 }

@@ -10,6 +10,7 @@ use boxpool::{
 };
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Simulated guests.
 #[derive(Debug, Clone)]
@@ -160,6 +161,21 @@ impl State {
         Ok(())
     }
 
+    /// Of a guest that hangs too: its time runs out, and it is ended.
+    fn shut_down(&mut self, guest: &Guest) -> Result<()> {
+        self.fence(Operation::GuestShutDown, guest)?;
+        let mut wrong = Vec::new();
+        if let Some(process) = self.end_guest(&place_of(guest)) {
+            wrong.extend(self.oracle.guest_shut_down(guest, &process));
+        }
+        let saved = self.volumes.get_mut(&guest.volume).and_then(|volume| volume.content.saved.take());
+        if saved.is_some() {
+            wrong.extend(self.oracle.memory_dropped(guest));
+        }
+        wrong.into_iter().for_each(|wrong| self.violate(wrong));
+        Ok(())
+    }
+
     fn status(&mut self, guest: &Guest) -> Result<GuestStatus> {
         let operation = Operation::GuestStatus;
         self.fence(operation, guest)?;
@@ -212,6 +228,12 @@ impl GuestRuntime for SimRuntime {
         let wanted = guest.clone();
         let effect = move |scene: &mut Scene<'_>| scene.state.stop(&wanted);
         self.world.call(self.caller, Operation::GuestStop, &guest.volume, effect).await
+    }
+
+    async fn shut_down(&self, guest: &Guest, _within: Duration) -> Result<()> {
+        let wanted = guest.clone();
+        let effect = move |scene: &mut Scene<'_>| scene.state.shut_down(&wanted);
+        self.world.call(self.caller, Operation::GuestShutDown, &guest.volume, effect).await
     }
 
     async fn status(&self, guest: &Guest) -> Result<GuestStatus> {

@@ -6,6 +6,7 @@ use super::volumes::{attached, detached, ready_volume};
 use boxpool::{
     Attach, BoxId, BoxName, BoxRef, Cleared, Epoch, ErrorKind, Guest, GuestStatus, StartedBy, Suspended, UserId,
 };
+use std::time::Duration;
 
 /// A box of its own, attached in epoch 1, not started.
 pub async fn fresh_guest(bench: &impl RuntimeBench) -> Guest {
@@ -107,6 +108,25 @@ pub async fn a_stopped_or_killed_guest_boots_with_its_disk(bench: impl RuntimeBe
     assert_eq!(bench.runtime().status(&at(&guest, 3)).await.unwrap(), GuestStatus::NotRunning);
 }
 
+/// Shut down, the guest has written what it held, and what was saved before is not resumed: neither of a guest that runs, nor of
+/// one that is suspended.
+pub async fn a_guest_that_is_shut_down_boots_without_its_memory(bench: impl RuntimeBench) {
+    let within = Duration::from_secs(45);
+    let guest = fresh_guest(&bench).await;
+    let started = bench.runtime().start(&guest).await.unwrap();
+    bench.run(&started.endpoint, "echo written > ~/file").await;
+    bench.runtime().shut_down(&at(&guest, 2), within).await.unwrap();
+    bench.runtime().shut_down(&at(&guest, 2), within).await.unwrap();
+    assert_eq!(bench.runtime().status(&at(&guest, 2)).await.unwrap(), GuestStatus::NotRunning);
+    assert_eq!(bench.runtime().shut_down(&at(&guest, 1), within).await.unwrap_err().kind(), ErrorKind::Fenced);
+    let again = bench.runtime().start(&at(&guest, 3)).await.unwrap();
+    assert_eq!(again.by, StartedBy::Boot);
+    assert_eq!(bench.run(&again.endpoint, "cat ~/file").await, "written");
+    assert_eq!(bench.runtime().suspend(&at(&guest, 4)).await.unwrap(), Suspended::Saved);
+    bench.runtime().shut_down(&at(&guest, 5), within).await.unwrap();
+    assert_eq!(bench.runtime().start(&at(&guest, 6)).await.unwrap().by, StartedBy::Boot);
+}
+
 /// A guest whose volume is not on that instance is not started.
 pub async fn a_guest_without_its_volume_is_not_found(bench: impl RuntimeBench) {
     let mut guest = fresh_guest(&bench).await;
@@ -206,6 +226,7 @@ macro_rules! runtime_conformance {
             a_guest_never_runs_twice
             an_older_epoch_cannot_act
             a_stopped_or_killed_guest_boots_with_its_disk
+            a_guest_that_is_shut_down_boots_without_its_memory
             a_guest_without_its_volume_is_not_found
             an_instance_is_clean_only_when_nothing_is_left
             a_volume_is_not_detached_under_its_guest

@@ -96,6 +96,7 @@ fn cloud_call(operation: Operation) -> Spread {
         Operation::GuestStart => Spread { tail: (0.01, 15_000.0), ..spread(1_200.0, 4_000.0) },
         Operation::GuestSuspend => Spread { tail: (0.01, 30_000.0), ..spread(3_000.0, 10_000.0) },
         Operation::GuestStop => spread(300.0, 1_500.0),
+        Operation::GuestShutDown => Spread { tail: (0.01, 20_000.0), ..spread(3_000.0, 9_000.0) },
         Operation::GuestStatus => spread(60.0, 200.0),
         Operation::Clear => spread(150.0, 600.0),
         // Seen: 0.63 s from the call to the end.

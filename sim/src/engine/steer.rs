@@ -61,6 +61,7 @@ fn is_steered(operation: Operation, resource: &str) -> bool {
         | Operation::GuestStart
         | Operation::GuestSuspend
         | Operation::GuestStop
+        | Operation::GuestShutDown
         | Operation::Clear => true,
         _ => false,
     }

@@ -11,6 +11,7 @@ pub(crate) mod settled;
 pub(crate) mod status;
 pub(crate) mod stock;
 
+use boxpool::record::BoxRecord;
 use boxpool::{BoxRef, Epoch, Key, VolumeId};
 use promises::Promise;
 pub(crate) use promises::{Ended, line_of};
@@ -38,7 +39,16 @@ impl Oracle {
             // Its owner wanted it gone. A late insert may bring the record back, as a new and empty box.
             self.promises.remove(&record.owner);
         }
-        self.books.wrote(key, value, now, &mut self.stock, &mut self.marks)
+        let forgets = |books: &Books| books.boxes.get(key).is_some_and(|record| record.forget_memory);
+        let forgot = forgets(&self.books);
+        let wrong = self.books.wrote(key, value, now, &mut self.stock, &mut self.marks);
+        if !forgot
+            && forgets(&self.books)
+            && let Some(BoxRecord { owner, epoch, .. }) = self.books.boxes.get(key).cloned()
+        {
+            self.stopped(&owner, epoch);
+        }
+        wrong
     }
 
     pub(crate) fn mark(&mut self, mark: &'static str) {

@@ -3,7 +3,7 @@
 
 use super::Oracle;
 use crate::backend::GuestProcess;
-use boxpool::record::Placement;
+use boxpool::record::{BoxRecord, Placement};
 use boxpool::{BoxRef, Epoch, Guest, StartedBy, VolumeId};
 
 /// What one box was promised.
@@ -21,6 +21,10 @@ pub(crate) struct Promise {
     ended: Option<Ended>,
     /// The newest epoch in which its guest died of something that was nobody's doing.
     lost: Option<Epoch>,
+    /// The newest epoch in which its owner stopped it.
+    stopped: Option<Epoch>,
+    /// It was stopped, and no guest has booted since.
+    must_boot: bool,
 }
 
 /// How a guest ended.
@@ -79,6 +83,25 @@ impl Oracle {
         self.promises.get(owner)?.ended
     }
 
+    /// Its owner has stopped it: what its memory held, saved or not, is not to be seen again.
+    pub(super) fn stopped(&mut self, owner: &BoxRef, epoch: Epoch) {
+        let promise = self.promise(owner);
+        (promise.saved, promise.must_boot) = (None, true);
+        promise.stopped = promise.stopped.max(Some(epoch));
+        self.mark("box stopped");
+    }
+
+    /// Whether its owner stopped what ran in that epoch, or what ran later.
+    pub(crate) fn was_stopped(&self, owner: &BoxRef, epoch: Epoch) -> bool {
+        self.promises.get(owner).is_some_and(|promise| promise.stopped >= Some(epoch))
+    }
+
+    /// Whether its owner wants what its memory holds gone.
+    fn is_given_up(&self, owner: &BoxRef) -> bool {
+        let deleting = |record: &BoxRecord| matches!(record.placement, Placement::Deleting { .. });
+        self.books.box_of(owner).is_none_or(|record| record.forget_memory || deleting(record))
+    }
+
     /// Whether the guest of that epoch died of something that was nobody's doing.
     pub(crate) fn was_lost(&self, owner: &BoxRef, epoch: Epoch) -> bool {
         self.promises.get(owner).is_some_and(|promise| promise.lost >= Some(epoch))
@@ -108,6 +131,10 @@ impl Oracle {
             }
             _ => {}
         }
+        if by == StartedBy::Resume && promise.must_boot {
+            wrong.push(format!("I4: {owner} resumed memory that its owner has dropped"));
+        }
+        promise.must_boot = false;
         promise.seen = by == StartedBy::Resume && promise.seen;
         promise.ended = None;
         self.mark(match by {
@@ -145,11 +172,10 @@ impl Oracle {
     /// A guest was ended without its memory being saved.
     pub(crate) fn guest_stopped(&mut self, guest: &Guest, process: &GuestProcess) -> Vec<String> {
         let mut wrong = Vec::from_iter(self.acted("a stop", guest));
-        let deleting =
-            self.books.box_of(&guest.owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
+        let given_up = self.is_given_up(&guest.owner);
         let promise = self.promise(&guest.owner);
         let tried = promise.asked > Some(process.epoch);
-        if promise.seen && !process.hung_once && !deleting && !tried {
+        if promise.seen && !process.hung_once && !given_up && !tried {
             wrong.push(format!("I4: {} was stopped in good health without a try to save its memory", guest.owner));
         }
         promise.seen = false;
@@ -161,14 +187,38 @@ impl Oracle {
         wrong
     }
 
+    /// A guest was shut down, and its memory is gone.
+    pub(crate) fn guest_shut_down(&mut self, guest: &Guest, process: &GuestProcess) -> Vec<String> {
+        let mut wrong = Vec::from_iter(self.acted("a shutdown", guest));
+        let given_up = self.is_given_up(&guest.owner);
+        let promise = self.promise(&guest.owner);
+        if promise.seen && !given_up {
+            wrong.push(format!("I4: {} was shut down without its owner's word", guest.owner));
+        }
+        (promise.seen, promise.ended) = (false, Some(Ended::Stopped));
+        if process.hung_once {
+            promise.lost = promise.lost.max(Some(process.epoch));
+        }
+        self.mark("guest shut down");
+        wrong
+    }
+
+    /// Memory that was saved is gone.
+    pub(crate) fn memory_dropped(&mut self, guest: &Guest) -> Option<String> {
+        let lost = self.promise(&guest.owner).saved.take();
+        self.mark("memory dropped");
+        lost.map(|count| {
+            format!("I4: memory of {}, saved at {count}, was dropped without its owner's word", guest.owner)
+        })
+    }
+
     /// The pool had the guest's machine stopped or deleted.
     pub(crate) fn guest_pulled_down(&mut self, process: &GuestProcess) -> Option<String> {
         let owner = &process.owner;
-        let deleting =
-            self.books.box_of(owner).is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }));
+        let given_up = self.is_given_up(owner);
         let promise = self.promise(owner);
         let tried = promise.asked > Some(process.epoch);
-        let wrong = (promise.seen && !process.hung_once && !deleting && !tried).then(|| {
+        let wrong = (promise.seen && !process.hung_once && !given_up && !tried).then(|| {
             format!("I4: the machine of {owner} was taken down under a healthy guest, without a try to save its memory")
         });
         promise.seen = false;

@@ -4,7 +4,7 @@
 use super::stock::Stock;
 use boxpool::record::{
     BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
-    InstanceStatus, LEASES, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding, VolumeRecord, VolumeStatus,
+    InstanceStatus, LEASES, Mode, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding, VolumeRecord, VolumeStatus,
 };
 use boxpool::{BoxId, BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +147,12 @@ impl Books {
                     {
                         *marks.entry("step taken over").or_default() += 1;
                     }
+                }
+                if new.mode == Mode::KeepRunning && matches!(new.placement, Placement::Suspending { .. }) {
+                    wrong.push(format!("contract: {} is to run without a session, and is suspended", new.owner));
+                }
+                if new.mode != old.mode {
+                    *marks.entry("mode set").or_default() += 1;
                 }
                 if new.holders.len() > 1 {
                     *marks.entry("box held by several gateways").or_default() += 1;

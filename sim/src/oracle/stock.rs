@@ -20,7 +20,9 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::BoxCreated => owner && volume,
         EventKind::BoxDeleted => owner && volume && epoch,
         EventKind::StayEnded => owner && instance && volume && epoch,
-        EventKind::GuestLost => owner && instance && epoch,
+        EventKind::BoxStarted | EventKind::GuestLost => owner && instance && epoch,
+        EventKind::BoxStopped => owner && volume && epoch,
+        EventKind::KeepaliveSet => owner && volume && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
         // A box that is being deleted may be nowhere.
         EventKind::TakenOver => owner && epoch && detail && (instance || event.detail.starts_with("deleting")),

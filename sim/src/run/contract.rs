@@ -32,7 +32,10 @@ impl Stage {
         }
         let ended = state.oracle.ended(owner);
         let elsewhere = state.guests.iter().find(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone());
-        let excused = ended == Some(Ended::Lost) || state.oracle.was_lost(owner, session.epoch());
+        // Another gateway that has it still for running learns of a stop only when it is told that nothing answers.
+        let excused = ended == Some(Ended::Lost)
+            || state.oracle.was_lost(owner, session.epoch())
+            || state.oracle.was_stopped(owner, session.epoch());
         drop(state);
         if !excused {
             self.cloud.violate(format!(
@@ -151,6 +154,17 @@ impl Stage {
         drop(state);
         if !theirs {
             self.cloud.violate(format!("contract: {disk} was adopted for {user}/{name}, and is {status:?}"));
+        }
+    }
+
+    /// A box that was stopped does not run on, and its memory is gone or will be before it is started.
+    pub(super) fn judge_stop(&self, owner: &BoxRef) {
+        let state = self.cloud.world().state();
+        let running = state.guests.values().find(|guest| guest.owner == *owner);
+        let runs_on = running.is_some_and(|guest| state.oracle.was_stopped(owner, guest.epoch));
+        drop(state);
+        if runs_on {
+            self.cloud.violate(format!("contract: {owner} was stopped, and runs on"));
         }
     }
 

@@ -90,7 +90,15 @@ fn easier_ops(op: &Op) -> Vec<Op> {
             rounder(stay).into_iter().for_each(|stay| what(What::Visit { stay, patience, rude }));
         }
         What::GiveUp { .. } => what(What::Visit { stay: 0, patience: 300_000, rude: false }),
-        What::Create | What::Delete | What::List | What::Adopt | What::Drain => {}
+        What::Start { .. } => what(What::Create),
+        What::Keep { on: true } => what(What::Keep { on: false }),
+        What::Create
+        | What::Delete
+        | What::List
+        | What::Adopt
+        | What::Drain
+        | What::Stop
+        | What::Keep { on: false } => {}
     }
     found
 }

@@ -219,6 +219,19 @@ impl GuestRuntime for HostedQemu {
         mount::unmount_at(&place).await
     }
 
+    async fn shut_down(&self, guest: &Guest, within: Duration) -> Result<()> {
+        let place = self.place(&guest.instance).await?;
+        let _alone = place.alone().await?;
+        place.fence("shut box down", &guest.volume, guest.epoch).await?;
+        if !place.is_mounted(&guest.volume).await? {
+            // What was saved lies on the disk, so that is mounted for this too.
+            let paths = guest.device.as_ref().map(|device| self.inner.hosts.paths(device)).transpose()?;
+            mount::mount(&place, &guest.volume, paths.as_deref()).await?;
+        }
+        place.qemu().await?.shut_down(guest, within).await?;
+        mount::unmount_at(&place).await
+    }
+
     async fn status(&self, guest: &Guest) -> Result<GuestStatus> {
         let place = self.place(&guest.instance).await?;
         let _alone = place.alone().await?;

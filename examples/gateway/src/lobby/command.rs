@@ -21,6 +21,17 @@ pub enum Command {
     List,
     /// Goes into a box, to its shell or for one command line.
     Connect(BoxName, Option<String>),
+    /// Brings a box up without going into it.
+    Start(BoxName),
+    /// Shuts a box down.
+    Stop(BoxName),
+    /// Has a box run without anybody in it, or no more.
+    Keepalive {
+        /// Which.
+        name: BoxName,
+        /// Which of the two.
+        on: bool,
+    },
     /// Deletes a box for good.
     Delete {
         /// Which.
@@ -45,6 +56,9 @@ impl Command {
             Self::Spinup(_) => "spinup",
             Self::List => "list",
             Self::Connect(..) => "connect",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Keepalive { .. } => "keepalive",
             Self::Delete { .. } => "delete",
             Self::Status => "status",
             Self::Key(command) => command.verb(),
@@ -55,7 +69,12 @@ impl Command {
     #[must_use]
     pub fn target(&self) -> Option<&BoxName> {
         match self {
-            Self::Spinup(name) | Self::Connect(name, _) | Self::Delete { name, .. } => Some(name),
+            Self::Spinup(name)
+            | Self::Connect(name, _)
+            | Self::Start(name)
+            | Self::Stop(name)
+            | Self::Keepalive { name, .. }
+            | Self::Delete { name, .. } => Some(name),
             Self::Help | Self::Whoami | Self::Version | Self::List | Self::Status | Self::Key(_) => None,
         }
     }
@@ -78,6 +97,9 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("spinup", "spinup NAME", "make a new box"),
     ("list", "list", "your boxes, and where each of them is"),
     ("connect", "connect NAME [-- COMMAND…]", "go into a box, or run one command in it"),
+    ("start", "start NAME", "bring a box up without going into it"),
+    ("stop", "stop NAME", "shut a box down; it boots when you come back"),
+    ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
     ("delete", "delete NAME --yes", "delete a box and everything in it"),
     ("status", "status", "how the pool does"),
     ("key list", "key list", "your keys; the one in use is marked"),
@@ -133,7 +155,16 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
             name => names.push(name),
         }
     }
-    let takes_name = matches!(verb, "spinup" | "connect" | "delete");
+    let takes_name = matches!(verb, "spinup" | "connect" | "delete" | "start" | "stop" | "keepalive");
+    let mut on = false;
+    if verb == "keepalive" {
+        on = match names.split_off(names.len().min(1)).as_slice() {
+            ["on"] => true,
+            ["off"] => false,
+            _ if names.is_empty() => false,
+            _ => return Err(fail(format!("keepalive is on or off; it is written: {usage}"))),
+        };
+    }
     let name = match names.as_slice() {
         [] if takes_name => return Err(fail(format!("{verb} needs the name of a box; it is written: {usage}"))),
         [name] if takes_name => Some(*name),
@@ -151,6 +182,9 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         "spinup" => Command::Spinup(checked(name)?),
         "list" => Command::List,
         "connect" => Command::Connect(checked(name)?, rest),
+        "start" => Command::Start(checked(name)?),
+        "stop" => Command::Stop(checked(name)?),
+        "keepalive" => Command::Keepalive { name: checked(name)?, on },
         "delete" => Command::Delete { name: checked(name)?, yes },
         _ => Command::Status,
     };
@@ -187,6 +221,11 @@ mod tests {
             ("spinup root", "reserved"),
             ("list -- x", "nothing after --"),
             ("spinup 'x", "not closed"),
+            ("stop", "needs the name"),
+            ("keepalive", "needs the name"),
+            ("keepalive a", "on or off"),
+            ("keepalive a maybe", "on or off"),
+            ("keepalive a on off", "on or off"),
         ] {
             let (refusal, _) = parse(line).unwrap_err();
             assert!(refusal.message.contains(part), "{line}: {refusal}");
@@ -201,6 +240,8 @@ mod tests {
         assert!(
             is_command(b"list --json") && is_command(b"key") && !is_command(b"uname -a") && !is_command(b"\xff\xfe")
         );
+        let kept = Command::Keepalive { name: name("dev1"), on: true };
+        assert_eq!(parse("keepalive dev1 on").unwrap().command, kept);
         let delete = Command::Delete { name: name("dev1"), yes: true };
         assert_eq!(parse("delete dev1 --yes").unwrap().command, delete);
     }

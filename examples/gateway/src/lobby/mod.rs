@@ -184,12 +184,32 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             let boxes = gateway.boxes.list(&account.id).await?;
             let mut text = String::new();
             for each in &boxes {
-                let _ = writeln!(text, "{:<32}  {}", each.name, each.state);
+                let kept = if each.keepalive { "  kept running" } else { "" };
+                let _ = writeln!(text, "{:<32}  {}{kept}", each.name, each.state);
             }
             if boxes.is_empty() {
                 text.push_str("no boxes yet; make one with: spinup NAME\n");
             }
             Answer { text, json: json!({"boxes": boxes}) }
+        }
+        Command::Start(name) => {
+            find(connection, name).await?;
+            let started = gateway.boxes.start(&account.id, name, gateway.settings.connect_limit).await?;
+            Answer { text: format!("box {name} is up\n"), json: json!(started) }
+        }
+        Command::Stop(name) => {
+            find(connection, name).await?;
+            let stopped = gateway.boxes.stop(&account.id, name).await?;
+            Answer { text: format!("box {name} is shut down; it boots when you come back\n"), json: json!(stopped) }
+        }
+        Command::Keepalive { name, on } => {
+            find(connection, name).await?;
+            let kept = gateway.boxes.keep(&account.id, name, *on).await?;
+            let text = match on {
+                true => format!("box {name} runs without anybody in it, until: keepalive {name} off, or stop {name}\n"),
+                false => format!("box {name} waits suspended when nobody is in it\n"),
+            };
+            Answer { text, json: json!(kept) }
         }
         Command::Delete { name, yes } => {
             find(connection, name).await?;

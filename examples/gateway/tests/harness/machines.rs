@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// A box of this name is never suspended: whoever tries waits for ever.
 pub const NEVER_SUSPENDS: &str = "never-suspends";
@@ -235,6 +236,10 @@ impl GuestRuntime for Machines {
     }
 
     async fn stop(&self, guest: &Guest) -> Result<()> {
+        self.suspend(guest).await.map(drop)
+    }
+
+    async fn shut_down(&self, guest: &Guest, _: Duration) -> Result<()> {
         self.suspend(guest).await.map(drop)
     }
 

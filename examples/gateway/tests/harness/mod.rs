@@ -70,6 +70,7 @@ impl FakeBoxes {
             state: if running { "running" } else { "detached" }.into(),
             created: Timestamp(1),
             last_used: Timestamp(1),
+            keepalive: false,
         }
     }
 
@@ -144,6 +145,14 @@ impl FakeBoxes {
 /// The boxes of a gateway, as it sees them.
 pub struct Fakes(pub Arc<FakeBoxes>);
 
+impl Fakes {
+    fn found(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        let boxes = self.0.boxes.lock().unwrap();
+        let found = boxes.get(&(owner.clone(), name.clone())).map(|each| FakeBoxes::summary(name, each));
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "find box", name))
+    }
+}
+
 #[async_trait]
 impl Boxes for Fakes {
     async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
@@ -167,6 +176,18 @@ impl Boxes for Fakes {
     async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>> {
         let boxes = self.0.boxes.lock().unwrap();
         Ok(boxes.get(&(owner.clone(), name.clone())).map(|each| FakeBoxes::summary(name, each)))
+    }
+
+    async fn start(&self, owner: &UserId, name: &BoxName, _: Duration) -> Result<BoxSummary> {
+        self.found(owner, name)
+    }
+
+    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.found(owner, name)
+    }
+
+    async fn keep(&self, owner: &UserId, name: &BoxName, _: bool) -> Result<BoxSummary> {
+        self.found(owner, name)
     }
 
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {

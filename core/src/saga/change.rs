@@ -1,0 +1,60 @@
+//! Changes of a box that is at rest, and the wait until it is. Each is one compare-and-swap: it has happened, or it has not.
+
+use crate::actor::{Actor, WATCH_OTHER_EVERY};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{BoxRecord, Placement};
+use crate::records::Held;
+use tokio::time::Instant;
+
+impl Actor {
+    /// The box as the store has it, once no step is under way. A step that is nobody's any more is finished first; one of
+    /// another node is waited for.
+    ///
+    /// # Errors
+    /// `NotFound`, also of a box that is being deleted; `Busy` when the step has not ended by then.
+    pub(crate) async fn at_rest(&mut self, operation: &'static str, deadline: Instant) -> Result<Held<BoxRecord>> {
+        loop {
+            self.shared.check_in_touch(operation)?;
+            self.held = None;
+            let held = self.load().await?;
+            let placement = &held.record.placement;
+            if matches!(placement, Placement::Deleting { .. }) {
+                let detail = "the box is being deleted";
+                return Err(Error::new(ErrorKind::NotFound, operation, &self.key.1).with_detail(detail));
+            }
+            if placement.worker().is_none() {
+                return Ok(held);
+            }
+            if Instant::now() >= deadline {
+                let detail = format!("the box is {} and did not come to rest in time; try again", placement.word());
+                return Err(Error::new(ErrorKind::Busy, operation, &self.key.1).with_detail(detail));
+            }
+            if self.is_up_to_us(placement) {
+                self.recover().await;
+            }
+            tokio::time::sleep(WATCH_OTHER_EVERY).await;
+        }
+    }
+
+    /// Changes the box at rest, again and again while others are quicker. `change` says what is to become of the record, or
+    /// `None` when it is as it should be. Tells whether anything was written.
+    ///
+    /// # Errors
+    /// As [`Actor::at_rest`], and what `change` refuses with.
+    pub(crate) async fn change(
+        &mut self,
+        operation: &'static str,
+        deadline: Instant,
+        mut change: impl FnMut(&BoxRecord) -> Result<Option<BoxRecord>>,
+    ) -> Result<(Held<BoxRecord>, bool)> {
+        loop {
+            let held = self.at_rest(operation, deadline).await?;
+            let Some(record) = change(&held.record)? else { return Ok((held, false)) };
+            match self.write(&held, record).await {
+                Ok(held) => return Ok((held, true)),
+                Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Stop a box on its owner's word: `Running`, `Parked` → `Detaching` → `Detached`, and its memory is dropped.
+//!
+//! The intent is one write: the step, and that memory is to be forgotten (`forget_memory`). From then on whoever goes on with the
+//! box, here or on another node, shuts the guest down and does not suspend it, and whoever places the box drops what was saved
+//! before it starts a guest. Only a write that follows such a drop takes the mark back. So if the process dies anywhere here, the
+//! memory may lie on the volume for longer, but it is never resumed.
+//!
+//! A detached box is not brought to an instance only for that: the mark alone is written, and the next start drops the memory.
+
+use crate::actor::Actor;
+use crate::error::{ErrorKind, Result};
+use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent};
+use tokio::time::Instant;
+
+impl Actor {
+    pub(crate) async fn stop(&mut self, deadline: Instant) -> Result<BoxRecord> {
+        loop {
+            match self.try_stop(deadline).await {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
+                {
+                    self.held = None;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn try_stop(&mut self, deadline: Instant) -> Result<BoxRecord> {
+        let found = self.at_rest("stop box", deadline).await?;
+        let node = self.shared.node.clone();
+        let mut record = match found.record.placement {
+            Placement::Detached => found.record.clone(),
+            _ => self.after(&found, &PlacementEvent::Stop { node })?,
+        };
+        record.forget_memory = true;
+        record.mode = Mode::SuspendOnLeave;
+        record.holders.clear();
+        if record == found.record {
+            return Ok(record);
+        }
+        let held = self.write(&found, record).await?;
+        self.sessions.clear();
+        self.linger_until = None;
+        self.ended.set(Some(held.record.epoch));
+        self.shared.state().parked.remove(&held.record.owner);
+        self.shared.log(EventRecord {
+            owner: Some(held.record.owner.clone()),
+            instance: held.record.placement.instance().cloned(),
+            volume: Some(held.record.volume.volume().clone()),
+            epoch: Some(held.record.epoch),
+            ..self.shared.event(EventKind::BoxStopped)
+        });
+        if matches!(found.record.placement, Placement::Running { .. }) {
+            self.log_stay(&held);
+        }
+        match self.vacate(held, false, false).await {
+            // Another node took this one for dead, and goes on with it.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {
+                self.at_rest("stop box", deadline).await.map(|held| held.record)
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.load().await.map(|held| held.record),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What owners do with their boxes beside connecting: stop, start, keep running.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod world;
+
+use boxpool::record::{EventKind, Mode};
+use boxpool::{BoxName, BoxView, MemoryStore, Via};
+use std::time::Duration;
+use world::{Fault, Node, World, config, eventually, node, user};
+
+fn dev1() -> BoxName {
+    BoxName::new("dev1").unwrap()
+}
+
+impl Node {
+    async fn stop(&self) -> boxpool::Result<BoxView> {
+        self.pool.stop_box(&user(), &dev1()).await
+    }
+
+    async fn keep(&self, on: bool) {
+        let mode = if on { Mode::KeepRunning } else { Mode::SuspendOnLeave };
+        assert_eq!(self.pool.set_mode(&user(), &dev1(), mode).await.unwrap().mode, mode);
+    }
+
+    async fn start(&self) -> BoxView {
+        self.pool.start_box(&user(), &dev1(), Duration::from_secs(60)).await.unwrap()
+    }
+
+    async fn logged(&self, kind: EventKind) -> usize {
+        let events = self.pool.events(&user(), 1_000).await.unwrap();
+        events.iter().filter(|event| event.kind == kind).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_box_has_its_disk_and_no_memory() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "kept on disk");
+
+    let stopped = node.stop().await.unwrap();
+
+    assert_eq!(stopped.state(), "detached");
+    session.ended().await;
+    assert_eq!((world.calls("shut_down"), world.calls("suspend")), (1, 0));
+    node.until_free(2).await;
+    let again = node.connect("dev1").await.unwrap();
+    assert_eq!((again.via(), world.guest_memory(&volume)), (Via::Detached, Vec::new()));
+    assert_eq!(world.state().volumes[&volume].disk, ["kept on disk"]);
+    assert_eq!(world.calls("shut_down"), 1, "its memory was gone, so nothing had to be dropped before the start");
+    assert_eq!((node.logged(EventKind::BoxStopped).await, node.logged(EventKind::StayEnded).await), (1, 1));
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_or_detached_box_that_is_stopped_does_not_wake() {
+    for park_limit in [3_600, 1] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        let mut config = config(2);
+        config.park_limit = Duration::from_secs(park_limit);
+        let node = node(&world, &store, config, 1).await;
+        let volume = node.create("dev1").await;
+        let session = node.connect("dev1").await.unwrap();
+        world.guest_writes(&volume, "held");
+        session.release().await;
+        eventually("its memory is saved", || world.state().volumes[&volume].memory.is_some()).await;
+        node.until("dev1", if park_limit == 1 { "detached" } else { "parked" }).await;
+
+        assert_eq!(node.stop().await.unwrap().state(), "detached");
+        assert_eq!(node.stop().await.unwrap().state(), "detached", "once more is the same");
+
+        let session = node.connect("dev1").await.unwrap();
+        assert_eq!(world.guest_memory(&volume), Vec::<String>::new());
+        // What is saved from now on is new, and is kept.
+        world.guest_writes(&volume, "new");
+        session.release().await;
+        node.until("dev1", "parked").await;
+        let _session = node.connect("dev1").await.unwrap();
+        assert_eq!(world.guest_memory(&volume), ["new"]);
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_whose_node_dies_is_brought_to_its_end() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let (one, two) = (node(&world, &store, config(2), 1).await, node(&world, &store, config(2), 2).await);
+    let volume = one.create("dev1").await;
+    let _session = one.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "held");
+    world.always("shut_down", Some(Fault::Takes(Duration::from_secs(20))));
+    let pool = one.pool.clone();
+    tokio::spawn(async move { pool.stop_box(&user(), &dev1()).await });
+    eventually("it is being shut down", || world.calls("shut_down") == 1).await;
+    one.crash().await;
+    world.always("shut_down", None);
+
+    two.until("dev1", "detached").await;
+    let _again = two.connect("dev1").await.unwrap();
+    assert_eq!((world.guest_memory(&volume), world.calls("suspend")), (Vec::new(), 0));
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_that_could_not_be_dropped_is_dropped_before_the_next_start() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "held");
+    session.release().await;
+    node.until("dev1", "parked").await;
+    world.always("shut_down", Some(Fault::Fails(boxpool::ErrorKind::Permanent)));
+    assert_eq!(node.stop().await.unwrap().state(), "detached");
+    assert!(world.state().volumes[&volume].memory.is_some());
+
+    assert!(node.connect("dev1").await.is_err(), "it is not started with the old memory");
+    world.always("shut_down", None);
+    let _session = node.connect("dev1").await.unwrap();
+    assert_eq!(world.guest_memory(&volume), Vec::<String>::new());
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_box_that_was_started_lingers_and_is_suspended() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    assert_eq!(node.start().await.state(), "running");
+    node.until("dev1", "parked").await;
+    assert_eq!((world.calls("start"), node.logged(EventKind::BoxStarted).await), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_box_runs_on_whichever_node_dies_and_until_it_is_kept_no_longer() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let (one, two) = (node(&world, &store, config(1), 1).await, node(&world, &store, config(1), 2).await);
+    let volume = one.create("dev1").await;
+    let session = one.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "held");
+    two.keep(true).await;
+    session.release().await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!((one.state_of("dev1").await, world.calls("suspend")), ("running", 0));
+
+    let session = one.connect("dev1").await.unwrap();
+    std::mem::forget(session);
+    one.crash().await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let view = two.pool.get_box(&user(), &dev1()).await.unwrap().unwrap();
+    assert_eq!((view.state(), view.holders, world.calls("suspend")), ("running", 0, 0));
+
+    // It makes no room for others.
+    two.create("other").await;
+    let request = boxpool::ConnectRequest::new(user(), BoxName::new("other").unwrap());
+    assert!(two.pool.connect(request.deadline(Duration::from_secs(60))).await.is_err());
+
+    two.keep(false).await;
+    two.until("dev1", "parked").await;
+    assert_eq!(world.guest_memory_saved(&volume), ["held"]);
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_box_whose_machine_died_is_brought_up_again_and_a_stopped_one_is_not() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let volume = node.create("dev1").await;
+    node.keep(true).await;
+    node.until("dev1", "running").await;
+    let first = node.pool.instance_of(&user(), &dev1()).await.unwrap().unwrap();
+    world.kill_instance(&first);
+    eventually("it runs elsewhere", || world.state().guests.contains_key(&volume)).await;
+    world.kill_guest(&volume);
+    eventually("it runs again", || world.state().guests.contains_key(&volume)).await;
+
+    let stopped = node.stop().await.unwrap();
+    assert_eq!((stopped.state(), stopped.mode), ("detached", Mode::SuspendOnLeave));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(node.state_of("dev1").await, "detached");
+    world.assert_no_promise_broken();
+}

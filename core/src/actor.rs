@@ -4,7 +4,7 @@
 //! that the store does not: when the process dies here, its record names it, and another node finishes the step.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxRef, Epoch, InstanceId};
+use crate::id::{BoxRef, Epoch, InstanceId, UserId};
 use crate::parking::ParkedBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
@@ -31,9 +31,24 @@ pub(crate) enum Message {
         session: u64,
         done: Option<oneshot::Sender<()>>,
     },
+    /// Delete the box: for good, or so that its owner can have it back for a while.
     Delete {
+        for_good: bool,
         deadline: Instant,
         done: oneshot::Sender<Result<()>>,
+    },
+    /// The time in which its owner could have it back is over.
+    Purge,
+    Undelete {
+        deadline: Instant,
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// Somebody else may connect, or may no more.
+    Share {
+        with: UserId,
+        allowed: bool,
+        deadline: Instant,
+        done: oneshot::Sender<Result<BoxRecord>>,
     },
     /// Shut the guest down, and drop its memory.
     Stop {
@@ -57,6 +72,8 @@ pub(crate) enum Message {
 }
 
 pub(crate) struct Connect {
+    /// Who connects, if it is not the owner.
+    pub(crate) guest: Option<UserId>,
     /// The endpoint of this epoch did not answer the caller.
     pub(crate) distrust: Option<Epoch>,
     pub(crate) deadline: Instant,
@@ -157,6 +174,7 @@ pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Ou
         sessions: BTreeSet::new(),
         linger_until: None,
         ran_since: None,
+        uncounted: 0,
         ended: Signal::new(None),
     };
     (Handle { mailbox: sender, watchers }, actor.run())
@@ -173,6 +191,8 @@ pub(crate) struct Actor {
     /// Set while the box runs on our account without a session.
     pub(crate) linger_until: Option<Instant>,
     pub(crate) ran_since: Option<Instant>,
+    /// Sessions that the record does not count yet.
+    uncounted: u64,
     /// The newest epoch whose guest is known to be gone: sessions on it are over.
     pub(crate) ended: Signal<Option<Epoch>>,
 }
@@ -218,8 +238,18 @@ impl Actor {
                 self.release(session);
                 done.map(|done| done.send(()));
             }
-            Message::Delete { deadline, done } => {
-                let answer = self.delete(deadline).await;
+            Message::Delete { for_good, deadline, done } => {
+                let keeps = !for_good && !self.shared.config.retention.is_zero();
+                let answer = if keeps { self.retain(deadline).await } else { self.delete(deadline).await };
+                let _ = done.send(answer);
+            }
+            Message::Purge => self.purge().await,
+            Message::Undelete { deadline, done } => {
+                let answer = self.undelete(deadline).await;
+                let _ = done.send(answer);
+            }
+            Message::Share { with, allowed, deadline, done } => {
+                let answer = self.share(with, allowed, deadline).await;
                 let _ = done.send(answer);
             }
             Message::Stop { deadline, done } => {
@@ -255,6 +285,10 @@ impl Actor {
             tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(error), "connect refused");
         }
         self.sessions.extend(session);
+        self.uncounted += u64::from(session.is_some());
+        if let (Some(guest), Some(_)) = (&connect.guest, session) {
+            self.note_guest(guest).await;
+        }
         if connect.reply.send(answer).is_err() {
             // The caller went away in the meantime: the box lingers as after any last session.
             session.into_iter().for_each(|session| self.release(session));
@@ -322,10 +356,12 @@ impl Actor {
     }
 
     /// Writes a changed record. After an error the hint is gone, so the next look is at the store.
-    pub(crate) async fn write(&mut self, held: &Held<BoxRecord>, record: BoxRecord) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn write(&mut self, held: &Held<BoxRecord>, mut record: BoxRecord) -> Result<Held<BoxRecord>> {
         self.held = None;
         let key = box_key(&self.key.0, &self.key.1);
+        record.count(&held.record, self.uncounted, self.shared.now());
         let written = self.shared.records.update(&key, &held.version, record).await?;
+        self.uncounted = 0;
         tracing::debug!(owner = %self.key.0, name = %self.key.1, placement = %written.record.placement, epoch = %written.record.epoch, "box moved");
         self.held = Some(written.clone());
         Ok(written)

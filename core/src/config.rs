@@ -100,6 +100,9 @@ pub struct PoolConfig {
     pub orphan_grace: Duration,
     /// What becomes of an instance after it served a box.
     pub recycle: Recycle,
+    /// For so long an owner may have back a box that was deleted. Zero, the default: deleted is gone. It is measured with wall
+    /// clocks: a node whose clock is ahead removes boxes earlier by as much.
+    pub retention: Duration,
     /// How long each kind of wait may last.
     pub limits: Limits,
 }
@@ -126,6 +129,7 @@ impl PoolConfig {
             census_every: seconds(60),
             orphan_grace: seconds(600),
             recycle: Recycle::default(),
+            retention: Duration::ZERO,
             limits: Limits::default(),
         }
     }

@@ -10,7 +10,7 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement};
+use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, Share, Usage};
 use crate::records::{Records, box_key};
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
@@ -18,6 +18,7 @@ use crate::shared::{BoxKey, Parts, Shared};
 use crate::signal::Signal;
 use crate::store::StateStore;
 use crate::worker::Worker;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -135,6 +136,7 @@ impl PoolBuilder {
 pub struct ConnectRequest {
     user: UserId,
     name: BoxName,
+    guest: Option<UserId>,
     deadline: Option<Duration>,
     progress: Option<watch::Sender<Progress>>,
     distrust: Option<Epoch>,
@@ -144,7 +146,14 @@ impl ConnectRequest {
     /// That user's box of that name.
     #[must_use]
     pub fn new(user: UserId, name: BoxName) -> Self {
-        Self { user, name, deadline: None, progress: None, distrust: None }
+        Self { user, name, guest: None, deadline: None, progress: None, distrust: None }
+    }
+
+    /// It is not the owner who connects, but somebody with whom the box [is shared](Pool::share_box).
+    #[must_use]
+    pub fn by(mut self, guest: UserId) -> Self {
+        self.guest = Some(guest);
+        self
     }
 
     /// How long it may take, waiting for capacity included. Default: [`PoolConfig::connect_deadline`].
@@ -191,6 +200,12 @@ pub struct BoxView {
     pub created_at: Timestamp,
     /// When a session last began.
     pub used_at: Timestamp,
+    /// Until when its owner can have it back, if it is deleted.
+    pub deleted_until: Option<Timestamp>,
+    /// Who else may connect, and has.
+    pub shares: BTreeMap<UserId, Share>,
+    /// What it has used.
+    pub usage: Usage,
 }
 
 impl BoxView {
@@ -205,6 +220,9 @@ impl BoxView {
             holders: record.holders.len(),
             created_at: record.created_at,
             used_at: record.used_at,
+            deleted_until: record.deleted_until,
+            shares: record.shares,
+            usage: record.usage,
         }
     }
 
@@ -290,30 +308,88 @@ impl Pool {
     /// The store's.
     pub async fn get_box(&self, user: &UserId, name: &BoxName) -> Result<Option<BoxView>> {
         let found = self.shared.records.get::<BoxRecord>(&box_key(user, name)).await?;
-        Ok(found.map(|held| BoxView::of(held.record)))
+        Ok(found.filter(|held| held.record.deleted_until.is_none()).map(|held| BoxView::of(held.record)))
     }
 
-    /// All boxes of a user, by name.
+    /// All boxes of a user, by name; not those that are deleted and could be had back.
     ///
     /// # Errors
     /// The store's.
     pub async fn list_boxes(&self, user: &UserId) -> Result<Vec<BoxView>> {
+        Ok(self.all_boxes(user).await?.into_iter().filter(|view| view.deleted_until.is_none()).collect())
+    }
+
+    /// The boxes of a user that are deleted and can be [had back](Pool::undelete_box), by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list_deleted(&self, user: &UserId) -> Result<Vec<BoxView>> {
+        Ok(self.all_boxes(user).await?.into_iter().filter(|view| view.deleted_until.is_some()).collect())
+    }
+
+    async fn all_boxes(&self, user: &UserId) -> Result<Vec<BoxView>> {
         let all = self.shared.records.scan_all::<BoxRecord>(Some(user.as_str())).await?;
         Ok(all.into_iter().map(|(_, held)| BoxView::of(held.record)).collect())
     }
 
-    /// Deletes a box and its volume for good, whatever it is doing. Sessions on it end. Waits until it is done.
+    /// Deletes a box, whatever it is doing. Sessions on it end. Waits until it is done.
+    ///
+    /// With a [retention](PoolConfig::retention) it is suspended and taken off its instance, and nothing can be done with it but
+    /// [have it back](Pool::undelete_box) or [delete it for good](Pool::purge_box) until the time is over and the maintainer does
+    /// the latter. Its name stays taken so long. Without one it is deleted for good at once.
     ///
     /// # Errors
     /// `NotFound`; `Busy` when a step of another node does not end; `Unavailable` while draining. When it fails half-way the
-    /// box is `deleting`, and is deleted by the next call or by the reconcile.
+    /// box is `deleting` or, with a retention, `detaching`, and is brought to the end by the next call or by the reconcile.
     #[tracing::instrument(name = "boxpool.delete", skip_all, fields(%user, %name))]
     pub async fn delete_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
+        self.delete(user, name, false).await
+    }
+
+    /// Deletes a box and its volume for good, whatever the retention, also one that was deleted before. Otherwise as
+    /// [`Pool::delete_box`].
+    ///
+    /// # Errors
+    /// As [`Pool::delete_box`].
+    #[tracing::instrument(name = "boxpool.purge", skip_all, fields(%user, %name))]
+    pub async fn purge_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
+        self.delete(user, name, true).await
+    }
+
+    async fn delete(&self, user: &UserId, name: &BoxName, for_good: bool) -> Result<()> {
         self.refuse_while_draining("delete box", name)?;
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Delete { deadline, done });
+        self.shared.tell(&(user.clone(), name.clone()), Message::Delete { for_good, deadline, done });
         self.answered("delete box", name, answer).await
+    }
+
+    /// Has a box back that was deleted, as it was then, its memory included.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none of that name; `AlreadyExists` when it is not deleted; `Busy` when a step of another node does not end.
+    #[tracing::instrument(name = "boxpool.undelete", skip_all, fields(%user, %name))]
+    pub async fn undelete_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
+        self.refuse_while_draining("undelete box", name)?;
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::Undelete { deadline, done });
+        self.answered("undelete box", name, answer).await.map(BoxView::of)
+    }
+
+    /// Lets another user [connect](ConnectRequest::by) to a box, or no more. Who has connected, and when last, is in
+    /// [`BoxView::shares`]. Sessions that are open stay.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for the owner; `Busy` when a step of another node does not end.
+    #[tracing::instrument(name = "boxpool.share", skip_all, fields(%user, %name, %with, allowed))]
+    pub async fn share_box(&self, user: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxView> {
+        self.refuse_while_draining("share box", name)?;
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        let message = Message::Share { with: with.clone(), allowed, deadline, done };
+        self.shared.tell(&(user.clone(), name.clone()), message);
+        self.answered("share box", name, answer).await.map(BoxView::of)
     }
 
     /// Brings the box up, or joins it where it runs, and holds it until the session is given back.
@@ -326,13 +402,14 @@ impl Pool {
     /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store.
     #[tracing::instrument(name = "boxpool.connect", skip_all, fields(user = %request.user, name = %request.name))]
     pub async fn connect(&self, request: ConnectRequest) -> Result<Session> {
-        let ConnectRequest { user, name, deadline, progress, distrust } = request;
+        let ConnectRequest { user, name, guest, deadline, progress, distrust } = request;
         self.refuse_while_draining("connect to box", &name)?;
         let limit = deadline.unwrap_or(self.shared.config.connect_deadline);
         let deadline = Instant::now() + limit;
         let (reply, answer) = oneshot::channel();
+        let guest = guest.filter(|guest| *guest != user);
         let key: BoxKey = (user, name);
-        let message = Message::Connect(Connect { distrust, deadline, reply });
+        let message = Message::Connect(Connect { guest, distrust, deadline, reply });
         self.shared.with_actor(&key, |actor| {
             progress.into_iter().for_each(|progress| actor.watch(progress));
             actor.send(message);
@@ -392,10 +469,11 @@ impl Pool {
     /// it is done. Of a box that is detached already only the memory is dropped.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` when a step of another node does not end. When it fails half-way the box is `detaching`, and is
-    /// brought to the end by the next call or by the reconcile; memory that was to be dropped is never resumed.
+    /// `NotFound`; `Busy` when a step of another node does not end; `Unavailable` while draining. When it fails half-way the
+    /// box is `detaching`, and is brought to the end by the next call or by the reconcile; memory that was to be dropped is never resumed.
     #[tracing::instrument(name = "boxpool.stop", skip_all, fields(%user, %name))]
     pub async fn stop_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
+        self.refuse_while_draining("stop box", name)?;
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let (done, answer) = oneshot::channel();
         self.shared.tell(&(user.clone(), name.clone()), Message::Stop { deadline, done });

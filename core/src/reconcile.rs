@@ -119,6 +119,14 @@ impl Shared {
         }
     }
 
+    /// A box whose owner cannot have it back any more.
+    fn look_at_deleted(self: &Arc<Self>, record: &BoxRecord) {
+        let over = record.deleted_until.is_some_and(|until| until <= self.now());
+        if over && record.placement.worker().is_none() && self.is_maintainer() {
+            self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::Purge);
+        }
+    }
+
     async fn look_at_instance(
         self: &Arc<Self>,
         held: &Held<InstanceRecord>,
@@ -216,6 +224,7 @@ impl Shared {
             for (_, held) in page.items {
                 self.look_at_box(&held.record);
                 self.look_at_kept(&held.record);
+                self.look_at_deleted(&held.record);
                 if held.record.placement.worker().is_some() {
                     census.in_a_step.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
                 }

@@ -4,8 +4,8 @@
 
 mod world;
 
-use boxpool::record::{EventKind, Mode};
-use boxpool::{BoxName, BoxView, MemoryStore, Via};
+use boxpool::record::{self, EventKind, Mode};
+use boxpool::{BoxName, BoxView, ConnectRequest, ErrorKind, MemoryStore, StateStore, UserId, Via};
 use std::time::Duration;
 use world::{Fault, Node, World, config, eventually, node, user};
 
@@ -113,7 +113,7 @@ async fn memory_that_could_not_be_dropped_is_dropped_before_the_next_start() {
     world.guest_writes(&volume, "held");
     session.release().await;
     node.until("dev1", "parked").await;
-    world.always("shut_down", Some(Fault::Fails(boxpool::ErrorKind::Permanent)));
+    world.always("shut_down", Some(Fault::Fails(ErrorKind::Permanent)));
     assert_eq!(node.stop().await.unwrap().state(), "detached");
     assert!(world.state().volumes[&volume].memory.is_some());
 
@@ -155,7 +155,7 @@ async fn a_kept_box_runs_on_whichever_node_dies_and_until_it_is_kept_no_longer()
 
     // It makes no room for others.
     two.create("other").await;
-    let request = boxpool::ConnectRequest::new(user(), BoxName::new("other").unwrap());
+    let request = ConnectRequest::new(user(), BoxName::new("other").unwrap());
     assert!(two.pool.connect(request.deadline(Duration::from_secs(60))).await.is_err());
 
     two.keep(false).await;
@@ -181,5 +181,112 @@ async fn a_kept_box_whose_machine_died_is_brought_up_again_and_a_stopped_one_is_
     assert_eq!((stopped.state(), stopped.mode), ("detached", Mode::SuspendOnLeave));
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(node.state_of("dev1").await, "detached");
+    world.assert_no_promise_broken();
+}
+
+fn keeps_deleted(time: Duration) -> boxpool::PoolConfig {
+    let mut config = config(2);
+    config.retention = time;
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_box_is_had_back_as_it_was() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, keeps_deleted(Duration::from_secs(3_600)), 1).await;
+    let volume = node.create("dev1").await;
+    let session = node.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "held");
+
+    node.pool.delete_box(&user(), &dev1()).await.unwrap();
+
+    session.ended().await;
+    drop(session);
+    assert!(node.pool.list_boxes(&user()).await.unwrap().is_empty());
+    assert_eq!(node.state_of("dev1").await, "absent");
+    for refused in [node.connect("dev1").await.map(drop), node.stop().await.map(drop)] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(node.pool.create_box(&user(), &dev1()).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(node.pool.list_deleted(&user()).await.unwrap().len(), 1);
+    node.until_free(2).await;
+
+    node.pool.undelete_box(&user(), &dev1()).await.unwrap();
+    assert_eq!(node.pool.undelete_box(&user(), &dev1()).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let _session = node.connect("dev1").await.unwrap();
+    assert_eq!(world.guest_memory(&volume), ["held"]);
+    assert_eq!((node.logged(EventKind::BoxRetained).await, node.logged(EventKind::BoxUndeleted).await), (1, 1));
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_box_goes_for_good_when_its_time_is_over_or_its_owner_says_so() {
+    for purged in [true, false] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        // Records are stamped by the real clock, which goes on while virtual time flies.
+        let time = if purged { Duration::from_secs(3_600) } else { Duration::from_millis(1) };
+        let node = node(&world, &store, keeps_deleted(time), 1).await;
+        let volume = node.create("dev1").await;
+        node.connect("dev1").await.unwrap().release().await;
+        node.until("dev1", "parked").await;
+        node.pool.delete_box(&user(), &dev1()).await.unwrap();
+        if purged {
+            assert!(world.state().volumes.contains_key(&volume));
+            node.pool.purge_box(&user(), &dev1()).await.unwrap();
+        }
+        eventually("its volume is gone", || !world.state().volumes.contains_key(&volume)).await;
+        let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !store.scan(record::BOXES, None, None, 10).await.unwrap().items.is_empty() {
+            assert!(tokio::time::Instant::now() < limit, "its record is there for ever");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(node.pool.undelete_box(&user(), &dev1()).await.unwrap_err().kind(), ErrorKind::NotFound);
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_with_whom_a_box_is_shared_can_connect_and_it_says_who_did() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    let (friend, stranger) = (UserId::new("friend").unwrap(), UserId::new("stranger").unwrap());
+    let connect = |who: &UserId| node.pool.connect(ConnectRequest::new(user(), dev1()).by(who.clone()));
+    let share = |who: &UserId, on: bool| {
+        let (pool, who) = (node.pool.clone(), who.clone());
+        async move { pool.share_box(&user(), &dev1(), &who, on).await }
+    };
+    assert_eq!(connect(&friend).await.unwrap_err().kind(), ErrorKind::NotFound);
+    share(&friend, true).await.unwrap();
+    assert_eq!(share(&user(), true).await.unwrap_err().kind(), ErrorKind::Invalid);
+
+    connect(&friend).await.unwrap().release().await;
+    connect(&user()).await.unwrap().release().await;
+    assert_eq!(connect(&stranger).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+    let view = node.pool.get_box(&user(), &dev1()).await.unwrap().unwrap();
+    let seen = view.shares[&friend];
+    assert_eq!((view.shares.len(), seen.connects, seen.used_at.is_some()), (1, 1, true));
+    assert_eq!(node.logged(EventKind::GuestConnected).await, 1);
+    assert!(share(&friend, false).await.unwrap().shares.is_empty());
+    assert_eq!(connect(&friend).await.unwrap_err().kind(), ErrorKind::NotFound);
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_box_says_how_often_it_was_connected_to() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    for _ in 0..3 {
+        let (a, b) = (node.connect("dev1").await.unwrap(), node.connect("dev1").await.unwrap());
+        let running = node.pool.get_box(&user(), &dev1()).await.unwrap().unwrap().usage;
+        assert!(running.running_since.is_some());
+        a.release().await;
+        b.release().await;
+        node.until("dev1", "parked").await;
+    }
+    let usage = node.pool.get_box(&user(), &dev1()).await.unwrap().unwrap().usage;
+    assert_eq!((usage.connects, usage.running_since), (6, None));
     world.assert_no_promise_broken();
 }

@@ -48,6 +48,12 @@ fn is_zero(zones: &u8) -> bool {
     *zones == 0
 }
 
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_nothing(time: &u64) -> bool {
+    *time == 0
+}
+
 /// The edition of the golden snapshot that pools want.
 pub(crate) const GENERATION: &str = "g1";
 
@@ -74,6 +80,9 @@ pub struct PoolShape {
     /// Whether the pool builds its golden snapshot, and an older one is to be retired.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub builds_golden: bool,
+    /// For how long a deleted box can be had back.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub retention: u64,
 }
 
 /// Something a user does.
@@ -133,6 +142,17 @@ pub enum What {
         /// Which of the two.
         on: bool,
     },
+    /// Has a deleted box back.
+    Undelete,
+    /// Deletes the box for good, whatever the retention.
+    Purge,
+    /// Lets somebody else connect, or no more.
+    Share {
+        /// Which of the two.
+        on: bool,
+    },
+    /// That somebody else connects, and leaves again.
+    Guest,
 }
 
 /// Something that happens to the world.
@@ -292,6 +312,7 @@ impl Default for PoolShape {
             destroy: false,
             forgets_epochs: false,
             builds_golden: false,
+            retention: 0,
         }
     }
 }
@@ -315,6 +336,7 @@ impl PoolShape {
         config.maintain_every = seconds(5);
         config.census_every = seconds(30);
         config.orphan_grace = seconds(120);
+        config.retention = Duration::from_millis(self.retention);
         config.recycle = if self.destroy { Recycle::Destroy } else { Recycle::ReuseWhenClean };
         config.limits = Limits { store_call: seconds(5), golden: seconds(120), ..Limits::default() };
         config
@@ -395,6 +417,7 @@ impl Case {
             destroy: draw.chance(0.2),
             forgets_epochs: draw.chance(0.4),
             builds_golden: profile == Profile::Golden,
+            retention: 0,
         };
         let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
         let span = if pace == Pace::Host { 60_000 } else { 240_000 };
@@ -418,6 +441,7 @@ impl Case {
             ops.extend((0..draw.between(2, 10)).map(|_| Op::of_verbs(&mut draw, span, gateways, users, names)));
             // Boxes that are kept running make no room for others.
             pool.max_total = pool.max_total.max(u32::from(users * names) + 1);
+            pool.retention = *draw.pick(&[0, 10_000, 60_000, 3_600_000]);
         }
         Case {
             zones,
@@ -522,11 +546,16 @@ fn of_zones(draw: &mut Draw, span: u64, gateways: usize, zones: u8) -> Vec<Event
 impl Op {
     /// What is done with a box beside visiting it.
     fn of_verbs(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
-        let what = match draw.between(0, 5) {
+        let what = match draw.between(0, 13) {
             0 | 1 => What::Stop,
             2 => What::Start { patience: *draw.pick(&[20_000, 300_000]) },
             3 => What::Keep { on: false },
-            _ => What::Keep { on: true },
+            4 | 5 => What::Keep { on: true },
+            6 | 7 => What::Delete,
+            8 | 9 => What::Undelete,
+            10 => What::Purge,
+            11 => What::Share { on: draw.chance(0.7) },
+            _ => What::Guest,
         };
         Self::somewhere(draw, span, gateways, users, names, what)
     }

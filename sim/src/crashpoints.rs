@@ -238,6 +238,35 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             ),
         ),
         (
+            "delete a running box, have it back",
+            flow(
+                PoolShape { retention: 3_600_000, ..shape.clone() },
+                vec![
+                    op(40, 1, 1, visit(30)),
+                    op(50, 0, 1, What::Delete),
+                    op(75, 1, 1, What::Undelete),
+                    op(85, 1, 1, visit(1)),
+                ],
+                vec![],
+            ),
+        ),
+        (
+            "delete a parked box, its time is over",
+            flow(
+                PoolShape { retention: 10_000, ..shape.clone() },
+                vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Delete), op(160, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "share a box, another connects",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Share { on: true }), op(70, 1, 1, What::Guest)],
+                vec![],
+            ),
+        ),
+        (
             "keep a box running, its gateway dies",
             four(flow(
                 shape,

@@ -10,7 +10,7 @@ use crate::engine::{Entry, Fate, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::repairs::Counts;
 use crate::oracle::status;
 use crate::oracle::stock::Habits;
-use boxpool::record::{Mode, Placement};
+use boxpool::record::{BoxRecord, Mode, Placement};
 use boxpool::{
     Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus, UserId,
     Via, VolumeId,
@@ -406,6 +406,34 @@ impl Stage {
                 }
                 self.count_refusal(answer.as_ref().err());
             }
+            What::Purge => {
+                let before = self.owner(op.user, op.name);
+                let answer = self.timed(number, "purge", LIMIT, pool.purge_box(&user, &name)).await;
+                if let (Ok(()), Some(owner)) = (&answer, before) {
+                    self.judge_delete(&owner);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Undelete => {
+                let answer = self.timed(number, "undelete", LIMIT, pool.undelete_box(&user, &name)).await;
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Share { on } => {
+                let answer = self.timed(number, "share", LIMIT, pool.share_box(&user, &name, &guest(), on)).await;
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Guest => {
+                let request = ConnectRequest::new(user, name).by(guest());
+                let limit = self.config.connect_deadline;
+                match self.timed(number, "connect of a guest", limit, pool.connect(request)).await {
+                    Ok(session) => {
+                        self.judge_session(number, &session, "when a guest was let in");
+                        self.judge_guest(session.owner());
+                        session.release().await;
+                    }
+                    Err(error) => self.count_refusal(Some(&error)),
+                }
+            }
             What::Keep { on } => {
                 let mode = if on { Mode::KeepRunning } else { Mode::SuspendOnLeave };
                 let answer = self.timed(number, "keep", LIMIT, pool.set_mode(&user, &name, mode)).await;
@@ -489,9 +517,8 @@ impl Stage {
             .books
             .boxes
             .values()
-            .map(|record| &record.owner)
-            .filter(|owner| owner.owner == *user)
-            .cloned()
+            .filter(|record| record.owner.owner == *user && record.deleted_until.is_none())
+            .map(|record| record.owner.clone())
             .collect()
     }
 
@@ -627,12 +654,17 @@ impl Stage {
         if maintainers != 1 {
             found.push(format!("I7: {maintainers} nodes say that they are the maintainer"));
         }
+        // Clocks are right again by now; a stamp that was set by a wrong one may lie far ahead.
+        let now = self.state().pools.values().next().map(|(gateway, _)| gateway.clock().now());
         let world = self.cloud.world().state();
         let books = &world.oracle.books;
         found.extend(says.iter().flat_map(|says| status::complaints(books, says, self.case.gateways)));
         let kept = books.boxes.values().filter(|record| record.mode == Mode::KeepRunning).count();
         let room = kept <= self.config.instances.max_total as usize;
         for record in books.boxes.values() {
+            if record.deleted_until.is_some_and(|until| Some(until) <= now) {
+                found.push(format!("I7: {} was deleted, and its time is over", record.owner));
+            }
             match record.placement {
                 Placement::Running { .. } if record.mode == Mode::KeepRunning => {}
                 _ if record.mode == Mode::KeepRunning && room => {
@@ -656,7 +688,8 @@ impl Stage {
             let gone = {
                 let state = self.cloud.world().state();
                 let record = state.oracle.books.box_of(&owner);
-                record.is_none_or(|record| matches!(record.placement, Placement::Deleting { .. }))
+                let deleting = |record: &BoxRecord| matches!(record.placement, Placement::Deleting { .. });
+                record.is_none_or(|record| record.deleted_until.is_some() || deleting(record))
             };
             if gone {
                 return;
@@ -733,6 +766,11 @@ impl Stage {
 
 /// The longest that creating or deleting a box may take: its volume's limit, and the wait for another's step.
 const LIMIT: Duration = Duration::from_secs(700);
+
+/// With whom boxes are shared.
+fn guest() -> UserId {
+    names(99, 1).0
+}
 
 /// A start ends with one more look at the record.
 const LOOKS_AGAIN: Duration = Duration::from_secs(15);

@@ -159,6 +159,7 @@ pub fn pools(most: u32) -> impl Strategy<Value = PoolShape> {
                 destroy,
                 forgets_epochs,
                 builds_golden: false,
+                retention: 0,
             }
         },
     )
@@ -186,6 +187,9 @@ pub fn verbs(size: Size) -> impl Strategy<Value = Op> {
         2 => Just(What::Stop),
         1 => select(vec![300_000, 20_000]).prop_map(|patience| What::Start { patience }),
         2 => any::<bool>().prop_map(|on| What::Keep { on }),
+        2 => select(vec![What::Delete, What::Undelete, What::Purge]),
+        1 => any::<bool>().prop_map(|on| What::Share { on }),
+        1 => Just(What::Guest),
     ];
     prop_oneof![
         3 => ops(size),

@@ -152,6 +152,9 @@ fn users_may_do_all_that_can_be_done_with_a_box() {
             "guest shut down",
             "memory dropped",
             "mode set",
+            "box retained",
+            "box undeleted",
+            "box shared",
             "boxpool_takeovers_total",
         ],
     );

@@ -58,6 +58,14 @@ pub enum EventKind {
     BoxDeleted,
     /// A stay ended: the box ran and was suspended; `took_ms` is how long it ran.
     StayEnded,
+    /// A box was deleted by its owner, who may have it back for a while.
+    BoxRetained,
+    /// Its owner has it back.
+    BoxUndeleted,
+    /// Its owner said who else may connect; the detail says `add` or `remove`, and whom.
+    ShareSet,
+    /// Somebody with whom it is shared connected; the detail says who.
+    GuestConnected,
     /// A box was brought up for nobody in particular.
     BoxStarted,
     /// A box was shut down by its owner, and its memory dropped.

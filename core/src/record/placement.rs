@@ -18,13 +18,14 @@
 
 use super::{BOXES, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, UserId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::Device;
 use crate::runtime::Endpoint;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 /// Where a box is, and in which step of coming or going.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +271,55 @@ pub enum Mode {
     KeepRunning,
 }
 
+/// What a box has used, from its own record: it needs no log, and goes with the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// How long its guest has run in all, in milliseconds, up to `running_since`.
+    #[serde(default)]
+    pub ran_ms: u64,
+    /// Since when it runs, by the clock of the node that brought it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since: Option<Timestamp>,
+    /// How many sessions it has had. A session is counted with the next change of the record, at the latest when its node
+    /// leaves; those of a node that dies before, or finds the box gone from
+    /// where it was, are not.
+    #[serde(default)]
+    pub connects: u64,
+}
+
+impl Usage {
+    /// How long the guest has run until `now`.
+    #[must_use]
+    pub fn ran(&self, now: Timestamp) -> Duration {
+        let present = self.running_since.map_or(Duration::ZERO, |since| now.since(since));
+        Duration::from_millis(self.ran_ms).saturating_add(present)
+    }
+
+    /// The box goes from one placement to another, which may be the same.
+    fn moves(&mut self, from: &Placement, to: &Placement, now: Timestamp) {
+        let runs = |placement: &Placement| matches!(placement, Placement::Running { .. });
+        if runs(from) && !runs(to) {
+            self.ran_ms = u64::try_from(self.ran(now).as_millis()).unwrap_or(u64::MAX);
+            self.running_since = None;
+        } else if runs(to) && !runs(from) {
+            self.running_since = Some(now);
+        }
+    }
+}
+
+/// Somebody else who may connect to a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Since when.
+    pub added_at: Timestamp,
+    /// When they connected last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<Timestamp>,
+    /// How often they have connected.
+    #[serde(default)]
+    pub connects: u64,
+}
+
 /// How far a box has got hold of its volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "binding", content = "volume", rename_all = "snake_case")]
@@ -318,6 +368,15 @@ pub struct BoxRecord {
     /// says that the memory is surely gone; before that no guest is started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forget_memory: bool,
+    /// Its owner has deleted it, and may have it back until then. It is not there for anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_until: Option<Timestamp>,
+    /// Who else may connect.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<UserId, Share>,
+    /// What it has used.
+    #[serde(default, skip_serializing_if = "is_unused")]
+    pub usage: Usage,
     /// When it was made.
     pub created_at: Timestamp,
     /// When a session last began.
@@ -341,6 +400,9 @@ impl BoxRecord {
             holders: BTreeSet::new(),
             mode: Mode::default(),
             forget_memory: false,
+            deleted_until: None,
+            shares: BTreeMap::new(),
+            usage: Usage::default(),
             created_at: now,
             used_at: now,
             envelope: Envelope::new(),
@@ -355,6 +417,17 @@ impl BoxRecord {
         let (placement, epoch) = self.placement.after(self.epoch, event)?;
         Ok(Self { placement, epoch, ..self.clone() })
     }
+
+    /// Counts what lies between `before` and this record, and `connects` sessions.
+    pub(crate) fn count(&mut self, before: &BoxRecord, connects: u64, now: Timestamp) {
+        self.usage.moves(&before.placement, &self.placement, now);
+        self.usage.connects = self.usage.connects.saturating_add(connects);
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_unused(usage: &Usage) -> bool {
+    *usage == Usage::default()
 }
 
 record!(BoxRecord, BOXES);
@@ -481,8 +554,24 @@ mod tests {
     fn a_record_of_the_first_version_is_read_and_written_as_it_was() {
         let first = r#"{"owner":{"owner":"u","name":"dev1","id":"b1"},"volume":{"binding":"bound","volume":"v1"},"placement":{"state":"parked","instance":"i1","since":7},"epoch":4,"holders":[],"mode":"suspend_on_leave","created_at":5,"used_at":6,"schema":1,"mark":"n-1.9"}"#;
         let read: BoxRecord = serde_json::from_str(first).unwrap();
-        assert!(!read.forget_memory);
+        assert!(!read.forget_memory && read.deleted_until.is_none() && read.shares.is_empty());
         assert_eq!(serde_json::to_string(&read).unwrap(), first);
+    }
+
+    #[test]
+    fn running_time_is_counted_once_whatever_the_clocks_say() {
+        let running = || Placement::Running { instance: instance(1), endpoint: endpoint() };
+        let placing = || Placement::Placing { instance: instance(1), node: node(1) };
+        let mut usage = Usage::default();
+        usage.moves(&placing(), &running(), Timestamp(1_000));
+        usage.moves(&running(), &running(), Timestamp(2_000));
+        assert_eq!(usage.ran(Timestamp(4_000)), Duration::from_secs(3));
+        usage.moves(&running(), &placing(), Timestamp(5_000));
+        assert_eq!((usage.ran_ms, usage.running_since), (4_000, None));
+        // The next node's clock is behind.
+        usage.moves(&placing(), &running(), Timestamp(900));
+        usage.moves(&running(), &Placement::Detached, Timestamp(800));
+        assert_eq!(usage.ran(Timestamp(9_000)), Duration::from_secs(4));
     }
 
     #[test]

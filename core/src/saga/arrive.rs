@@ -59,6 +59,12 @@ impl Actor {
             self.held = None;
         }
         let mut held = self.load().await?;
+        self.shared.check_there(&held.record, "connect to box")?;
+        if let Some(guest) = connect.guest.as_ref().filter(|guest| !held.record.shares.contains_key(*guest)) {
+            tracing::info!(owner = %held.record.owner, %guest, "somebody with whom the box is not shared was refused");
+            let detail = "there is no such box";
+            return Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail));
+        }
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {
             self.tell(Progress::PreparingVolume);
             held = self.bind(held, None).await?;

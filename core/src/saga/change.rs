@@ -4,6 +4,7 @@ use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BoxRecord, Placement};
 use crate::records::Held;
+use crate::shared::Shared;
 use tokio::time::Instant;
 
 impl Actor {
@@ -11,8 +12,19 @@ impl Actor {
     /// another node is waited for.
     ///
     /// # Errors
-    /// `NotFound`, also of a box that is being deleted; `Busy` when the step has not ended by then.
+    /// `NotFound`, also of a box that is deleted or being deleted; `Busy` when the step has not ended by then.
     pub(crate) async fn at_rest(&mut self, operation: &'static str, deadline: Instant) -> Result<Held<BoxRecord>> {
+        let held = self.at_rest_or_deleted(operation, deadline).await?;
+        self.shared.check_there(&held.record, operation)?;
+        Ok(held)
+    }
+
+    /// As [`Actor::at_rest`], whether or not its owner has deleted it.
+    pub(crate) async fn at_rest_or_deleted(
+        &mut self,
+        operation: &'static str,
+        deadline: Instant,
+    ) -> Result<Held<BoxRecord>> {
         loop {
             self.shared.check_in_touch(operation)?;
             self.held = None;
@@ -40,7 +52,7 @@ impl Actor {
     /// `None` when it is as it should be. Tells whether anything was written.
     ///
     /// # Errors
-    /// As [`Actor::at_rest`], and what `change` refuses with.
+    /// As [`Actor::at_rest_or_deleted`], and what `change` refuses with.
     pub(crate) async fn change(
         &mut self,
         operation: &'static str,
@@ -48,7 +60,7 @@ impl Actor {
         mut change: impl FnMut(&BoxRecord) -> Result<Option<BoxRecord>>,
     ) -> Result<(Held<BoxRecord>, bool)> {
         loop {
-            let held = self.at_rest(operation, deadline).await?;
+            let held = self.at_rest_or_deleted(operation, deadline).await?;
             let Some(record) = change(&held.record)? else { return Ok((held, false)) };
             match self.write(&held, record).await {
                 Ok(held) => return Ok((held, true)),
@@ -56,5 +68,16 @@ impl Actor {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Shared {
+    /// Refuses a box that its owner has deleted and may still have back.
+    pub(crate) fn check_there(&self, record: &BoxRecord, operation: &'static str) -> Result<()> {
+        if record.deleted_until.is_none() {
+            return Ok(());
+        }
+        let detail = "the box was deleted; its owner can still have it back";
+        Err(Error::new(ErrorKind::NotFound, operation, &record.owner.name).with_detail(detail))
     }
 }

@@ -35,7 +35,7 @@ impl Actor {
                 candidate.into_iter().for_each(|volume| self.shared.put_volume_back(volume));
                 return Err(match error.kind() {
                     ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, "create box", &self.key.1)
-                        .with_detail("a box of that name exists already"),
+                        .with_detail("a box of that name exists already, or was deleted and can still be had back"),
                     ErrorKind::UnknownOutcome => {
                         error.with_detail("the box may come to be; list the boxes, then try again")
                     }

@@ -53,14 +53,24 @@ impl Actor {
                     continue;
                 }
             };
-            let mut record = self.after(&held, &event)?;
-            record.holders.clear();
-            let held = self.write(&held, record).await?;
-            self.sessions.clear();
-            self.linger_until = None;
-            self.ended.set(Some(held.record.epoch));
-            return self.finish_delete(held).await;
+            return self.delete_from(held, &event).await;
         }
+    }
+
+    /// Of a box at rest, exactly as it is held.
+    pub(crate) async fn delete_held(&mut self, held: Held<BoxRecord>) -> Result<()> {
+        let node = self.shared.node.clone();
+        self.delete_from(held, &PlacementEvent::Delete { node }).await
+    }
+
+    async fn delete_from(&mut self, held: Held<BoxRecord>, event: &PlacementEvent) -> Result<()> {
+        let mut record = self.after(&held, event)?;
+        record.holders.clear();
+        let held = self.write(&held, record).await?;
+        self.sessions.clear();
+        self.linger_until = None;
+        self.ended.set(Some(held.record.epoch));
+        self.finish_delete(held).await
     }
 
     /// `Deleting`, by us. Every part may have been done before.

@@ -14,6 +14,7 @@ impl Actor {
         let (node, shared) = (self.shared.node.clone(), self.shared.clone());
         let (held, changed) = self
             .change("set box's mode", deadline, |found| {
+                shared.check_there(found, "set box's mode")?;
                 if found.mode == mode {
                     return Ok(None);
                 }
@@ -77,7 +78,7 @@ impl Actor {
         // Nobody waits for the answer; the other end is held so that the wait in line is not given up.
         let (reply, _waits) = oneshot::channel();
         let patience = self.shared.config.census_every.min(self.shared.config.connect_deadline);
-        let mut connect = Connect { distrust: None, deadline: Instant::now() + patience, reply };
+        let mut connect = Connect { guest: None, distrust: None, deadline: Instant::now() + patience, reply };
         let answer = self.arrive(&mut connect).await;
         self.all_told();
         answer?;

@@ -10,6 +10,8 @@ mod keep;
 mod leave;
 mod place;
 mod recover;
+mod retain;
+mod share;
 mod stop;
 mod vacate;
 

@@ -21,6 +21,27 @@ pub struct BoxSummary {
     pub last_used: Timestamp,
     /// Whether it goes on running without a session.
     pub keepalive: bool,
+    /// How many sessions it has had.
+    pub connects: u64,
+    /// How long it has run in all, in milliseconds, until now.
+    pub ran_ms: u64,
+    /// Who else may connect.
+    pub shares: Vec<ShareSummary>,
+    /// Until when it can be had back, if it is deleted.
+    pub deleted_until: Option<Timestamp>,
+}
+
+/// Somebody else who may connect to a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShareSummary {
+    /// Their account.
+    pub account: UserId,
+    /// Since when.
+    pub added: Timestamp,
+    /// When they connected last; `None` when they never have.
+    pub last_used: Option<Timestamp>,
+    /// How often they have connected.
+    pub connects: u64,
 }
 
 /// How the pool does, as any user may see it: numbers only.
@@ -61,8 +82,21 @@ pub trait Boxes: Send + Sync + 'static {
     /// Whether the box goes on running without a session.
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary>;
 
-    /// Deletes a box and everything in it. `NotFound` when there is none.
+    /// Deletes a box and everything in it, so that it can be had back for a while where the pool is set up so. `NotFound` when
+    /// there is none.
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()>;
+
+    /// Deletes a box for good, also one that could be had back.
+    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()>;
+
+    /// Has a deleted box back.
+    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+
+    /// The boxes of `owner` that are deleted and can be had back.
+    async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>>;
+
+    /// Whether somebody else may connect.
+    async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary>;
 
     /// Brings a box up, or joins it where it runs. Dropping the future gives the wait up.
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>>;
@@ -78,6 +112,8 @@ pub struct Wish {
     pub owner: UserId,
     /// Which.
     pub name: BoxName,
+    /// Who connects, if it is not the owner.
+    pub guest: Option<UserId>,
     /// How long it may take, waiting for room included.
     pub limit: Duration,
     /// Where to tell what is being waited for.

@@ -4,6 +4,7 @@ use crate::connection::{Connection, Destination};
 use crate::exit::Refusal;
 use crate::lobby::input::Input;
 use crate::lobby::{self, Reply};
+use crate::proxy::reach::Bringer;
 use crate::proxy::session::{self, Preamble, Start};
 use crate::user::UserSide;
 use crate::visit::Kind;
@@ -70,7 +71,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                         () = skip(&mut input) => return user.close().await,
                     }
                 }
-                Reply::Connect { name, command } => match connection.hold(&name) {
+                Reply::Connect { owner, name, command } => match connection.hold_of(&owner, &name, None) {
                     Ok(hold) => {
                         let start = command.map_or(Start::Shell, |command| Start::Exec(command.into_bytes()));
                         return session::run(&connection, hold, &user, &mut input, preamble, start).await;

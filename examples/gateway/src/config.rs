@@ -54,6 +54,8 @@ pub struct Config {
     pub linger: Span,
     /// How long a suspended box keeps its slot when nobody else wants it.
     pub park_limit: Span,
+    /// For how long a deleted box can be had back.
+    pub retention: Span,
     /// How long bringing a box up may take.
     pub connect_deadline: Span,
     /// How long a box may not answer before it is given up.
@@ -325,6 +327,7 @@ impl Default for Config {
             min_free: 1,
             linger: Span::seconds(10),
             park_limit: Span::seconds(24 * 3600),
+            retention: Span::seconds(0),
             connect_deadline: Span::seconds(300),
             dial_deadline: Span::seconds(60),
             drain_limit: Span::seconds(30),

@@ -23,7 +23,7 @@ use crate::server::Gateway;
 use crate::unknown_key::{self, DISCONNECT_MAX};
 use crate::upstream::{Back, DialError, Openings, Upstream};
 use crate::visit::{Ending, Identity, Verdict, Visit};
-use boxpool::{BoxName, Clock, Endpoint, Epoch, Report, SystemClock};
+use boxpool::{BoxName, Clock, Endpoint, Epoch, Report, SystemClock, UserId};
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
@@ -57,7 +57,7 @@ pub struct Connection {
     tried: AtomicBool,
     handle: OnceLock<Handle>,
     who: OnceLock<(Account, String)>,
-    holds: Mutex<BTreeMap<BoxName, Weak<Hold>>>,
+    holds: Mutex<BTreeMap<(UserId, BoxName), Weak<Hold>>>,
     own: Mutex<Option<Arc<Hold>>>,
     dials: Semaphore,
     channels: AtomicUsize,
@@ -139,7 +139,8 @@ impl Connection {
     /// # Errors
     /// Before the login is complete.
     pub fn hold(&self, name: &BoxName) -> Result<Arc<Hold>, Refusal> {
-        self.hold_anew(name, None)
+        let owner = self.account()?.id.clone();
+        self.hold_of(&owner, name, None)
     }
 
     /// Notes that its key logged in. Nobody waits for that, and it may be lost: the next login notes it.
@@ -177,7 +178,7 @@ impl Connection {
     #[must_use]
     pub fn boxes(&self) -> Vec<BoxName> {
         let holds = lock(&self.holds);
-        holds.iter().filter(|(_, hold)| hold.strong_count() > 0).map(|(name, _)| name.clone()).collect()
+        holds.iter().filter(|(_, hold)| hold.strong_count() > 0).map(|((_, name), _)| name.clone()).collect()
     }
 
     /// Tells the user why, and ends it. Nothing new begins on it meanwhile.
@@ -241,23 +242,24 @@ impl Connection {
 }
 
 impl Bringer for Connection {
-    fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
-        let owner = self.account()?.id.clone();
+    fn hold_of(&self, owner: &UserId, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
+        let user = &self.account()?.id;
+        let key = (owner.clone(), name.clone());
         let mut holds = lock(&self.holds);
-        if let Some(hold) = holds.get(name).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
+        if let Some(hold) = holds.get(&key).and_then(Weak::upgrade).filter(|hold| hold.is_usable()) {
             return Ok(hold);
         }
         let gateway = &self.gateway;
         let hold = Hold::take(
             Arc::clone(&gateway.boxes),
-            owner,
-            name.clone(),
+            key.clone(),
+            (owner != user).then(|| user.clone()),
             gateway.settings.connect_limit,
             distrust,
             gateway.activity.begin(),
         );
-        holds.insert(name.clone(), Arc::downgrade(&hold));
-        let is_own = self.login() == name.as_str();
+        holds.insert(key, Arc::downgrade(&hold));
+        let is_own = owner == user && self.login() == name.as_str();
         drop(holds);
         if is_own && !self.closer.is_closed() {
             *lock(&self.own) = Some(Arc::clone(&hold));

@@ -27,6 +27,7 @@ enum Outcome {
 /// A box that is kept up while this exists.
 #[derive(Debug)]
 pub struct Hold {
+    owner: UserId,
     name: BoxName,
     progress: watch::Receiver<Progress>,
     outcome: watch::Receiver<Outcome>,
@@ -35,12 +36,12 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Begins to bring the box up. `distrust` is the epoch of an earlier hold whose box did not answer. `running` is
+    /// Begins to bring the box up, for its owner or for `guest`. `distrust` is the epoch of an earlier hold whose box did not answer. `running` is
     /// dropped when the session has been given back.
     pub fn take(
         boxes: Arc<dyn Boxes>,
-        owner: UserId,
-        name: BoxName,
+        (owner, name): (UserId, BoxName),
+        guest: Option<UserId>,
         limit: Duration,
         distrust: Option<Epoch>,
         running: Running,
@@ -49,13 +50,19 @@ impl Hold {
         let (told, outcome) = watch::channel(Outcome::Coming);
         let (held, let_go) = mpsc::channel(1);
         let spent = Arc::new(AtomicBool::new(false));
-        let wish = Wish { owner, name: name.clone(), limit, progress: progress_told, distrust };
+        let wish = Wish { owner: owner.clone(), name: name.clone(), guest, limit, progress: progress_told, distrust };
         let kept = keep(boxes, wish, told, let_go, Arc::clone(&spent));
         tokio::spawn(async move {
             kept.await;
             drop(running);
         });
-        Arc::new(Self { name, progress, outcome, spent, _held: held })
+        Arc::new(Self { owner, name, progress, outcome, spent, _held: held })
+    }
+
+    /// Whose box.
+    #[must_use]
+    pub fn owner(&self) -> &UserId {
+        &self.owner
     }
 
     /// Which box.

@@ -1,9 +1,9 @@
 //! The pool behind the gateway.
 
-use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, ShareSummary, Wish};
 use async_trait::async_trait;
-use boxpool::record::Mode;
-use boxpool::{BoxName, BoxView, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, UserId};
+use boxpool::record::{Mode, Share};
+use boxpool::{BoxName, BoxView, Clock, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, SystemClock, UserId};
 use std::time::Duration;
 
 fn summary(view: &BoxView) -> BoxSummary {
@@ -13,7 +13,16 @@ fn summary(view: &BoxView) -> BoxSummary {
         created: view.created_at,
         last_used: view.used_at,
         keepalive: view.mode == Mode::KeepRunning,
+        connects: view.usage.connects,
+        ran_ms: u64::try_from(view.usage.ran(SystemClock.now()).as_millis()).unwrap_or(u64::MAX),
+        shares: view.shares.iter().map(|(account, share)| shared(account, share)).collect(),
+        deleted_until: view.deleted_until,
     }
+}
+
+fn shared(account: &UserId, share: &Share) -> ShareSummary {
+    let Share { added_at: added, used_at: last_used, connects } = *share;
+    ShareSummary { account: account.clone(), added, last_used, connects }
 }
 
 #[async_trait]
@@ -47,8 +56,27 @@ impl Boxes for Pool {
         self.delete_box(owner, name).await
     }
 
+    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()> {
+        self.purge_box(owner, name).await
+    }
+
+    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.undelete_box(owner, name).await.map(|view| summary(&view))
+    }
+
+    async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
+        Ok(Pool::list_deleted(self, owner).await?.iter().map(summary).collect())
+    }
+
+    async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {
+        self.share_box(owner, name, with, allowed).await.map(|view| summary(&view))
+    }
+
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
         let mut request = ConnectRequest::new(wish.owner, wish.name).deadline(wish.limit).progress(wish.progress);
+        if let Some(guest) = wish.guest {
+            request = request.by(guest);
+        }
         if let Some(epoch) = wish.distrust {
             request = request.distrust(epoch);
         }

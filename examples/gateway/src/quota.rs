@@ -134,6 +134,22 @@ impl Boxes for RunningLimit {
         self.inner.delete(owner, name).await
     }
 
+    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()> {
+        self.inner.purge(owner, name).await
+    }
+
+    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.inner.undelete(owner, name).await
+    }
+
+    async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
+        self.inner.list_deleted(owner).await
+    }
+
+    async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {
+        self.inner.share(owner, name, with, allowed).await
+    }
+
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
         let count = self.counted(&wish.owner, &wish.name).await?;
         let session = self.inner.connect(wish).await?;
@@ -201,8 +217,18 @@ mod tests {
         let error = too_many(&BoxName::new("c").unwrap(), &others);
         assert!(error.detail().contains("2 boxes of yours run (a, b), which is the most"), "{error}");
         let is_up = |state: &str, keepalive| {
-            let (created, last_used) = (boxpool::Timestamp(0), boxpool::Timestamp(0));
-            is_up(&BoxSummary { name: "a".into(), state: state.into(), created, last_used, keepalive })
+            let (name, at) = ("a".into(), boxpool::Timestamp(0));
+            is_up(&BoxSummary {
+                name,
+                state: state.into(),
+                created: at,
+                last_used: at,
+                keepalive,
+                connects: 0,
+                ran_ms: 0,
+                shares: Vec::new(),
+                deleted_until: None,
+            })
         };
         assert!(is_up("placing", false) && is_up("suspending", false) && is_up("parked", true));
         assert!(!is_up("parked", false) && !is_up("detaching", false));

@@ -124,6 +124,7 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
     pool.volumes.max_free = config.min_free + 3;
     pool.linger = config.linger.0;
     pool.park_limit = config.park_limit.0;
+    pool.retention = config.retention.0;
     pool.connect_deadline = config.connect_deadline.0;
     pool
 }

@@ -51,6 +51,31 @@ async fn a_box_is_stopped_started_and_kept_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_box_is_had_back_and_a_shared_one_lets_another_in() {
+    let site = Site::new();
+    let gateway = site.start(Config { retention: Span::seconds(3_600), ..config() }).await;
+    let ask = async |command: &str| site.run(&gateway, "gateway", &[command, "--json"]).await;
+    assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev1"]).await.code, 0);
+    assert_eq!(site.run(&gateway, "dev1", &["echo kept > $BOXHOME/file"]).await.code, 0);
+    assert!(ask("delete dev1 --yes").await.json()["deleted_until"].is_number());
+    assert_eq!(site.run(&gateway, "dev1", &["true"]).await.code, 3);
+    let listed = ask("list").await.json();
+    assert_eq!((&listed["boxes"], &listed["deleted"][0]["name"]), (&serde_json::json!([]), &"dev1".into()));
+    assert_eq!(ask("undelete dev1").await.json()["name"], "dev1");
+    assert_eq!(site.run(&gateway, "dev1", &["cat $BOXHOME/file"]).await.text(), "kept\n");
+    site.until_state(&gateway, "dev1", "parked").await;
+    assert_eq!(ask("usage dev1").await.json()["boxes"][0]["connects"], 2);
+
+    let stranger = "a".repeat(52);
+    assert_eq!(ask(&format!("share add dev1 {stranger}")).await.json()["shares"][0]["account"], stranger.as_str());
+    assert_eq!(ask(&format!("share remove dev1 {stranger}")).await.json()["shares"], serde_json::json!([]));
+    assert_eq!(ask(&format!("connect dev1 --of {stranger} -- true")).await.code, 3);
+    assert_eq!(ask("delete dev1 --yes --now").await.json()["deleted_until"], serde_json::Value::Null);
+    assert_eq!(ask("undelete dev1").await.code, 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_share_one_guest_and_it_is_suspended_when_both_have_left() {
     let site = Site::new();
     let (a, b) = (site.start(config()).await, site.start(config()).await);

@@ -40,13 +40,20 @@ impl Oracle {
             self.promises.remove(&record.owner);
         }
         let forgets = |books: &Books| books.boxes.get(key).is_some_and(|record| record.forget_memory);
-        let forgot = forgets(&self.books);
+        let retains = |books: &Books| books.boxes.get(key).is_some_and(|record| record.deleted_until.is_some());
+        let (forgot, retained) = (forgets(&self.books), retains(&self.books));
         let wrong = self.books.wrote(key, value, now, &mut self.stock, &mut self.marks);
         if !forgot
             && forgets(&self.books)
             && let Some(BoxRecord { owner, epoch, .. }) = self.books.boxes.get(key).cloned()
         {
             self.stopped(&owner, epoch);
+        }
+        if !retained
+            && retains(&self.books)
+            && let Some(BoxRecord { owner, epoch, .. }) = self.books.boxes.get(key).cloned()
+        {
+            self.retained(&owner, epoch);
         }
         wrong
     }

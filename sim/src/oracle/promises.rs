@@ -91,6 +91,12 @@ impl Oracle {
         self.mark("box stopped");
     }
 
+    /// Its owner has deleted it, and may have it back as it was: what runs is ended.
+    pub(super) fn retained(&mut self, owner: &BoxRef, epoch: Epoch) {
+        let promise = self.promise(owner);
+        promise.stopped = promise.stopped.max(Some(epoch));
+    }
+
     /// Whether its owner stopped what ran in that epoch, or what ran later.
     pub(crate) fn was_stopped(&self, owner: &BoxRef, epoch: Epoch) -> bool {
         self.promises.get(owner).is_some_and(|promise| promise.stopped >= Some(epoch))

@@ -25,6 +25,10 @@ pub(crate) struct Books {
     pub(crate) max_instances: Option<usize>,
     /// Boxes that were deleted.
     gone: BTreeSet<BoxId>,
+    /// Boxes that were shared with anybody at some time.
+    pub(crate) shared: BTreeSet<BoxId>,
+    /// Boxes that were deleted at some time so that their owner could have them back.
+    pub(crate) retained: BTreeSet<BoxId>,
     /// How often boxes moved from one placement to another.
     pub(crate) moves: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -150,6 +154,28 @@ impl Books {
                 }
                 if new.mode == Mode::KeepRunning && matches!(new.placement, Placement::Suspending { .. }) {
                     wrong.push(format!("contract: {} is to run without a session, and is suspended", new.owner));
+                }
+                if new.deleted_until.is_some() && matches!(new.placement, Placement::Placing { .. }) {
+                    wrong.push(format!("contract: {} is deleted, and is brought up", new.owner));
+                }
+                let counted = |record: &BoxRecord| (record.usage.ran_ms, record.usage.connects);
+                if counted(new).0 < counted(old).0 || counted(new).1 < counted(old).1 {
+                    wrong.push(format!("usage: of {} went back from {:?} to {:?}", new.owner, old.usage, new.usage));
+                }
+                let runs = matches!(new.placement, Placement::Running { .. });
+                if new.usage.running_since.is_some() != runs {
+                    wrong.push(format!("usage: of {}, which is {}, is {:?}", new.owner, new.placement, new.usage));
+                }
+                if old.deleted_until.is_some() && new.deleted_until.is_none() {
+                    *marks.entry("box undeleted").or_default() += 1;
+                }
+                if old.deleted_until.is_none() && new.deleted_until.is_some() {
+                    *marks.entry("box retained").or_default() += 1;
+                    self.retained.insert(new.owner.id.clone());
+                }
+                if old.shares.is_empty() && !new.shares.is_empty() {
+                    *marks.entry("box shared").or_default() += 1;
+                    self.shared.insert(new.owner.id.clone());
                 }
                 if new.mode != old.mode {
                     *marks.entry("mode set").or_default() += 1;

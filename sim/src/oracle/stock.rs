@@ -21,7 +21,9 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::BoxDeleted => owner && volume && epoch,
         EventKind::StayEnded => owner && instance && volume && epoch,
         EventKind::BoxStarted | EventKind::GuestLost => owner && instance && epoch,
-        EventKind::BoxStopped => owner && volume && epoch,
+        EventKind::BoxStopped | EventKind::BoxRetained | EventKind::BoxUndeleted => owner && volume && epoch,
+        EventKind::ShareSet => owner && epoch && detail,
+        EventKind::GuestConnected => owner && instance && epoch && detail,
         EventKind::KeepaliveSet => owner && volume && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
         // A box that is being deleted may be nowhere.

@@ -22,7 +22,7 @@ impl Stage {
         let state = world.state();
         let owner = session.owner();
         let Some(record) = state.oracle.books.box_of(owner) else { return };
-        if matches!(record.placement, Placement::Deleting { .. }) {
+        if matches!(record.placement, Placement::Deleting { .. }) || record.deleted_until.is_some() {
             return;
         }
         let place = (record.volume.volume().clone(), session.instance().clone());
@@ -168,8 +168,25 @@ impl Stage {
         }
     }
 
+    /// Only with whom a box is, or was, shared is let in.
+    pub(super) fn judge_guest(&self, owner: &BoxRef) {
+        if !self.cloud.world().state().oracle.books.shared.contains(&owner.id) {
+            self.cloud.violate(format!("contract: somebody was let in to {owner}, which was never shared"));
+        }
+    }
+
     pub(super) fn judge_delete(&self, owner: &BoxRef) {
         let state = self.cloud.world().state();
+        // Its owner may have it back, or have had it back already.
+        if self.config.retention > Duration::ZERO && state.oracle.books.retained.contains(&owner.id) {
+            let deleted = state.oracle.books.box_of(owner).is_some_and(|record| record.deleted_until.is_some());
+            let runs = state.guests.values().any(|guest| guest.owner == *owner);
+            drop(state);
+            if deleted && runs {
+                self.cloud.violate(format!("contract: {owner} was deleted, and runs"));
+            }
+            return;
+        }
         let record = state.oracle.books.box_of(owner).is_some();
         let guest = state.guests.values().any(|guest| guest.owner == *owner);
         let volume = state

@@ -45,6 +45,7 @@ pub(super) fn easier(case: &Case) -> Vec<Case> {
     offer(&|case| (case.pool.min_free, case.pool.max_free) = (0, 0));
     offer(&|case| case.pool.min_free = case.pool.min_free.min(1));
     offer(&|case| case.pool.max_free = case.pool.min_free);
+    offer(&|case| case.pool.retention = 0);
     offer(&|case| case.pool.max_total = 1);
     offer(&|case| case.pool.max_total = case.pool.max_total.min(2));
     offer(&|case| case.restart_after = 100);
@@ -91,6 +92,8 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         }
         What::GiveUp { .. } => what(What::Visit { stay: 0, patience: 300_000, rude: false }),
         What::Start { .. } => what(What::Create),
+        What::Guest => what(What::Create),
+        What::Share { on: true } => what(What::Share { on: false }),
         What::Keep { on: true } => what(What::Keep { on: false }),
         What::Create
         | What::Delete
@@ -98,6 +101,9 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         | What::Adopt
         | What::Drain
         | What::Stop
+        | What::Undelete
+        | What::Purge
+        | What::Share { on: false }
         | What::Keep { on: false } => {}
     }
     found

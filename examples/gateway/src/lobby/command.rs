@@ -1,10 +1,11 @@
 //! The gateway's commands, parsed.
 
 use super::key::{self, KeyCommand};
+use super::share::{self, ShareCommand};
 use super::words;
 use crate::exit::Refusal;
 use crate::login;
-use boxpool::BoxName;
+use boxpool::{BoxName, UserId};
 
 /// One command of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,14 @@ pub enum Command {
     /// The user's boxes.
     List,
     /// Goes into a box, to its shell or for one command line.
-    Connect(BoxName, Option<String>),
+    Connect {
+        /// Which.
+        name: BoxName,
+        /// Whose, if it is not the user's own.
+        of: Option<UserId>,
+        /// A command line; the shell when there is none.
+        command: Option<String>,
+    },
     /// Brings a box up without going into it.
     Start(BoxName),
     /// Shuts a box down.
@@ -38,7 +46,15 @@ pub enum Command {
         name: BoxName,
         /// Whether the user said that it is meant.
         yes: bool,
+        /// Whether it is not to be had back.
+        now: bool,
     },
+    /// Has a deleted box back.
+    Undelete(BoxName),
+    /// What the user's boxes have used.
+    Usage(Option<BoxName>),
+    /// Who else may connect.
+    Share(ShareCommand),
     /// How the pool does.
     Status,
     /// About the user's keys.
@@ -55,11 +71,14 @@ impl Command {
             Self::Version => "version",
             Self::Spinup(_) => "spinup",
             Self::List => "list",
-            Self::Connect(..) => "connect",
+            Self::Connect { .. } => "connect",
             Self::Start(_) => "start",
             Self::Stop(_) => "stop",
             Self::Keepalive { .. } => "keepalive",
             Self::Delete { .. } => "delete",
+            Self::Undelete(_) => "undelete",
+            Self::Usage(_) => "usage",
+            Self::Share(command) => command.verb(),
             Self::Status => "status",
             Self::Key(command) => command.verb(),
         }
@@ -70,12 +89,21 @@ impl Command {
     pub fn target(&self) -> Option<&BoxName> {
         match self {
             Self::Spinup(name)
-            | Self::Connect(name, _)
+            | Self::Connect { name, .. }
+            | Self::Undelete(name)
+            | Self::Usage(Some(name))
             | Self::Start(name)
             | Self::Stop(name)
             | Self::Keepalive { name, .. }
             | Self::Delete { name, .. } => Some(name),
-            Self::Help | Self::Whoami | Self::Version | Self::List | Self::Status | Self::Key(_) => None,
+            Self::Share(command) => Some(command.target()),
+            Self::Help
+            | Self::Whoami
+            | Self::Version
+            | Self::List
+            | Self::Usage(None)
+            | Self::Status
+            | Self::Key(_) => None,
         }
     }
 }
@@ -96,11 +124,20 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("version", "version", "the gateway's version"),
     ("spinup", "spinup NAME", "make a new box"),
     ("list", "list", "your boxes, and where each of them is"),
-    ("connect", "connect NAME [-- COMMAND…]", "go into a box, or run one command in it"),
+    (
+        "connect",
+        "connect NAME [--of ACCOUNT] [-- COMMAND…]",
+        "go into a box, yours or shared, or run one command in it",
+    ),
     ("start", "start NAME", "bring a box up without going into it"),
     ("stop", "stop NAME", "shut a box down; it boots when you come back"),
     ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
-    ("delete", "delete NAME --yes", "delete a box and everything in it"),
+    ("delete", "delete NAME --yes [--now]", "delete a box and everything in it; with --now it cannot be had back"),
+    ("undelete", "undelete NAME", "have a deleted box back"),
+    ("share list", "share list NAME", "who else may connect to a box, and has"),
+    ("share add", "share add NAME ACCOUNT", "let another account connect to a box"),
+    ("share remove", "share remove NAME ACCOUNT", "let it connect no more"),
+    ("usage", "usage [NAME]", "how often your boxes were connected to, and how long they ran"),
     ("status", "status", "how the pool does"),
     ("key list", "key list", "your keys; the one in use is marked"),
     ("key add", "key add [LABEL] [PUBLIC-KEY]", "add a key, or the one on standard input"),
@@ -131,12 +168,17 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
 
     let mut plain = words[..own].iter().map(|word| word.text.as_str()).filter(|word| *word != "--json");
     let Some(verb) = plain.next() else { return Ok(Parsed { command: Command::Help, json }) };
-    if verb == "key" {
+    if matches!(verb, "key" | "share") {
+        let usage = if verb == "key" { key::USAGE } else { share::USAGE };
         if rest.is_some() {
-            return Err(fail(format!("key takes nothing after --; it is written: {}", key::USAGE)));
+            return Err(fail(format!("{verb} takes nothing after --; it is written: {usage}")));
         }
-        let command = key::parse(&plain.collect::<Vec<_>>()).map_err(fail)?;
-        return Ok(Parsed { command: Command::Key(command), json });
+        let words = plain.collect::<Vec<_>>();
+        let command = match verb {
+            "key" => Command::Key(key::parse(&words).map_err(fail)?),
+            _ => Command::Share(share::parse(&words).map_err(fail)?),
+        };
+        return Ok(Parsed { command, json });
     }
     let Some((_, usage, _)) = USAGES.iter().find(|(name, ..)| *name == verb) else {
         return match verb {
@@ -145,17 +187,25 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
             _ => Err(fail(format!("\"{verb}\" is not a command of the gateway; try \"help\""))),
         };
     };
-    let (mut names, mut yes) = (Vec::new(), false);
-    for word in plain {
+    let (mut names, mut yes, mut now, mut of) = (Vec::new(), false, false, None);
+    while let Some(word) = plain.next() {
         match word {
             "--yes" if verb == "delete" => yes = true,
+            "--now" if verb == "delete" => now = true,
+            "--of" if verb == "connect" => {
+                let account = plain.next().map(UserId::new);
+                let Some(Ok(account)) = account else {
+                    return Err(fail(format!("--of needs an account, as \"whoami\" shows it; it is written: {usage}")));
+                };
+                of = Some(account);
+            }
             flag if flag.starts_with('-') => {
                 return Err(fail(format!("{verb} does not know {flag}; it is written: {usage}")));
             }
             name => names.push(name),
         }
     }
-    let takes_name = matches!(verb, "spinup" | "connect" | "delete" | "start" | "stop" | "keepalive");
+    let takes_name = matches!(verb, "spinup" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive");
     let mut on = false;
     if verb == "keepalive" {
         on = match names.split_off(names.len().min(1)).as_slice() {
@@ -167,7 +217,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
     }
     let name = match names.as_slice() {
         [] if takes_name => return Err(fail(format!("{verb} needs the name of a box; it is written: {usage}"))),
-        [name] if takes_name => Some(*name),
+        [name] if takes_name || verb == "usage" => Some(*name),
         [] => None,
         [.., extra] => return Err(fail(format!("{verb} has a word too many, \"{extra}\"; it is written: {usage}"))),
     };
@@ -181,11 +231,13 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         "version" => Command::Version,
         "spinup" => Command::Spinup(checked(name)?),
         "list" => Command::List,
-        "connect" => Command::Connect(checked(name)?, rest),
+        "connect" => Command::Connect { name: checked(name)?, of, command: rest },
         "start" => Command::Start(checked(name)?),
         "stop" => Command::Stop(checked(name)?),
         "keepalive" => Command::Keepalive { name: checked(name)?, on },
-        "delete" => Command::Delete { name: checked(name)?, yes },
+        "delete" => Command::Delete { name: checked(name)?, yes, now },
+        "undelete" => Command::Undelete(checked(name)?),
+        "usage" => Command::Usage(name.map(|name| checked(Some(name))).transpose()?),
         _ => Command::Status,
     };
     Ok(Parsed { command, json })
@@ -205,7 +257,7 @@ mod tests {
             assert_eq!(parse(line).unwrap(), Parsed { command: Command::List, json: true });
         }
         let parsed = parse("connect dev1 -- echo --json  'a  b'").unwrap();
-        let command = Command::Connect(name("dev1"), Some("echo --json  'a  b'".into()));
+        let command = Command::Connect { name: name("dev1"), of: None, command: Some("echo --json  'a  b'".into()) };
         assert_eq!(parsed, Parsed { command, json: false });
     }
 
@@ -222,6 +274,11 @@ mod tests {
             ("list -- x", "nothing after --"),
             ("spinup 'x", "not closed"),
             ("stop", "needs the name"),
+            ("connect dev1 --of", "needs an account"),
+            ("connect dev1 --of ../x", "needs an account"),
+            ("share", "share list"),
+            ("share add dev1", "share list"),
+            ("share add dev1 ../x", "account"),
             ("keepalive", "needs the name"),
             ("keepalive a", "on or off"),
             ("keepalive a maybe", "on or off"),
@@ -242,7 +299,10 @@ mod tests {
         );
         let kept = Command::Keepalive { name: name("dev1"), on: true };
         assert_eq!(parse("keepalive dev1 on").unwrap().command, kept);
-        let delete = Command::Delete { name: name("dev1"), yes: true };
+        let theirs = Command::Connect { name: name("dev1"), of: Some(UserId::new("ada").unwrap()), command: None };
+        assert_eq!(parse("connect dev1 --of ada").unwrap().command, theirs);
+        assert_eq!(parse("usage").unwrap().command, Command::Usage(None));
+        let delete = Command::Delete { name: name("dev1"), yes: true, now: false };
         assert_eq!(parse("delete dev1 --yes").unwrap().command, delete);
     }
 }

@@ -8,21 +8,25 @@ pub mod admin;
 mod command;
 pub mod input;
 mod key;
+mod share;
 mod words;
 
 pub use command::{Command, Parsed, USAGES, is_command, parse};
 pub use key::KeyCommand;
+pub use share::ShareCommand;
 
 use crate::boxes::BoxSummary;
 use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::login;
+use crate::moment;
 use crate::plain::plain;
 use crate::visit::{ChannelRecord, Kind};
-use boxpool::BoxName;
+use boxpool::{BoxName, UserId};
 use input::Input;
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// What the lobby answers.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub enum Reply {
     },
     /// The channel goes on to a box.
     Connect {
+        /// Whose.
+        owner: UserId,
         /// Which.
         name: BoxName,
         /// A command line; the shell when there is none.
@@ -81,9 +87,9 @@ pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> 
         Ok(parsed) => parsed,
         Err((refusal, json)) => return refuse(&explain(connection, line, refusal), json),
     };
-    if let Command::Connect(name, command) = parsed.command {
-        return match find(connection, &name).await {
-            Ok(_) => Reply::Connect { name, command },
+    if let Command::Connect { name, of, command } = parsed.command {
+        return match find_of(connection, of, &name).await {
+            Ok(owner) => Reply::Connect { owner, name, command },
             Err(refusal) => refuse(&refusal, parsed.json),
         };
     }
@@ -150,11 +156,25 @@ async fn find(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Ref
     connection.gateway.boxes.get(owner, name).await?.ok_or_else(|| no_box(name.as_str()))
 }
 
+/// The owner of a box that the user may connect to. Others' boxes that are not shared with them are not there for them.
+async fn find_of(connection: &Connection, of: Option<UserId>, name: &BoxName) -> Result<UserId, Refusal> {
+    let user = &connection.account()?.id;
+    let Some(owner) = of.filter(|owner| owner != user) else {
+        return find(connection, name).await.map(|_| user.clone());
+    };
+    let found = connection.gateway.boxes.get(&owner, name).await?;
+    if found.is_some_and(|found| found.shares.iter().any(|share| share.account == *user)) {
+        return Ok(owner);
+    }
+    let sentence = format!("no box named \"{name}\" of that account is shared with you");
+    Err(Refusal::new(ExitCode::NotFound, sentence))
+}
+
 async fn answer(connection: &Connection, command: &Command, input: Input) -> Result<Answer, Refusal> {
     let account = connection.account()?;
     let gateway = &connection.gateway;
     Ok(match command {
-        Command::Help | Command::Connect(..) => help(connection),
+        Command::Help | Command::Connect { .. } => help(connection),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             let json = json!({"name": "boxpool-gateway", "version": version});
@@ -190,7 +210,12 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             if boxes.is_empty() {
                 text.push_str("no boxes yet; make one with: spinup NAME\n");
             }
-            Answer { text, json: json!({"boxes": boxes}) }
+            let deleted = gateway.boxes.list_deleted(&account.id).await?;
+            for each in &deleted {
+                let until = each.deleted_until.map(moment::rfc3339).unwrap_or_default();
+                let _ = writeln!(text, "{:<32}  deleted; until {until}: undelete {}", each.name, each.name);
+            }
+            Answer { text, json: json!({"boxes": boxes, "deleted": deleted}) }
         }
         Command::Start(name) => {
             find(connection, name).await?;
@@ -211,16 +236,25 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             };
             Answer { text, json: json!(kept) }
         }
-        Command::Delete { name, yes } => {
-            find(connection, name).await?;
-            if !yes {
-                return Err(Refusal::usage(format!(
-                    "this deletes the box \"{name}\" and everything in it for good; if you mean it: delete {name} --yes"
-                )));
-            }
-            gateway.boxes.delete(&account.id, name).await?;
-            Answer { text: format!("box {name} is deleted\n"), json: json!({"name": name, "status": "deleted"}) }
+        Command::Delete { name, yes, now } => delete(connection, name, *yes, *now).await?,
+        Command::Undelete(name) => {
+            let back = gateway.boxes.undelete(&account.id, name).await?;
+            Answer { text: format!("you have box {name} back\n"), json: json!(back) }
         }
+        Command::Usage(name) => {
+            let boxes = match name {
+                Some(name) => vec![find(connection, name).await?],
+                None => gateway.boxes.list(&account.id).await?,
+            };
+            let mut text = String::new();
+            for each in &boxes {
+                let ran = Duration::from_secs(each.ran_ms / 1_000);
+                let _ = writeln!(text, "{:<32}  ran {ran:?}, {} connects", each.name, each.connects);
+            }
+            let used = |each: &BoxSummary| json!({"name": each.name, "ran_ms": each.ran_ms, "connects": each.connects});
+            Answer { text, json: json!({"boxes": boxes.iter().map(used).collect::<Vec<Value>>()}) }
+        }
+        Command::Share(command) => share::answer(connection, command).await?,
         Command::Key(command) => key::answer(connection, command, input).await?,
         Command::Status => {
             let status = gateway.boxes.status().await?;
@@ -231,6 +265,34 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             Answer { text, json: json!(status) }
         }
     })
+}
+
+async fn delete(connection: &Connection, name: &BoxName, yes: bool, now: bool) -> Result<Answer, Refusal> {
+    let (owner, boxes) = (&connection.account()?.id, &connection.gateway.boxes);
+    // One that was deleted before can still be deleted for good.
+    let deleted = now && boxes.list_deleted(owner).await?.iter().any(|each| each.name == name.as_str());
+    if !deleted {
+        find(connection, name).await?;
+    }
+    if !yes {
+        return Err(Refusal::usage(format!(
+            "this deletes the box \"{name}\" and everything in it; if you mean it: delete {name} --yes"
+        )));
+    }
+    if now {
+        boxes.purge(owner, name).await?;
+    } else {
+        boxes.delete(owner, name).await?;
+    }
+    let kept = boxes.list_deleted(owner).await?.into_iter().find(|each| each.name == name.as_str());
+    let until = kept.and_then(|each| each.deleted_until);
+    let text = match until {
+        Some(until) => {
+            format!("box {name} is deleted; until {} you can have it back: undelete {name}\n", moment::rfc3339(until))
+        }
+        None => format!("box {name} is deleted\n"),
+    };
+    Ok(Answer { text, json: json!({"name": name, "status": "deleted", "deleted_until": until}) })
 }
 
 fn help(connection: &Connection) -> Answer {

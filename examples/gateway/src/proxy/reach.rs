@@ -6,18 +6,19 @@ use crate::plain::plain;
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::user::UserSide;
 use crate::visit::Phase;
-use boxpool::{BoxName, Endpoint, Epoch, Progress};
+use boxpool::{BoxName, Endpoint, Epoch, Progress, UserId};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// On whose behalf boxes are brought up and dialled.
 pub trait Bringer: Sync {
-    /// The hold on the box `name` that there is, or a new one; `distrust` as in [`Hold::take`].
+    /// The hold on the box `name` of `owner` that there is, or a new one; the pool refuses boxes that it may not use.
+    /// `distrust`: the box of that epoch did not answer.
     ///
     /// # Errors
     /// When it may have none.
-    fn hold_anew(&self, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal>;
+    fn hold_of(&self, owner: &UserId, name: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal>;
 
     /// A connection of its own to a box that is up.
     fn dial(&self, endpoint: &Endpoint, openings: Openings)
@@ -45,10 +46,10 @@ pub async fn reach(
     if !matches!(error, DialError::Unreachable(_)) {
         return Err(Refusal::new(ExitCode::Failed, error.to_string()));
     }
-    let name = hold.name().clone();
+    let (owner, name) = (hold.owner().clone(), hold.name().clone());
     let distrust = hold.mark_unreachable();
     drop(hold);
-    let hold = from.hold_anew(&name, distrust)?;
+    let hold = from.hold_of(&owner, &name, distrust)?;
     match dial(from, &hold, &openings, shown).await? {
         Ok(upstream) => Ok((upstream, hold)),
         Err(error) => Err(Refusal::new(ExitCode::Broken, error.to_string())),

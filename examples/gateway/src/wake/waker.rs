@@ -7,7 +7,7 @@ use crate::proxy::reach::Bringer;
 use crate::server::Gateway;
 use crate::upstream::{DialError, Openings, Upstream};
 use crate::wake::BoxRef;
-use boxpool::{BoxName, Endpoint, Epoch};
+use boxpool::{BoxName, Endpoint, Epoch, UserId};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -50,14 +50,14 @@ impl Waker {
         }
         let (boxes, running) = (Arc::clone(&self.gateway.boxes), self.gateway.activity.begin());
         let BoxRef { owner, name } = self.target.clone();
-        let hold = Hold::take(boxes, owner, name, self.limit, distrust, running);
+        let hold = Hold::take(boxes, (owner, name), None, self.limit, distrust, running);
         *last = Arc::downgrade(&hold);
         hold
     }
 }
 
 impl Bringer for Waker {
-    fn hold_anew(&self, _: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
+    fn hold_of(&self, _: &UserId, _: &BoxName, distrust: Option<Epoch>) -> Result<Arc<Hold>, Refusal> {
         Ok(self.anew(distrust))
     }
 

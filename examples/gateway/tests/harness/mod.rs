@@ -71,6 +71,10 @@ impl FakeBoxes {
             created: Timestamp(1),
             last_used: Timestamp(1),
             keepalive: false,
+            connects: 0,
+            ran_ms: 0,
+            shares: Vec::new(),
+            deleted_until: None,
         }
     }
 
@@ -195,8 +199,24 @@ impl Boxes for Fakes {
         gone.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "delete box", name))
     }
 
+    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()> {
+        self.delete(owner, name).await
+    }
+
+    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        self.found(owner, name)
+    }
+
+    async fn list_deleted(&self, _: &UserId) -> Result<Vec<BoxSummary>> {
+        Ok(Vec::new())
+    }
+
+    async fn share(&self, owner: &UserId, name: &BoxName, _: &UserId, _: bool) -> Result<BoxSummary> {
+        self.found(owner, name)
+    }
+
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
-        let Wish { owner, name, limit, progress, distrust } = wish;
+        let Wish { owner, name, guest: _, limit, progress, distrust } = wish;
         self.0.connects.fetch_add(1, Ordering::SeqCst);
         self.0.distrusted.fetch_add(usize::from(distrust.is_some()), Ordering::SeqCst);
         let steps = self.0.progress.lock().unwrap().clone();

@@ -14,7 +14,7 @@ pub(crate) fn a_command_line_is_understood_or_refused(line: &str) {
     match parse(line) {
         Ok(Parsed { command, .. }) => {
             assert!(command.target().is_none_or(|name| box_name(name.as_str()).is_ok()), "{command:?}");
-            let inside = matches!(&command, Command::Connect(_, Some(_)));
+            let inside = matches!(&command, Command::Connect { command: Some(_), .. });
             assert!(!inside || bare(line).contains("--"), "a command in the box was made up: {command:?}");
         }
         Err((refusal, _)) => {

@@ -459,7 +459,8 @@ impl Pool {
             epoch: Some(session.epoch()),
             ..self.shared.event(EventKind::BoxStarted)
         });
-        session.release().await;
+        // Given back without a wait: what the box is asked for by others may take its time.
+        drop(session);
         let gone = || Error::new(ErrorKind::NotFound, "start box", name).with_detail("it was deleted meanwhile");
         self.get_box(user, name).await?.ok_or_else(gone)
     }

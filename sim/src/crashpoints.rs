@@ -276,7 +276,7 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                     op(90, 1, 1, visit(1)),
                     op(110, 0, 1, What::Keep { on: false }),
                 ],
-                vec![crash(60, 2)],
+                vec![crash(44, 2)],
             )),
         ),
     ]

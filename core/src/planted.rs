@@ -162,6 +162,21 @@ bugs! {
     StrayStays,
     /// The owner's box goes and the volume stays.
     DeleteLeavesVolume,
+    // What an owner asks of a box.
+    /// A box that is stopped is suspended, and comes back with its memory.
+    StopKeepsMemory,
+    /// A box that is to run without a session is suspended when the last one ends.
+    KeptIsSuspended,
+    /// A box that is to run, and whose guest is gone, stays down.
+    KeptStaysDown,
+    /// A box that its owner has deleted comes up for whoever asks.
+    DeletedComesUp,
+    /// A box that was deleted while it came to be is brought up for who asked before.
+    AdmittedOnce,
+    /// A deleted box goes before the time is over in which it can be had back.
+    PurgedTooSoon,
+    /// A box comes up for somebody with whom it is not shared.
+    SharedWithAll,
     // Waiting.
     /// B12: a call that never answers is waited for.
     NoLimitOnCalls,

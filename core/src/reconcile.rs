@@ -114,14 +114,14 @@ impl Shared {
     /// A box that is to run without a session. The maintainer alone looks, with each census: one look is enough.
     fn look_at_kept(self: &Arc<Self>, record: &BoxRecord) {
         let kept = record.mode == Mode::KeepRunning && record.holders.is_empty() && record.placement.worker().is_none();
-        if kept && self.is_maintainer() && !self.is_draining() {
+        if kept && self.is_maintainer() && !self.is_draining() && !planted::is(Bug::KeptStaysDown) {
             self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::KeepUp);
         }
     }
 
     /// A box whose owner cannot have it back any more.
     fn look_at_deleted(self: &Arc<Self>, record: &BoxRecord) {
-        let over = record.deleted_until.is_some_and(|until| until <= self.now());
+        let over = record.deleted_until.is_some_and(|until| until <= self.now() || planted::is(Bug::PurgedTooSoon));
         if over && record.placement.worker().is_none() && self.is_maintainer() {
             self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::Purge);
         }

@@ -26,7 +26,7 @@ enum Search {
     Told(Told),
 }
 
-use Profile::{Calls, Calm, Crashes, Golden, Machines, Swarm};
+use Profile::{Calls, Calm, Crashes, Golden, Machines, Swarm, Verbs};
 use Search::In;
 
 #[rustfmt::skip]
@@ -95,6 +95,13 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::GoneVolumeFailsDelete, Search::Told(told::a_volume_may_go_while_it_is_deleted)),
     (Bug::StrayStays, Search::Told(told::who_is_attached_elsewhere_is_fetched_from_there)),
     (Bug::DeleteLeavesVolume, In(Calm)),
+    (Bug::StopKeepsMemory, In(Verbs)),
+    (Bug::KeptIsSuspended, In(Verbs)),
+    (Bug::KeptStaysDown, Search::Told(told::what_is_kept_comes_up_again)),
+    (Bug::DeletedComesUp, In(Verbs)),
+    (Bug::AdmittedOnce, Search::Told(told::who_is_let_in_is_looked_at_when_the_volume_is_there)),
+    (Bug::PurgedTooSoon, Search::Told(told::what_is_deleted_can_be_had_back_in_time)),
+    (Bug::SharedWithAll, In(Verbs)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),

@@ -39,6 +39,9 @@ const TOLD: &[Told] = &[
     told::a_request_for_a_volume_that_comes_twice_harms_nothing,
     told::a_used_volume_without_a_record_is_kept,
     told::a_used_volume_without_a_box_is_kept,
+    told::what_is_kept_comes_up_again,
+    told::what_is_deleted_can_be_had_back_in_time,
+    told::who_is_let_in_is_looked_at_when_the_volume_is_there,
 ];
 
 fn is_sound(what: &str, violations: &[String]) {

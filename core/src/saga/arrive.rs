@@ -53,21 +53,33 @@ impl Actor {
         Err(Error::new(ErrorKind::Busy, "connect to box", &self.key.1).with_detail(detail))
     }
 
+    /// Whether the box is there for whoever connects.
+    fn admit(&self, record: &BoxRecord, connect: &Connect) -> Result<()> {
+        self.shared.check_there(record, "connect to box")?;
+        if let Some(guest) = connect.guest.as_ref().filter(|guest| !record.shares.contains_key(*guest))
+            && !planted::is(Bug::SharedWithAll)
+        {
+            tracing::info!(owner = %record.owner, %guest, "somebody with whom the box is not shared was refused");
+            let detail = "there is no such box";
+            return Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail));
+        }
+        Ok(())
+    }
+
     async fn round(&mut self, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
         self.shared.check_in_touch("connect to box")?;
         if self.sessions.is_empty() && self.linger_until.is_none() || connect.distrust.is_some() {
             self.held = None;
         }
         let mut held = self.load().await?;
-        self.shared.check_there(&held.record, "connect to box")?;
-        if let Some(guest) = connect.guest.as_ref().filter(|guest| !held.record.shares.contains_key(*guest)) {
-            tracing::info!(owner = %held.record.owner, %guest, "somebody with whom the box is not shared was refused");
-            let detail = "there is no such box";
-            return Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail));
-        }
+        self.admit(&held.record, connect)?;
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {
             self.tell(Progress::PreparingVolume);
             held = self.bind(held, None).await?;
+            // Its owner may have deleted it, or taken it from this guest, while its volume was made.
+            if !planted::is(Bug::AdmittedOnce) {
+                self.admit(&held.record, connect)?;
+            }
         }
         match held.record.placement.clone() {
             Placement::Running { .. } => {

@@ -2,6 +2,7 @@
 
 use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::record::{BoxRecord, Placement};
 use crate::records::Held;
 use crate::shared::Shared;
@@ -74,7 +75,7 @@ impl Actor {
 impl Shared {
     /// Refuses a box that its owner has deleted and may still have back.
     pub(crate) fn check_there(&self, record: &BoxRecord, operation: &'static str) -> Result<()> {
-        if record.deleted_until.is_none() {
+        if record.deleted_until.is_none() || planted::is(Bug::DeletedComesUp) {
             return Ok(());
         }
         let detail = "the box was deleted; its owner can still have it back";

@@ -50,7 +50,8 @@ impl Actor {
             .filter(|_| !planted::is(Bug::LeavesWithoutLookingAtOthers))
             .cloned()
             .collect();
-        if !others.is_empty() || held.record.mode == Mode::KeepRunning {
+        let kept = held.record.mode == Mode::KeepRunning && !planted::is(Bug::KeptIsSuspended);
+        if !others.is_empty() || kept {
             let mut record = held.record.clone();
             record.holders = others.into_iter().collect();
             if record.holders != held.record.holders {

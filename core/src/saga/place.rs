@@ -109,7 +109,7 @@ impl Actor {
             }
             let begun = Instant::now();
             self.tell(Progress::Starting { instance: instance.clone() });
-            if held.record.forget_memory {
+            if held.record.forget_memory && !planted::is(Bug::StopKeepsMemory) {
                 if let Err(error) = self.drop_memory(&held.record, &instance).await {
                     return self.give_up_placement(held, error, journey).await;
                 }

@@ -75,7 +75,8 @@ impl Actor {
         let guest = Self::guest(record, instance);
         let mut forgotten = false;
         if !planted::is(Bug::DetachBeforeStop) && !self.shared.instance_is_gone(instance).await {
-            if record.forget_memory && !matches!(record.placement, Placement::Deleting { .. }) {
+            let forget = record.forget_memory && !planted::is(Bug::StopKeepsMemory);
+            if forget && !matches!(record.placement, Placement::Deleting { .. }) {
                 forgotten = self.shut_down(record, &guest).await?;
             } else if save_memory {
                 match self.insist(limits.suspend, "suspend box", || self.shared.runtime.suspend(&guest)).await? {

@@ -29,6 +29,7 @@ fn quiet(max_total: u32, ops: Vec<Op>) -> Case {
             destroy: false,
             forgets_epochs: false,
             builds_golden: false,
+            retention: 0,
         },
         pace: Pace::Host,
         jitter: 0,
@@ -210,6 +211,34 @@ pub(crate) fn only_for_those_who_still_wait_one_more_is_begun() -> Option<String
 /// The first of two inserts comes when its volume was used and deleted.
 pub(crate) fn an_insert_that_comes_late_brings_no_name_back() -> Option<String> {
     kept("an-insert-comes-late.json")
+}
+
+/// A box that is to run without a session is brought up again when its machine is gone, though nobody asks.
+pub(crate) fn what_is_kept_comes_up_again() -> Option<String> {
+    let keep = Op { at: 42_000, gateway: 0, user: 1, name: 1, what: What::Keep { on: true } };
+    let wait = Op { at: 190_000, what: What::List, ..keep.clone() };
+    let mut case = quiet(2, vec![visit(40_000, 1, 1_000), keep, wait]);
+    case.events = vec![Event { at: 60_000, what: Happening::KillInstance { nth: 0 } }];
+    let outcome = run_traced(&case);
+    let again =
+        outcome.trace.iter().any(|entry| (60_000..190_000).contains(&entry.at) && entry.what.contains("start guest"));
+    first(&outcome).or((!again).then(|| "contract: a box that is to run stays down".to_owned()))
+}
+
+/// Who has deleted a box can have it back for as long as was promised.
+pub(crate) fn what_is_deleted_can_be_had_back_in_time() -> Option<String> {
+    let delete = Op { at: 60_000, gateway: 0, user: 1, name: 1, what: What::Delete };
+    let undelete = Op { at: 1_000_000, what: What::Undelete, ..delete.clone() };
+    let mut case = quiet(2, vec![visit(40_000, 1, 1_000), delete, undelete]);
+    case.pool.retention = 1_000_000;
+    let outcome = run_traced(&case);
+    let back = outcome.trace.iter().any(|entry| entry.kind == Kind::User && entry.what == "undelete: ok");
+    first(&outcome).or((!back).then(|| "contract: a box went before its time was over".to_owned()))
+}
+
+/// A box may be deleted while its volume is bound for somebody who connects.
+pub(crate) fn who_is_let_in_is_looked_at_when_the_volume_is_there() -> Option<String> {
+    kept("a-connect-while-its-box-is-made-and-deleted.json")
 }
 
 /// A history of the corpus.

@@ -52,6 +52,8 @@ pub(crate) enum Message {
     },
     /// Shut the guest down, and drop its memory.
     Stop {
+        /// And grow its volume to so many bytes while it is down.
+        grow_to: Option<u64>,
         deadline: Instant,
         done: oneshot::Sender<Result<BoxRecord>>,
     },
@@ -252,8 +254,8 @@ impl Actor {
                 let answer = self.share(with, allowed, deadline).await;
                 let _ = done.send(answer);
             }
-            Message::Stop { deadline, done } => {
-                let answer = self.stop(deadline).await;
+            Message::Stop { grow_to, deadline, done } => {
+                let answer = self.stop(grow_to, deadline).await;
                 let _ = done.send(answer);
             }
             Message::SetMode { mode, deadline, done } => {
@@ -351,8 +353,17 @@ impl Actor {
         let held = held.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail("there is no such box")
         })?;
+        self.note_epoch(held.record.epoch);
         self.held = Some(held.clone());
         Ok(held)
+    }
+
+    /// Whatever ran in an earlier epoch is gone, whoever has ended it.
+    fn note_epoch(&self, epoch: Epoch) {
+        let before = epoch.0.checked_sub(1).map(Epoch);
+        if self.ended.get() < before {
+            self.ended.set(before);
+        }
     }
 
     /// Writes a changed record. After an error the hint is gone, so the next look is at the store.

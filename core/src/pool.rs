@@ -477,8 +477,25 @@ impl Pool {
         self.refuse_while_draining("stop box", name)?;
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { deadline, done });
+        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { grow_to: None, deadline, done });
         self.answered("stop box", name, answer).await.map(BoxView::of)
+    }
+
+    /// Grows a box's volume to `bytes`; already that large or larger is success. The box is [stopped](Pool::stop_box) for it: a
+    /// guest that was suspended with a smaller disk cannot go on with a larger one. One that is to
+    /// [keep running](Mode::KeepRunning) is brought up again by the maintainer. That the guest's file system grows with its
+    /// disk is its image's business.
+    ///
+    /// # Errors
+    /// As [`Pool::stop_box`]. `NoCapacity`, `Invalid` and whatever else does not pass: the provider refuses, and the volume stays as it
+    /// is. After any other error the wish stands, and is fulfilled by the next call or before the next start.
+    #[tracing::instrument(name = "boxpool.resize", skip_all, fields(%user, %name))]
+    pub async fn resize_box(&self, user: &UserId, name: &BoxName, bytes: u64) -> Result<BoxView> {
+        self.refuse_while_draining("resize box", name)?;
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { grow_to: Some(bytes), deadline, done });
+        self.answered("resize box", name, answer).await.map(BoxView::of)
     }
 
     /// Says what happens when the last session of a box ends. One that is to [keep running](Mode::KeepRunning) is never suspended

@@ -290,3 +290,52 @@ async fn a_box_says_how_often_it_was_connected_to() {
     assert_eq!((usage.connects, usage.running_since), (6, None));
     world.assert_no_promise_broken();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_is_grown_while_its_box_is_down_and_a_wish_outlives_its_node() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let (one, two) = (node(&world, &store, config(2), 1).await, node(&world, &store, config(2), 2).await);
+    let volume = one.create("dev1").await;
+    let session = one.connect("dev1").await.unwrap();
+    world.guest_writes(&volume, "kept on disk");
+    assert_eq!(one.pool.resize_box(&user(), &dev1(), 5).await.unwrap().state(), "detached");
+    session.ended().await;
+    assert_eq!(world.state().volumes[&volume].bytes, 5);
+
+    // The node that is told dies while it asks for it; whoever places the box next asks again.
+    world.fault("resize", 1, Fault::Takes(Duration::from_secs(100_000)));
+    let pool = one.pool.clone();
+    let resize = tokio::spawn(async move { pool.resize_box(&user(), &dev1(), 9).await.map(drop) });
+    eventually("it is asked for", || world.calls("resize") == 2).await;
+    resize.abort();
+    let _ = resize.await;
+    one.crash().await;
+    two.connect("dev1").await.unwrap();
+    let state = world.state();
+    assert_eq!((state.volumes[&volume].bytes, &state.volumes[&volume].disk[..]), (9, &["kept on disk".to_owned()][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_growth_that_is_refused_for_good_leaves_the_box_as_it_was() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    world.fault("resize", 1, Fault::Fails(ErrorKind::NoCapacity));
+    let refused = node.pool.resize_box(&user(), &dev1(), 5).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoCapacity);
+    node.connect("dev1").await.unwrap();
+    assert_eq!(world.calls("resize"), 1, "it is wanted no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_box_and_connects_again_sees_that_it_was_restarted_elsewhere() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let (one, two) = (node(&world, &store, config(2), 1).await, node(&world, &store, config(2), 2).await);
+    one.create("dev1").await;
+    let old = one.connect("dev1").await.unwrap();
+    two.stop().await.unwrap();
+    let new = two.connect("dev1").await.unwrap();
+    assert_ne!(new.endpoint(), old.endpoint());
+    assert_eq!(one.connect("dev1").await.unwrap().endpoint(), new.endpoint());
+    old.ended().await;
+}

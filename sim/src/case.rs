@@ -137,6 +137,11 @@ pub enum What {
     },
     /// Shuts the box down.
     Stop,
+    /// Grows the box's volume.
+    Resize {
+        /// To so many GiB.
+        gib: u64,
+    },
     /// Has the box run without a session, or no more.
     Keep {
         /// Which of the two.
@@ -546,8 +551,9 @@ fn of_zones(draw: &mut Draw, span: u64, gateways: usize, zones: u8) -> Vec<Event
 impl Op {
     /// What is done with a box beside visiting it.
     fn of_verbs(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
-        let what = match draw.between(0, 13) {
+        let what = match draw.between(0, 15) {
             0 | 1 => What::Stop,
+            14 | 15 => What::Resize { gib: draw.between(1, 9) },
             2 => What::Start { patience: *draw.pick(&[20_000, 300_000]) },
             3 => What::Keep { on: false },
             4 | 5 => What::Keep { on: true },

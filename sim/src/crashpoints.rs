@@ -230,6 +230,14 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             flow(shape.clone(), vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Stop), op(80, 1, 1, START)], vec![]),
         ),
         (
+            "grow the disk of a parked box, return to it",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Resize { gib: 9 }), op(80, 1, 1, visit(1))],
+                vec![],
+            ),
+        ),
+        (
             "stop a detached box, return to it",
             flow(
                 PoolShape { park_limit: 5_000, ..shape.clone() },

@@ -406,6 +406,17 @@ impl Stage {
                 }
                 self.count_refusal(answer.as_ref().err());
             }
+            What::Resize { gib } => {
+                let bytes = gib << 30;
+                let answer = self.timed(number, "resize", LIMIT, pool.resize_box(&user, &name, bytes)).await;
+                if answer.is_ok()
+                    && let Some(owner) = self.owner(op.user, op.name)
+                {
+                    self.judge_stop(&owner);
+                    self.judge_resize(&owner, bytes);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
             What::Purge => {
                 let before = self.owner(op.user, op.name);
                 let answer = self.timed(number, "purge", LIMIT, pool.purge_box(&user, &name)).await;

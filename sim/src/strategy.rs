@@ -185,6 +185,7 @@ pub fn ops(size: Size) -> impl Strategy<Value = Op> {
 pub fn verbs(size: Size) -> impl Strategy<Value = Op> {
     let what = prop_oneof![
         2 => Just(What::Stop),
+        1 => (1_u64..9).prop_map(|gib| What::Resize { gib }),
         1 => select(vec![300_000, 20_000]).prop_map(|patience| What::Start { patience }),
         2 => any::<bool>().prop_map(|on| What::Keep { on }),
         2 => select(vec![What::Delete, What::Undelete, What::Purge]),

@@ -70,6 +70,8 @@ pub enum EventKind {
     BoxStarted,
     /// A box was shut down by its owner, and its memory dropped.
     BoxStopped,
+    /// A box's volume was grown; the detail says to how many bytes.
+    BoxResized,
     /// Its owner said whether a box goes on running without a session; the detail says `on` or `off`.
     KeepaliveSet,
     /// A guest was found gone and was started again.

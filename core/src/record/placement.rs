@@ -368,6 +368,9 @@ pub struct BoxRecord {
     /// says that the memory is surely gone; before that no guest is started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forget_memory: bool,
+    /// How large its owner wants its volume, in bytes, while it is not known to be so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_to: Option<u64>,
     /// Its owner has deleted it, and may have it back until then. It is not there for anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_until: Option<Timestamp>,
@@ -400,6 +403,7 @@ impl BoxRecord {
             holders: BTreeSet::new(),
             mode: Mode::default(),
             forget_memory: false,
+            grow_to: None,
             deleted_until: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),

@@ -68,9 +68,8 @@ impl Actor {
 
     async fn round(&mut self, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
         self.shared.check_in_touch("connect to box")?;
-        if self.sessions.is_empty() && self.linger_until.is_none() || connect.distrust.is_some() {
-            self.held = None;
-        }
+        // What this node knows may be old: its owner may have had the box stopped, and started again, elsewhere.
+        self.held = None;
         let mut held = self.load().await?;
         self.admit(&held.record, connect)?;
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {

@@ -6,6 +6,7 @@ mod arrive;
 mod change;
 mod create;
 mod delete;
+mod grow;
 mod keep;
 mod leave;
 mod place;

@@ -27,6 +27,7 @@ impl Actor {
         journey: &mut Journey,
     ) -> Result<Round> {
         let node = self.shared.node.clone();
+        let held = self.grown(held).await?;
         let waiting = Instant::now();
         let mut candidate = self.acquire(connect).await?;
         journey.timings.waited += waiting.elapsed();

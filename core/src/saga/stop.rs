@@ -13,9 +13,10 @@ use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, Placemen
 use tokio::time::Instant;
 
 impl Actor {
-    pub(crate) async fn stop(&mut self, deadline: Instant) -> Result<BoxRecord> {
+    /// Shuts the box down, and grows its volume while it is down when asked to.
+    pub(crate) async fn stop(&mut self, grow_to: Option<u64>, deadline: Instant) -> Result<BoxRecord> {
         loop {
-            match self.try_stop(deadline).await {
+            match self.try_stop(grow_to, deadline).await {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
                 {
@@ -26,7 +27,7 @@ impl Actor {
         }
     }
 
-    async fn try_stop(&mut self, deadline: Instant) -> Result<BoxRecord> {
+    async fn try_stop(&mut self, grow_to: Option<u64>, deadline: Instant) -> Result<BoxRecord> {
         let found = self.at_rest("stop box", deadline).await?;
         let node = self.shared.node.clone();
         let mut record = match found.record.placement {
@@ -34,10 +35,13 @@ impl Actor {
             _ => self.after(&found, &PlacementEvent::Stop { node })?,
         };
         record.forget_memory = true;
-        record.mode = Mode::SuspendOnLeave;
+        if grow_to.is_none() {
+            record.mode = Mode::SuspendOnLeave;
+        }
+        record.grow_to = record.grow_to.max(grow_to);
         record.holders.clear();
         if record == found.record {
-            return Ok(record);
+            return self.grown(found).await.map(|held| held.record);
         }
         let held = self.write(&found, record).await?;
         self.sessions.clear();
@@ -54,13 +58,19 @@ impl Actor {
         if matches!(found.record.placement, Placement::Running { .. }) {
             self.log_stay(&held);
         }
-        match self.vacate(held, false, false).await {
+        let held = match self.vacate(held, false, false).await {
+            Ok(()) => self.load().await?,
             // Another node took this one for dead, and goes on with it.
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {
-                self.at_rest("stop box", deadline).await.map(|held| held.record)
+                let held = self.at_rest("stop box", deadline).await?;
+                if held.record.grow_to.is_some() && held.record.placement != Placement::Detached {
+                    // Somebody has even started it again, with the volume that it had.
+                    return Err(error);
+                }
+                held
             }
-            Err(error) => Err(error),
-            Ok(()) => self.load().await.map(|held| held.record),
-        }
+            Err(error) => return Err(error),
+        };
+        self.grown(held).await.map(|held| held.record)
     }
 }

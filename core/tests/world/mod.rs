@@ -31,6 +31,7 @@ pub struct Volume {
     pub on: Option<InstanceId>,
     pub epoch: Epoch,
     pub used: bool,
+    pub bytes: u64,
     /// What the guest wrote: durable.
     pub disk: Vec<String>,
     /// What it holds in memory, while suspended.
@@ -279,8 +280,16 @@ impl VolumeProvider for World {
         })
         .await
     }
-    async fn resize(&self, _: &VolumeId, _: u64) -> Result<()> {
-        Ok(())
+    async fn resize(&self, id: &VolumeId, bytes: u64) -> Result<()> {
+        self.call("resize", id.as_str(), |state| {
+            if state.guests.contains_key(id) {
+                return Err(Error::new(ErrorKind::Busy, "resize volume", id));
+            }
+            let volume = state.volumes.get_mut(id).ok_or_else(|| absent(id))?;
+            volume.bytes = volume.bytes.max(bytes);
+            Ok(())
+        })
+        .await
     }
 }
 

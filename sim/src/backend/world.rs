@@ -179,7 +179,7 @@ pub(crate) struct Volume {
     pub(crate) phase: Phase,
     pub(super) looks_left: u32,
     pub(super) due: u64,
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// From 1; `None` when it lies in all of them.
     pub(crate) zone: Option<u8>,
     pub(crate) content: Content,

@@ -25,6 +25,7 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::ShareSet => owner && epoch && detail,
         EventKind::GuestConnected => owner && instance && epoch && detail,
         EventKind::KeepaliveSet => owner && volume && detail,
+        EventKind::BoxResized => owner && volume && epoch && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
         // A box that is being deleted may be nowhere.
         EventKind::TakenOver => owner && epoch && detail && (instance || event.detail.starts_with("deleting")),

@@ -168,6 +168,18 @@ impl Stage {
         }
     }
 
+    /// What was grown is as large as was said.
+    pub(super) fn judge_resize(&self, owner: &BoxRef, bytes: u64) {
+        let state = self.cloud.world().state();
+        let volume = state.volumes.values().find(|volume| volume.owner.as_ref() == Some(owner));
+        let found = volume.map(|volume| volume.bytes);
+        drop(state);
+        if found.is_some_and(|found| found < bytes) {
+            self.cloud
+                .violate(format!("contract: the volume of {owner} was grown to {bytes} bytes, and has {found:?}"));
+        }
+    }
+
     /// Only with whom a box is, or was, shared is let in.
     pub(super) fn judge_guest(&self, owner: &BoxRef) {
         if !self.cloud.world().state().oracle.books.shared.contains(&owner.id) {

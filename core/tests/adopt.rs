@@ -24,7 +24,14 @@ fn dev1() -> (UserId, BoxName) {
 
 /// A disk that another box was left on, with its memory, long ago.
 fn left_disk() -> Volume {
-    Volume { epoch: Epoch(57), used: true, disk: vec!["kept".into()], memory: Some(vec!["kept".into()]), on: None }
+    Volume {
+        epoch: Epoch(57),
+        used: true,
+        disk: vec!["kept".into()],
+        memory: Some(vec!["kept".into()]),
+        on: None,
+        ..Volume::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]

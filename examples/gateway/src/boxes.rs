@@ -3,7 +3,7 @@
 //! [`Boxes`] is implemented for [`boxpool::Pool`] by a thin adapter; tests implement it with SSH servers of their own.
 
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, Epoch, Progress, Result, Timestamp, UserId};
+use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -61,7 +61,7 @@ pub struct PoolNumbers {
     pub draining: bool,
 }
 
-/// The operations on boxes.
+/// The operations on boxes. An implementation that lacks one of those that may be lacking says so to the user.
 #[async_trait]
 pub trait Boxes: Send + Sync + 'static {
     /// Makes a box. `AlreadyExists` when the owner has one of that name.
@@ -74,35 +74,53 @@ pub trait Boxes: Send + Sync + 'static {
     async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>>;
 
     /// Brings a box up without connecting to it, within `limit`.
-    async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary>;
+    async fn start(&self, _: &UserId, name: &BoxName, _: Duration) -> Result<BoxSummary> {
+        Err(unsupported("start box", name))
+    }
 
     /// Shuts a box down: its next start boots. Sessions on it end.
-    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+    async fn stop(&self, _: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        Err(unsupported("stop box", name))
+    }
 
     /// Whether the box goes on running without a session.
-    async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary>;
+    async fn keep(&self, _: &UserId, name: &BoxName, _: bool) -> Result<BoxSummary> {
+        Err(unsupported("keep box", name))
+    }
 
     /// Deletes a box and everything in it, so that it can be had back for a while where the pool is set up so. `NotFound` when
     /// there is none.
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()>;
 
     /// Deletes a box for good, also one that could be had back.
-    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()>;
+    async fn purge(&self, _: &UserId, name: &BoxName) -> Result<()> {
+        Err(unsupported("delete box for good", name))
+    }
 
     /// Has a deleted box back.
-    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+    async fn undelete(&self, _: &UserId, name: &BoxName) -> Result<BoxSummary> {
+        Err(unsupported("undelete box", name))
+    }
 
     /// The boxes of `owner` that are deleted and can be had back.
-    async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>>;
+    async fn list_deleted(&self, _: &UserId) -> Result<Vec<BoxSummary>> {
+        Ok(Vec::new())
+    }
 
     /// Whether somebody else may connect.
-    async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary>;
+    async fn share(&self, _: &UserId, name: &BoxName, _: &UserId, _: bool) -> Result<BoxSummary> {
+        Err(unsupported("share box", name))
+    }
 
     /// Brings a box up, or joins it where it runs. Dropping the future gives the wait up.
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>>;
 
     /// How the pool does.
     async fn status(&self) -> Result<PoolNumbers>;
+}
+
+fn unsupported(operation: &'static str, name: &BoxName) -> Error {
+    Error::new(ErrorKind::Permanent, operation, name).with_detail("this gateway's boxes have no such operation")
 }
 
 /// A wish to be connected to a box.

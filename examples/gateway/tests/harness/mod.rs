@@ -182,18 +182,6 @@ impl Boxes for Fakes {
         Ok(boxes.get(&(owner.clone(), name.clone())).map(|each| FakeBoxes::summary(name, each)))
     }
 
-    async fn start(&self, owner: &UserId, name: &BoxName, _: Duration) -> Result<BoxSummary> {
-        self.found(owner, name)
-    }
-
-    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
-        self.found(owner, name)
-    }
-
-    async fn keep(&self, owner: &UserId, name: &BoxName, _: bool) -> Result<BoxSummary> {
-        self.found(owner, name)
-    }
-
     async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {
         let gone = self.0.boxes.lock().unwrap().remove(&(owner.clone(), name.clone()));
         gone.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "delete box", name))
@@ -201,18 +189,6 @@ impl Boxes for Fakes {
 
     async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()> {
         self.delete(owner, name).await
-    }
-
-    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
-        self.found(owner, name)
-    }
-
-    async fn list_deleted(&self, _: &UserId) -> Result<Vec<BoxSummary>> {
-        Ok(Vec::new())
-    }
-
-    async fn share(&self, owner: &UserId, name: &BoxName, _: &UserId, _: bool) -> Result<BoxSummary> {
-        self.found(owner, name)
     }
 
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {

@@ -177,6 +177,8 @@ bugs! {
     PurgedTooSoon,
     /// A box comes up for somebody with whom it is not shared.
     SharedWithAll,
+    /// That a box's volume has grown is written down, and nobody has made it grow.
+    GrowthOnlyNoted,
     // Waiting.
     /// B12: a call that never answers is waited for.
     NoLimitOnCalls,

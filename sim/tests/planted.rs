@@ -102,6 +102,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::AdmittedOnce, Search::Told(told::who_is_let_in_is_looked_at_when_the_volume_is_there)),
     (Bug::PurgedTooSoon, Search::Told(told::what_is_deleted_can_be_had_back_in_time)),
     (Bug::SharedWithAll, In(Verbs)),
+    (Bug::GrowthOnlyNoted, In(Verbs)),
     (Bug::NoLimitOnCalls, In(Calls)),
     (Bug::WaitsBeforeFirstTry, In(Calm)),
     (Bug::LastComeFirstServed, Search::Told(told::who_came_first_is_served_first)),

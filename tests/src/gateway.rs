@@ -190,13 +190,19 @@ impl Gateway {
     /// Starts one with that state directory, configuration and environment, and waits until it says that it is ready.
     #[must_use]
     pub fn serve(state_dir: &Path, config: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::run(|address| {
+            let mut command = Command::new(Self::program());
+            command.args(["serve", "--listen", address, "--state-dir"]).arg(state_dir).arg("--config").arg(config);
+            command.envs(environment.iter().copied());
+            command
+        })
+    }
+
+    /// Starts what is to listen at the address that it is given, and waits until it says that it is ready.
+    #[must_use]
+    pub fn run(program: impl FnOnce(&str) -> Command) -> Self {
         let port = free_port();
-        let mut child = Command::new(Self::program())
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--state-dir"])
-            .arg(state_dir)
-            .arg("--config")
-            .arg(config)
-            .envs(environment.iter().copied())
+        let mut child = program(&format!("127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -5,7 +5,6 @@
 
 use crate::certificate::Authorities;
 use crate::duration::Span;
-use crate::limits::Ban;
 use crate::lobby::admin::AdminKeys;
 use crate::plain::plain;
 use crate::registration::Registration;
@@ -16,7 +15,6 @@ use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A file with every option, its default, and what it does.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");
@@ -525,30 +523,11 @@ impl Config {
     /// # Errors
     /// When the allow-list or the authorities' keys cannot be read.
     pub fn settings(&self) -> Result<Settings> {
-        Ok(Settings {
-            registration: self.registration()?,
-            authorities: match &self.trusted_user_ca_keys {
-                Some(path) => Authorities::read(path)?,
-                None => Authorities::default(),
-            },
-            spinup_on_connect: self.spinup_on_connect,
-            connect_limit: self.connect_deadline.0,
-            dial_limit: self.dial_deadline.0,
-            login_grace: self.login_grace.0,
-            keepalive: self.keepalive.0,
-            idle_limit: self.idle_limit.0,
-            pre_auth_max: self.limits.logging_in,
-            pre_auth_per_address_max: self.limits.logging_in_per_address,
-            max_channels: self.limits.channels_per_connection,
-            boxes_per_user: self.limits.boxes_per_user,
-            running_boxes_per_user: self.limits.running_boxes_per_user,
-            keys_per_user: self.limits.keys_per_user,
-            connections_per_user: self.limits.connections_per_user,
-            ban: Ban { after: self.limits.failed_logins_per_address, lasts: self.limits.ban.0 },
-            // The rest of the time is for suspending boxes.
-            farewell_limit: (self.drain_limit.0 / 3).min(Duration::from_secs(8)),
-            shown_address: self.shown_address(),
-        })
+        let authorities = match &self.trusted_user_ca_keys {
+            Some(path) => Authorities::read(path)?,
+            None => Authorities::default(),
+        };
+        Ok(Settings::of(self, self.registration()?, authorities))
     }
 
     /// Host and port that users type.

@@ -14,6 +14,23 @@
 //! # What a connection to a box holds
 //! A connection whose login names a box keeps it up from login to its end, so `ssh -N` works; one on which nothing is
 //! open for `idle_limit` is ended.
+//!
+//! # A gateway of your own
+//! `examples/own.rs` is one in under 200 lines, with its own list of people and its own rule for boxes. What it takes from here:
+//!
+//! | module | what for |
+//! | --- | --- |
+//! | [`server`] | [`server::Gateway`] accepts, logs in and serves until it is told to stop; [`server::Settings`] has a default |
+//! | [`registration`], [`certificate`] | who may log in: everybody, those who ask by name, a file of keys; certificates of your authorities |
+//! | [`boxes`] | [`boxes::Boxes`], the seam to whatever boxes are: a [`boxpool::Pool`] is one, and your policy wraps it. Verbs that you leave out are refused in words |
+//! | [`account`] | users and their keys, in the store that the pool has |
+//! | [`upstream`] | [`upstream::Remote`], the way to boxes that have no address here |
+//! | [`operator`], [`audit`], [`monitor`], [`overview`] | if you want them: the audit log, metrics and the status page, commands for administrators |
+//! | [`wake`] | if you want it: HTTP and the clock bring boxes up |
+//! | [`place`], [`hostkey`], [`serve`], [`stop`], [`backends`] | parts of the program that others can use: the state directory, keys, the listener, signals, the store |
+//!
+//! How bytes get from a channel to a box ([`connection`], [`channel`], [`proxy`], [`forward`], [`hold`]) needs nothing from you. [`cli`],
+//! [`config`], [`doctor`] and [`man`] are the program's own.
 
 pub mod account;
 pub mod algorithms;

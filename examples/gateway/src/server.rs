@@ -103,7 +103,40 @@ pub struct SocketOrHost {
     pub port: u16,
 }
 
+/// What the program has while its configuration says nothing else.
+impl Default for Settings {
+    fn default() -> Self {
+        Self::of(&crate::config::Config::default(), Registration::Open, Authorities::default())
+    }
+}
+
 impl Settings {
+    /// What `config` says, but for what it says by naming files.
+    pub(crate) fn of(config: &crate::config::Config, registration: Registration, authorities: Authorities) -> Self {
+        let limits = &config.limits;
+        Self {
+            registration,
+            authorities,
+            spinup_on_connect: config.spinup_on_connect,
+            connect_limit: config.connect_deadline.0,
+            dial_limit: config.dial_deadline.0,
+            login_grace: config.login_grace.0,
+            keepalive: config.keepalive.0,
+            idle_limit: config.idle_limit.0,
+            pre_auth_max: limits.logging_in,
+            pre_auth_per_address_max: limits.logging_in_per_address,
+            max_channels: limits.channels_per_connection,
+            boxes_per_user: limits.boxes_per_user,
+            running_boxes_per_user: limits.running_boxes_per_user,
+            keys_per_user: limits.keys_per_user,
+            connections_per_user: limits.connections_per_user,
+            ban: Ban { after: limits.failed_logins_per_address, lasts: limits.ban.0 },
+            // The rest of the time is for suspending boxes.
+            farewell_limit: (config.drain_limit.0 / 3).min(Duration::from_secs(8)),
+            shown_address: config.shown_address(),
+        }
+    }
+
     /// The ssh command that reaches `login` here.
     #[must_use]
     pub fn ssh_line(&self, login: &str) -> String {

@@ -4,11 +4,11 @@
 mod guests;
 
 use boxpool::{
-    Attach, Epoch, ErrorKind, GuestRuntime, GuestStatus, StartedBy, Suspended, VolumeId, VolumeProvider, VolumeSource,
-    VolumeSpec,
+    Attach, EndpointAddress, Epoch, ErrorKind, GuestRuntime, GuestStatus, StartedBy, Suspended, VolumeId,
+    VolumeProvider, VolumeSource, VolumeSpec,
 };
 use boxpool_qemu::LocalQemu;
-use guests::{Bench, later};
+use guests::{Bench, later, stranger};
 use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn a_run_directory_of_somebody_else_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to become another user"]
-async fn qemu_runs_as_a_user_of_its_own() {
+async fn qemu_runs_as_a_user_of_its_own_and_another_user_of_the_host_finds_no_way_in() {
     use std::os::unix::fs::MetadataExt;
     let bench = Bench::new().await;
     let mut options = bench.options();
@@ -219,6 +219,27 @@ async fn qemu_runs_as_a_user_of_its_own() {
     assert_eq!(bench.ssh(&started.endpoint, "echo 1 > /dev/shm/note; hostname"), "lowly");
     let owner = std::fs::metadata(format!("/proc/{}", bench.pid(&guest.volume).unwrap())).unwrap().uid();
     assert_ne!(owner, 0);
+
+    // The one file that they can read shows that they can look: the test's own, with a public key in it.
+    let EndpointAddress::Tcp(address) = &started.endpoint.address else { panic!("a TCP address") };
+    let own = bench.dir.path().join(format!("known-{}", address.port()));
+    let open = stranger::can_open(&bench);
+    assert!(open.iter().any(|path| Path::new(path) == own), "{open:?}");
+    // Who guesses a volume's random name can read these records of it, and hold its lock. They can open no disk, no memory, no
+    // private key and no socket.
+    let harmless =
+        ["lock", "epoch", "host_key.pub", "meta.json", "attached.json", "saved.json", "alive", "volume", "accel"];
+    let is_harmless = |path: &String| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        harmless.contains(&name) || name.ends_with(".lock") || name == "accel-probe.elf" || Path::new(path) == own
+    };
+    assert!(open.iter().all(is_harmless), "{open:?}");
+    assert_eq!(stranger::finds_box_at(&started.endpoint), [address.port()], "its SSH server, and no other way to it");
+    for login in ["root", "user", "lowly"] {
+        let told = stranger::is_told(&started.endpoint, login);
+        assert!(told.contains("Permission denied (publickey)"), "{login}: {told}");
+    }
+
     assert_eq!(qemu.suspend(&guest).await.unwrap(), Suspended::Saved);
     let started = qemu.start(&later(&guest, 2)).await.unwrap();
     assert_eq!(started.by, StartedBy::Resume);

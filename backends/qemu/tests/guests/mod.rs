@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
 pub mod faults;
+pub mod stranger;
 
 use boxpool::{
     Attach, BoxId, BoxName, BoxRef, Endpoint, EndpointAddress, Epoch, Guest, GuestRuntime, InstanceId,

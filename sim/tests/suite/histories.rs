@@ -1,5 +1,4 @@
 //! Whole histories against the real pool: a budget of random ones of every kind, and every one that once went wrong.
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::planted::{Bug, plant};
 use boxpool_sim::{Case, Profile, corpus, run, shrink_violation};

@@ -1,9 +1,6 @@
 //! Exact conversations: which calls connects and leaves make, in which order, with which epochs.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use async_trait::async_trait;
 use boxpool::{
     BoxName, Cleared, ConnectRequest, Device, Epoch, Guest, GuestRuntime, GuestStatus, InstanceId, MemoryStore, Pool,

@@ -1,5 +1,4 @@
 //! Faults happen where the script says, and what must never be true is noticed.
-#![allow(clippy::unwrap_used)]
 
 use boxpool::{
     Attach, Attached, BoxId, BoxName, BoxRef, Cleared, Detached, Effect, Epoch, ErrorKind, Guest, GuestRuntime,

@@ -1,5 +1,4 @@
 //! The picture of a run, looked at by a real browser.
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::{Case, Entry, Kind, Profile, Timeline, run_traced};
 use std::process::{Command, Stdio};

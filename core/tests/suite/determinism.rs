@@ -1,6 +1,5 @@
 //! The core must do the same thing in every run from one seed. What clippy's lists (`core/clippy.toml`) cannot see is looked
 //! for here.
-#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,4 @@
 //! Whole worlds as proptest strategies: sound histories stay sound, and what fails comes out small, with a line to replay it.
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::planted::{Bug, plant};
 use boxpool_sim::{Case, Profile, corpus, run, shrink_violation, strategy};

@@ -1,6 +1,5 @@
 //! The simulated Azure Resource Manager, rule by rule, and Microsoft's own SDK against it.
 #![cfg(feature = "arm")]
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::arm::{ArmBuilder, ArmFate, ArmFaults, ArmServer, ArmStrike, Kind};
 use serde_json::{Value, json};

@@ -1,9 +1,6 @@
 //! What owners do with their boxes beside connecting: stop, start, keep running.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use boxpool::record::{self, EventKind, Mode};
 use boxpool::{BoxName, BoxView, ConnectRequest, ErrorKind, MemoryStore, StateStore, UserId, Via};
 use std::time::Duration;

@@ -1,9 +1,6 @@
 //! A node dies at the worst moment; another one, or the next start, goes on.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use boxpool::record::{EventKind, EventRecord};
 use boxpool::{ErrorKind, MemoryStore, StateStore, Via};
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! What fails becomes small: histories with a bug planted on purpose, found by chance and made small by machine.
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::planted::{Bug, plant};
 use boxpool_sim::{Case, Profile, kind_of, run, shrink_violation};

@@ -1,9 +1,6 @@
 //! Machines and disks that were there before the pool are taken in, beside a node that runs.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use boxpool::{
     Adoption, BoxName, Epoch, ErrorKind, InstanceId, MemoryStore, SystemClock, UserId, VolumeId, WarmTarget,
 };

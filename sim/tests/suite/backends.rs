@@ -1,5 +1,4 @@
 //! The simulated backends keep every promise of the suites, at once and with everything taking its time.
-#![allow(clippy::unwrap_used)]
 
 use async_trait::async_trait;
 use boxpool::{

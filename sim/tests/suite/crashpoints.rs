@@ -1,6 +1,5 @@
 //! Every call of every flow, struck once: the gateway dies before it, after it, or with the effect still to come; or the answer
 //! is lost. And every n-th crash of a second gateway during the recovery.
-#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::crashpoints::{Options, flows, survey};
 

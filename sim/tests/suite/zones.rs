@@ -1,7 +1,5 @@
 //! Zones, sizes, prices and clocks of the simulated world.
 
-#![allow(clippy::unwrap_used)]
-
 use boxpool::{
     Attach, Attached, Epoch, ErrorKind, InstanceId, InstanceSpec, InstanceState, VolumeId, VolumeSource, VolumeSpec,
 };

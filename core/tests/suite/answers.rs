@@ -1,9 +1,6 @@
 //! What the pool makes of each kind of answer: conflicts, refusals, machines that are not found, guests that have moved.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use boxpool::record::EventKind;
 use boxpool::{BoxName, ConnectRequest, ErrorKind, MemoryStore, ParkedBox, ParkingPolicy, Timestamp, WarmTarget};
 use std::sync::Arc;

@@ -1,9 +1,6 @@
 //! Whole lives of boxes on one node and on several, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use async_trait::async_trait;
 use boxpool::{
     Cursor, Entry, ErrorKind, Key, MemoryStore, Page, Pool, Progress, Result, StateStore, Stored, Table, Version, Via,

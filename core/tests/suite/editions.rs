@@ -1,9 +1,6 @@
 //! New editions of the golden snapshot and of the machines' image take the place of old ones.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
-
-mod world;
-
+use crate::world;
 use async_trait::async_trait;
 use boxpool::{GoldenBuilder, MemoryStore, Permit, Result, SnapshotId, WarmTarget};
 use std::collections::BTreeSet;

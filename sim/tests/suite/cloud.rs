@@ -1,5 +1,4 @@
 //! The simulated cloud keeps every promise of the suites, in virtual time, and says clearly how it must not be used.
-#![allow(clippy::unwrap_used)]
 
 use async_trait::async_trait;
 use boxpool::{

@@ -211,9 +211,10 @@ impl Oracle {
 
     /// Memory that was saved is gone.
     pub(crate) fn memory_dropped(&mut self, guest: &Guest) -> Option<String> {
+        let given_up = self.is_given_up(&guest.owner);
         let lost = self.promise(&guest.owner).saved.take();
         self.mark("memory dropped");
-        lost.map(|count| {
+        lost.filter(|_| !given_up).map(|count| {
             format!("I4: memory of {}, saved at {count}, was dropped without its owner's word", guest.owner)
         })
     }

@@ -5,7 +5,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::golden::GoldenBuilder;
-use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
@@ -192,6 +192,8 @@ pub struct BoxView {
     pub epoch: Epoch,
     /// Its volume.
     pub volume: VolumeId,
+    /// How large its owner has had its volume grown, or wants it, in bytes; `None` when it is as it was made.
+    pub grown_to: Option<u64>,
     /// What happens when the last session ends.
     pub mode: Mode,
     /// How many nodes hold sessions on it.
@@ -216,6 +218,7 @@ impl BoxView {
             placement: record.placement,
             epoch: record.epoch,
             volume: record.volume.volume().clone(),
+            grown_to: record.grown_to.max(record.grow_to),
             mode: record.mode,
             holders: record.holders.len(),
             created_at: record.created_at,
@@ -566,9 +569,29 @@ impl Pool {
     /// # Errors
     /// The store's.
     pub async fn events(&self, user: &UserId, limit: usize) -> Result<Vec<EventRecord>> {
-        let mut all = self.shared.records.scan_all::<EventRecord>(Some(user.as_str())).await?;
-        let newest = all.split_off(all.len().saturating_sub(limit));
-        Ok(newest.into_iter().map(|(_, held)| held.record).collect())
+        self.newest_events(user, limit, |_| true).await
+    }
+
+    /// The newest events of one box, oldest first, at most `limit`; those of earlier boxes of that name are among them. It need not
+    /// be there any more. Reads all events of the user.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn box_events(&self, user: &UserId, name: &BoxName, limit: usize) -> Result<Vec<EventRecord>> {
+        self.newest_events(user, limit, |owner| owner.name == *name).await
+    }
+
+    async fn newest_events(
+        &self,
+        user: &UserId,
+        limit: usize,
+        wanted: impl Fn(&BoxRef) -> bool,
+    ) -> Result<Vec<EventRecord>> {
+        let all = self.shared.records.scan_all::<EventRecord>(Some(user.as_str())).await?;
+        let mut all: Vec<_> = all.into_iter().map(|(_, held)| held.record).collect();
+        // An older version kept the pool's own events under a name that a user may have.
+        all.retain(|event| event.owner.as_ref().is_some_and(|owner| owner.owner == *user && wanted(owner)));
+        Ok(all.split_off(all.len().saturating_sub(limit)))
     }
 
     /// Where a user's box is now, without changing anything.

@@ -14,7 +14,7 @@ use crate::parking::{ParkedBox, ParkingPolicy};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, VolumeRecord};
+use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, POOL_EVENTS, VolumeRecord};
 use crate::records::{Held, Records};
 use crate::runtime::GuestRuntime;
 use crate::signal::Signal;
@@ -229,7 +229,7 @@ impl Shared {
     /// Appends to the event log, beside the caller's way: the log never delays anybody.
     pub(crate) fn log(self: &Arc<Self>, event: EventRecord) {
         let number = self.events.fetch_add(1, Ordering::Relaxed);
-        let partition = event.owner.as_ref().map_or("pool", |owner| owner.owner.as_str());
+        let partition = event.owner.as_ref().map_or(POOL_EVENTS, |owner| owner.owner.as_str());
         let mut key = Key::new(EVENTS, partition, format!("{:015}.{}.{number:06}", event.at.0, self.node));
         if planted::is(Bug::EventsKeyedBySecond) {
             key.row = format!("{:015}", event.at.0 / 1_000);

@@ -35,8 +35,10 @@ pub const GOLDENS: Table = Table::new("goldens");
 pub const NODES: Table = Table::new("nodes");
 /// Leases: partition and row = role.
 pub const LEASES: Table = Table::new("leases");
-/// Events: partition = owner (or `pool`), row = time, node, number.
+/// Events: partition = owner (or [`POOL_EVENTS`]), row = time, node, number.
 pub const EVENTS: Table = Table::new("events");
+/// The partition of events that are no user's: a name that no [`UserId`](crate::UserId) can have.
+pub const POOL_EVENTS: &str = "_pool";
 
 /// What every record carries beside its own fields.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -371,6 +371,9 @@ pub struct BoxRecord {
     /// How large its owner wants its volume, in bytes, while it is not known to be so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grow_to: Option<u64>,
+    /// How large its volume was grown, in bytes; `None` when it is as it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_to: Option<u64>,
     /// Its owner has deleted it, and may have it back until then. It is not there for anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_until: Option<Timestamp>,
@@ -404,6 +407,7 @@ impl BoxRecord {
             mode: Mode::default(),
             forget_memory: false,
             grow_to: None,
+            grown_to: None,
             deleted_until: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),

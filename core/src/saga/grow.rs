@@ -35,7 +35,8 @@ impl Actor {
                 outcome => break outcome,
             }
         };
-        let record = BoxRecord { grow_to: None, ..held.record.clone() };
+        let grown_to = if outcome.is_ok() { held.record.grown_to.max(Some(bytes)) } else { held.record.grown_to };
+        let record = BoxRecord { grow_to: None, grown_to, ..held.record.clone() };
         let held = self.write(&held, record).await?;
         outcome?;
         self.shared.log(EventRecord {

@@ -2,7 +2,7 @@
 
 use crate::world;
 use boxpool::record::{EventKind, EventRecord};
-use boxpool::{ErrorKind, MemoryStore, StateStore, Via};
+use boxpool::{BoxName, ErrorKind, MemoryStore, StateStore, UserId, Via};
 use std::time::Duration;
 use world::{Fault, World, config, eventually, node};
 
@@ -134,7 +134,8 @@ async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(world.state().volumes.contains_key(&id("v-empty")), "within the grace time everything stays");
     tokio::time::sleep(Duration::from_secs(900)).await;
-    let events = store.scan(boxpool::record::EVENTS, Some("pool"), None, 100).await.unwrap().items;
+    let events =
+        store.scan(boxpool::record::EVENTS, Some(boxpool::record::POOL_EVENTS), None, 100).await.unwrap().items;
     let events = events.iter().map(|entry| serde_json::from_str::<EventRecord>(&entry.stored.value).unwrap());
     let aside: Vec<_> = events.filter(|event| event.kind == EventKind::Quarantined).collect();
     assert_eq!(aside.iter().map(|event| event.volume.clone()).collect::<Vec<_>>(), [Some(id("v-used"))]);
@@ -143,6 +144,28 @@ async fn cloud_resources_without_a_record_go_unless_they_may_hold_data() {
     assert!(!state.volumes.contains_key(&id("v-empty")));
     assert!(state.volumes.contains_key(&id("v-used")), "set aside, never deleted");
     assert_eq!(state.instances.len(), 1);
+}
+
+/// A user may be called as the pool's own part of the log once was: they read their own events and no others.
+#[tokio::test(start_paused = true)]
+async fn the_pools_own_events_are_no_users_whatever_the_user_is_called() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let used = boxpool::VolumeId::new("v-used").unwrap();
+    world.state().volumes.insert(used, world::Volume { used: true, ..Default::default() });
+    let node = node(&world, &store, config(1), 1).await;
+    let (user, name) = (UserId::new("pool").unwrap(), BoxName::new("dev1").unwrap());
+    node.pool.create_box(&user, &name).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1_200)).await;
+    let pools = store.scan(boxpool::record::EVENTS, Some(boxpool::record::POOL_EVENTS), None, 100).await.unwrap();
+    assert!(!pools.items.is_empty(), "the volume was set aside");
+    let users = store.scan(boxpool::record::EVENTS, Some("pool"), None, 100).await.unwrap();
+    assert_eq!(users.items.len(), 1);
+    let kinds = |events: Vec<EventRecord>| events.iter().map(|event| event.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(node.pool.events(&user, 100).await.unwrap()), [EventKind::BoxCreated]);
+    assert_eq!(kinds(node.pool.box_events(&user, &name, 100).await.unwrap()), [EventKind::BoxCreated]);
+    let other = BoxName::new("dev2").unwrap();
+    assert!(node.pool.box_events(&user, &other, 100).await.unwrap().is_empty());
+    assert!(UserId::new(boxpool::record::POOL_EVENTS).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -295,7 +295,8 @@ async fn a_disk_is_grown_while_its_box_is_down_and_a_wish_outlives_its_node() {
     let volume = one.create("dev1").await;
     let session = one.connect("dev1").await.unwrap();
     world.guest_writes(&volume, "kept on disk");
-    assert_eq!(one.pool.resize_box(&user(), &dev1(), 5).await.unwrap().state(), "detached");
+    let grown = one.pool.resize_box(&user(), &dev1(), 5).await.unwrap();
+    assert_eq!((grown.state(), grown.grown_to), ("detached", Some(5)));
     session.ended().await;
     assert_eq!(world.state().volumes[&volume].bytes, 5);
 
@@ -308,6 +309,7 @@ async fn a_disk_is_grown_while_its_box_is_down_and_a_wish_outlives_its_node() {
     let _ = resize.await;
     one.crash().await;
     two.connect("dev1").await.unwrap();
+    assert_eq!(two.pool.get_box(&user(), &dev1()).await.unwrap().unwrap().grown_to, Some(9));
     let state = world.state();
     assert_eq!((state.volumes[&volume].bytes, &state.volumes[&volume].disk[..]), (9, &["kept on disk".to_owned()][..]));
 }
@@ -322,6 +324,7 @@ async fn a_growth_that_is_refused_for_good_leaves_the_box_as_it_was() {
     assert_eq!(refused.kind(), ErrorKind::NoCapacity);
     node.connect("dev1").await.unwrap();
     assert_eq!(world.calls("resize"), 1, "it is wanted no more");
+    assert_eq!(node.pool.get_box(&user(), &dev1()).await.unwrap().unwrap().grown_to, None);
 }
 
 #[tokio::test(start_paused = true)]

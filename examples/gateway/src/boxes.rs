@@ -2,8 +2,9 @@
 //!
 //! [`Boxes`] is implemented for [`boxpool::Pool`] by a thin adapter; tests implement it with SSH servers of their own.
 
+use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
+use boxpool::{BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub struct BoxSummary {
     pub created: Timestamp,
     /// When it was last connected to; equals `created` before the first time.
     pub last_used: Timestamp,
+    /// How large its disk is made, or is to become; `None` where only the default is known.
+    pub disk_bytes: Option<u64>,
     /// Whether it goes on running without a session.
     pub keepalive: bool,
     /// How many sessions it has had.
@@ -42,6 +45,23 @@ pub struct ShareSummary {
     pub last_used: Option<Timestamp>,
     /// How often they have connected.
     pub connects: u64,
+}
+
+/// Something that happened to a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BoxEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What, in one word.
+    pub kind: String,
+    /// Which incarnation of the box: one made anew under the name has another.
+    pub incarnation: BoxId,
+    /// In which epoch of the box.
+    pub epoch: Option<Epoch>,
+    /// How long it took, in milliseconds.
+    pub took_ms: Option<u64>,
+    /// What else there is to say; may be empty.
+    pub detail: String,
 }
 
 /// How the pool does, as any user may see it: numbers only.
@@ -83,6 +103,11 @@ pub trait Boxes: Send + Sync + 'static {
         Err(unsupported("stop box", name))
     }
 
+    /// Grows a box's disk. The box is shut down for it, and sessions on it end.
+    async fn resize(&self, _: &UserId, name: &BoxName, _: Size) -> Result<BoxSummary> {
+        Err(unsupported("resize box", name))
+    }
+
     /// Whether the box goes on running without a session.
     async fn keep(&self, _: &UserId, name: &BoxName, _: bool) -> Result<BoxSummary> {
         Err(unsupported("keep box", name))
@@ -110,6 +135,11 @@ pub trait Boxes: Send + Sync + 'static {
     /// Whether somebody else may connect.
     async fn share(&self, _: &UserId, name: &BoxName, _: &UserId, _: bool) -> Result<BoxSummary> {
         Err(unsupported("share box", name))
+    }
+
+    /// What happened to the boxes of `owner` of that name, the newest last, at most `limit`.
+    async fn events(&self, _: &UserId, name: &BoxName, _: usize) -> Result<Vec<BoxEvent>> {
+        Err(unsupported("list events of box", name))
     }
 
     /// Brings a box up, or joins it where it runs. Dropping the future gives the wait up.

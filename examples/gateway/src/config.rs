@@ -9,6 +9,7 @@ use crate::lobby::admin::AdminKeys;
 use crate::plain::plain;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
+use crate::size::Size;
 use crate::wake::http::HttpConfig;
 use crate::wake::schedule::ScheduleConfig;
 use boxpool::{Error, ErrorKind, Result};
@@ -231,6 +232,8 @@ pub struct Limits {
     pub boxes_per_user: usize,
     /// Boxes of one user that may run at once.
     pub running_boxes_per_user: usize,
+    /// How large the disks of one user may be, taken together, in GiB. As many as there may be, never grown, when not said.
+    pub disk_gib_per_user: Option<u32>,
     /// Connections one user may have.
     pub connections_per_user: usize,
     /// Channels one connection may have open.
@@ -351,6 +354,7 @@ impl Default for Limits {
         Self {
             boxes_per_user: 10,
             running_boxes_per_user: 10,
+            disk_gib_per_user: None,
             connections_per_user: 100,
             channels_per_connection: 64,
             logging_in: 200,
@@ -472,6 +476,9 @@ impl Config {
                 return Err(format!("{option} must be at least 1s"));
             }
         }
+        if self.limits.disk_gib_per_user.is_some_and(|most| most < self.boxes.disk_gib) {
+            return Err("limits.disk_gib_per_user must be at least box.disk_gib, or nobody could have a box".into());
+        }
         if !(1..=KEYS_MAX).contains(&self.limits.keys_per_user) {
             return Err(format!("limits.keys_per_user must be 1 to {KEYS_MAX}"));
         }
@@ -528,6 +535,22 @@ impl Config {
             None => Authorities::default(),
         };
         Ok(Settings::of(self, self.registration()?, authorities))
+    }
+
+    /// How large a new box's disk is.
+    pub(crate) fn fresh_disk(&self) -> Size {
+        Size(u64::from(self.boxes.disk_gib) << 30)
+    }
+
+    /// How much disk a user may have in all.
+    pub(crate) fn disk_per_user(&self) -> Size {
+        match self.limits.disk_gib_per_user {
+            Some(gib) => Size(u64::from(gib) << 30),
+            None => {
+                let boxes = u64::try_from(self.limits.boxes_per_user).unwrap_or(u64::MAX);
+                Size(self.fresh_disk().0.saturating_mul(boxes))
+            }
+        }
     }
 
     /// Host and port that users type.

@@ -1,8 +1,10 @@
 //! The pool behind the gateway.
 
-use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, ShareSummary, Wish};
+use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, ShareSummary, Wish};
+use crate::page;
+use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::record::{Mode, Share};
+use boxpool::record::{EventRecord, Mode, Share};
 use boxpool::{BoxName, BoxView, Clock, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, SystemClock, UserId};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ fn summary(view: &BoxView) -> BoxSummary {
         state: view.state().to_owned(),
         created: view.created_at,
         last_used: view.used_at,
+        disk_bytes: view.grown_to,
         keepalive: view.mode == Mode::KeepRunning,
         connects: view.usage.connects,
         ran_ms: u64::try_from(view.usage.ran(SystemClock.now()).as_millis()).unwrap_or(u64::MAX),
@@ -23,6 +26,13 @@ fn summary(view: &BoxView) -> BoxSummary {
 fn shared(account: &UserId, share: &Share) -> ShareSummary {
     let Share { added_at: added, used_at: last_used, connects } = *share;
     ShareSummary { account: account.clone(), added, last_used, connects }
+}
+
+/// An event of a box as its owner may see it: not where it ran.
+fn told(event: EventRecord) -> Option<BoxEvent> {
+    let kind = page::kind(&event);
+    let EventRecord { at, owner, epoch, took_ms, detail, .. } = event;
+    owner.map(|owner| BoxEvent { at, kind, incarnation: owner.id, epoch, took_ms, detail })
 }
 
 #[async_trait]
@@ -45,6 +55,10 @@ impl Boxes for Pool {
 
     async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
         self.stop_box(owner, name).await.map(|view| summary(&view))
+    }
+
+    async fn resize(&self, owner: &UserId, name: &BoxName, size: Size) -> Result<BoxSummary> {
+        self.resize_box(owner, name, size.0).await.map(|view| summary(&view))
     }
 
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
@@ -70,6 +84,11 @@ impl Boxes for Pool {
 
     async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {
         self.share_box(owner, name, with, allowed).await.map(|view| summary(&view))
+    }
+
+    async fn events(&self, owner: &UserId, name: &BoxName, limit: usize) -> Result<Vec<BoxEvent>> {
+        let events = self.box_events(owner, name, limit).await?;
+        Ok(events.into_iter().filter_map(told).collect())
     }
 
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {

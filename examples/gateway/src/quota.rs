@@ -4,8 +4,9 @@
 //! wants a box is counted before it is brought up. Gateways tell each other only by the boxes' own records, so two of them
 //! that are asked at the same moment may let one too many run.
 
-use crate::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
 use crate::lock::lock;
+use crate::size::Size;
 use async_trait::async_trait;
 use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, UserId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +125,10 @@ impl Boxes for RunningLimit {
         self.inner.stop(owner, name).await
     }
 
+    async fn resize(&self, owner: &UserId, name: &BoxName, size: Size) -> Result<BoxSummary> {
+        self.inner.resize(owner, name, size).await
+    }
+
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
         // One that does not run is brought up for it.
         let _count = if on { Some(self.counted(owner, name).await?) } else { None };
@@ -148,6 +153,10 @@ impl Boxes for RunningLimit {
 
     async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {
         self.inner.share(owner, name, with, allowed).await
+    }
+
+    async fn events(&self, owner: &UserId, name: &BoxName, limit: usize) -> Result<Vec<BoxEvent>> {
+        self.inner.events(owner, name, limit).await
     }
 
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
@@ -223,6 +232,7 @@ mod tests {
                 state: state.into(),
                 created: at,
                 last_used: at,
+                disk_bytes: None,
                 keepalive,
                 connects: 0,
                 ran_ms: 0,

@@ -10,12 +10,14 @@ use crate::boxes::Boxes;
 use crate::certificate::Authorities;
 use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
+use crate::disk_limit::DiskLimit;
 use crate::limits::{Activity, Ban, Permit, PreAuth};
 use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
 use crate::quota::RunningLimit;
 use crate::registration::Registration;
 use crate::removed_key;
+use crate::size::Size;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use crate::visit::Ending;
 use futures::FutureExt;
@@ -84,6 +86,10 @@ pub struct Settings {
     pub boxes_per_user: usize,
     /// Boxes of one user that may run at once.
     pub running_boxes_per_user: usize,
+    /// How large the disks of one user may be, taken together.
+    pub disk_per_user: Size,
+    /// How large a disk is that was never grown.
+    pub fresh_disk: Size,
     /// Keys one user may have.
     pub keys_per_user: usize,
     /// Connections one user may have at this gateway.
@@ -128,6 +134,8 @@ impl Settings {
             max_channels: limits.channels_per_connection,
             boxes_per_user: limits.boxes_per_user,
             running_boxes_per_user: limits.running_boxes_per_user,
+            disk_per_user: config.disk_per_user(),
+            fresh_disk: config.fresh_disk(),
             keys_per_user: limits.keys_per_user,
             connections_per_user: limits.connections_per_user,
             ban: Ban { after: limits.failed_logins_per_address, lasts: limits.ban.0 },
@@ -182,6 +190,7 @@ impl Gateway {
             most if most < settings.boxes_per_user => Arc::new(RunningLimit::new(boxes, most)),
             _ => boxes, // all that there are may run
         };
+        let boxes = Arc::new(DiskLimit::new(boxes, settings.fresh_disk, settings.disk_per_user));
         let mut dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
         if let Some(remote) = remote {
             dialer = dialer.through(remote);

@@ -5,6 +5,7 @@
 mod harness;
 
 use boxpool_gateway::server::Settings;
+use boxpool_gateway::size::Size;
 use harness::{Bench, finish, settings, until};
 use tokio::io::AsyncReadExt;
 
@@ -27,4 +28,22 @@ async fn who_has_too_many_boxes_running_is_told_which_and_may_join_those_and_com
     first.kill().await.unwrap();
     until("dev1 is left", || bench.boxes.sessions("dev1") == 0).await;
     assert_eq!(bench.run("dev2", &["echo in"]).await.text(), "in\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_too_much_disk_makes_no_box_more_and_others_do() {
+    let bench = Bench::with(Settings { disk_per_user: Size(15 << 30), ..settings() }).await;
+    bench.make_key("other");
+    bench.spinup("dev1").await;
+    for command in ["spinup dev2", "resize dev1 20G --yes"] {
+        let refused = bench.run("gateway", &["--", command]).await;
+        assert_eq!((refused.code, refused.stderr.lines().count()), (1, 1), "{refused:?}");
+        assert!(refused.stderr.contains("20G of disks, where you may have 15G"), "{refused:?}");
+    }
+    // Boxes without the operation: what is within the limit gets as far as them.
+    let refused = bench.run("gateway", &["--", "resize dev1 12G --yes"]).await;
+    assert!(refused.code == 1 && refused.stderr.contains("no such operation"), "{refused:?}");
+    assert_eq!(finish(bench.ssh_as("other", "gateway", &["spinup", "dev2"])).await.code, 0);
+    assert_eq!(bench.run("gateway", &["delete dev1 --yes"]).await.code, 0);
+    bench.spinup("dev2").await;
 }

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use boxpool_gateway::config::Config;
+use boxpool_gateway::config::{Config, Limits};
 use boxpool_gateway::duration::Span;
 use harness::site::{Site, config};
 use harness::{HANG, Ran, finish, until};
@@ -72,6 +72,50 @@ async fn a_deleted_box_is_had_back_and_a_shared_one_lets_another_in() {
     assert_eq!(ask(&format!("connect dev1 --of {stranger} -- true")).await.code, 3);
     assert_eq!(ask("delete dev1 --yes --now").await.json()["deleted_until"], serde_json::Value::Null);
     assert_eq!(ask("undelete dev1").await.code, 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_grown_within_the_limit_and_the_box_tells_what_happened_to_it() {
+    let site = Site::new();
+    let limits = Limits { disk_gib_per_user: Some(25), ..Limits::default() };
+    let gateway = site.start(Config { limits, retention: Span::seconds(3_600), ..config() }).await;
+    let ask = async |command: &str| site.run(&gateway, "gateway", &[command, "--json"]).await;
+    assert_eq!(ask("spinup dev1").await.code, 0);
+    assert_eq!(ask("list").await.json()["boxes"][0]["disk_bytes"], 10_u64 << 30);
+    assert_eq!(site.run(&gateway, "dev1", &["echo kept > $BOXHOME/file"]).await.code, 0);
+    for (command, code, part) in [
+        ("resize dev1 20G", 2, "--yes"),
+        ("resize dev1 10G --yes", 2, "never shrinks"),
+        ("resize dev1 26G --yes", 1, "26G of disks"),
+        ("resize nosuch 20G --yes", 3, "no box named"),
+        ("events nosuch", 3, "no box named"),
+    ] {
+        let ran = ask(command).await;
+        assert!(ran.code == code && ran.stderr.contains(part), "{command}: {ran:?}");
+    }
+    let grown = ask("resize dev1 20G --yes").await.json();
+    assert_eq!((&grown["state"], &grown["disk_bytes"]), (&"detached".into(), &(20_u64 << 30).into()));
+    assert_eq!(site.machines.grown(), [20_u64 << 30]);
+    assert_eq!(site.run(&gateway, "dev1", &["cat $BOXHOME/file"]).await.text(), "kept\n");
+    site.until_state(&gateway, "dev1", "parked").await;
+
+    // A deleted box does not count until it is had back.
+    assert_eq!(ask("spinup dev2").await.code, 1);
+    assert_eq!(ask("delete dev1 --yes").await.code, 0);
+    assert_eq!(ask("spinup dev2").await.code, 0);
+    let refused = ask("undelete dev1").await;
+    assert!(refused.code == 1 && refused.stderr.contains("30G of disks"), "{refused:?}");
+    assert_eq!(ask("delete dev2 --yes --now").await.code, 0);
+    assert_eq!(ask("undelete dev1").await.json()["disk_bytes"], 20_u64 << 30);
+
+    let told = ask("events dev1").await.json();
+    let kinds: Vec<_> = told["events"].as_array().unwrap().iter().map(|each| each["kind"].as_str().unwrap()).collect();
+    let at = |kind: &str| kinds.iter().position(|each| *each == kind).unwrap_or_else(|| panic!("{kind}: {kinds:?}"));
+    assert!(at("box_created") < at("box_resized") && at("box_resized") < at("box_retained"), "{kinds:?}");
+    assert_eq!(ask("events dev1 --limit 1").await.json()["events"][0]["kind"], "box_undeleted");
+    harness::make_key(site.dir.path(), "other");
+    assert_eq!(finish(site.ssh_as("other", &gateway, "gateway", &["events dev1"])).await.code, 3, "it is not theirs");
     gateway.stop().await;
 }
 

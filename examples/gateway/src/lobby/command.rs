@@ -5,6 +5,7 @@ use super::share::{self, ShareCommand};
 use super::words;
 use crate::exit::Refusal;
 use crate::login;
+use crate::size::Size;
 use boxpool::{BoxName, UserId};
 
 /// One command of the gateway.
@@ -33,6 +34,22 @@ pub enum Command {
     Start(BoxName),
     /// Shuts a box down.
     Stop(BoxName),
+    /// Grows a box's disk.
+    Resize {
+        /// Which.
+        name: BoxName,
+        /// To what.
+        size: Size,
+        /// Whether the user said that it is meant.
+        yes: bool,
+    },
+    /// What happened to a box.
+    Events {
+        /// Which.
+        name: BoxName,
+        /// How many at most, the newest.
+        limit: usize,
+    },
     /// Has a box run without anybody in it, or no more.
     Keepalive {
         /// Which.
@@ -74,6 +91,8 @@ impl Command {
             Self::Connect { .. } => "connect",
             Self::Start(_) => "start",
             Self::Stop(_) => "stop",
+            Self::Resize { .. } => "resize",
+            Self::Events { .. } => "events",
             Self::Keepalive { .. } => "keepalive",
             Self::Delete { .. } => "delete",
             Self::Undelete(_) => "undelete",
@@ -94,6 +113,8 @@ impl Command {
             | Self::Usage(Some(name))
             | Self::Start(name)
             | Self::Stop(name)
+            | Self::Resize { name, .. }
+            | Self::Events { name, .. }
             | Self::Keepalive { name, .. }
             | Self::Delete { name, .. } => Some(name),
             Self::Share(command) => Some(command.target()),
@@ -117,6 +138,11 @@ pub struct Parsed {
     pub json: bool,
 }
 
+/// So many events are told when nobody says how many.
+const EVENTS_SHOWN: usize = 50;
+/// And so many at most.
+const EVENTS_MAX: usize = 1_000;
+
 /// How each command is written, and what it does.
 pub const USAGES: &[(&str, &str, &str)] = &[
     ("help", "help", "what there is"),
@@ -131,6 +157,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ),
     ("start", "start NAME", "bring a box up without going into it"),
     ("stop", "stop NAME", "shut a box down; it boots when you come back"),
+    ("resize", "resize NAME SIZE --yes", "grow a box's disk, to 20G, say; the box is shut down for it"),
     ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
     ("delete", "delete NAME --yes [--now]", "delete a box and everything in it; with --now it cannot be had back"),
     ("undelete", "undelete NAME", "have a deleted box back"),
@@ -138,6 +165,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("share add", "share add NAME ACCOUNT", "let another account connect to a box"),
     ("share remove", "share remove NAME ACCOUNT", "let it connect no more"),
     ("usage", "usage [NAME]", "how often your boxes were connected to, and how long they ran"),
+    ("events", "events NAME [--limit N]", "what happened to a box, the newest last"),
     ("status", "status", "how the pool does"),
     ("key list", "key list", "your keys; the one in use is marked"),
     ("key add", "key add [LABEL] [PUBLIC-KEY]", "add a key, or the one on standard input"),
@@ -187,10 +215,10 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
             _ => Err(fail(format!("\"{verb}\" is not a command of the gateway; try \"help\""))),
         };
     };
-    let (mut names, mut yes, mut now, mut of) = (Vec::new(), false, false, None);
+    let (mut names, mut yes, mut now, mut of, mut limit) = (Vec::new(), false, false, None, EVENTS_SHOWN);
     while let Some(word) = plain.next() {
         match word {
-            "--yes" if verb == "delete" => yes = true,
+            "--yes" if matches!(verb, "delete" | "resize") => yes = true,
             "--now" if verb == "delete" => now = true,
             "--of" if verb == "connect" => {
                 let account = plain.next().map(UserId::new);
@@ -199,13 +227,33 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
                 };
                 of = Some(account);
             }
+            "--limit" if verb == "events" => {
+                let number = plain.next().and_then(|number| number.parse().ok());
+                let Some(number) = number.filter(|number| (1..=EVENTS_MAX).contains(number)) else {
+                    return Err(fail(format!("--limit is 1 to {EVENTS_MAX}; it is written: {usage}")));
+                };
+                limit = number;
+            }
             flag if flag.starts_with('-') => {
                 return Err(fail(format!("{verb} does not know {flag}; it is written: {usage}")));
             }
             name => names.push(name),
         }
     }
-    let takes_name = matches!(verb, "spinup" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive");
+    let takes_name = matches!(
+        verb,
+        "spinup" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive" | "resize" | "events"
+    );
+    let mut size = None;
+    if verb == "resize" && !names.is_empty() {
+        size = match names.split_off(1).as_slice() {
+            [size] => Size::parse(size),
+            _ => None,
+        };
+        if size.is_none() {
+            return Err(fail(format!("resize needs a size such as 20G or 1T; it is written: {usage}")));
+        }
+    }
     let mut on = false;
     if verb == "keepalive" {
         on = match names.split_off(names.len().min(1)).as_slice() {
@@ -234,6 +282,11 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         "connect" => Command::Connect { name: checked(name)?, of, command: rest },
         "start" => Command::Start(checked(name)?),
         "stop" => Command::Stop(checked(name)?),
+        "resize" => {
+            let Some(size) = size else { return Err(fail(format!("it is written: {usage}"))) };
+            Command::Resize { name: checked(name)?, size, yes }
+        }
+        "events" => Command::Events { name: checked(name)?, limit },
         "keepalive" => Command::Keepalive { name: checked(name)?, on },
         "delete" => Command::Delete { name: checked(name)?, yes, now },
         "undelete" => Command::Undelete(checked(name)?),
@@ -283,6 +336,14 @@ mod tests {
             ("keepalive a", "on or off"),
             ("keepalive a maybe", "on or off"),
             ("keepalive a on off", "on or off"),
+            ("resize", "needs the name"),
+            ("resize a", "needs a size"),
+            ("resize a 20", "needs a size"),
+            ("resize a 20G 30G", "needs a size"),
+            ("list --yes", "does not know --yes"),
+            ("events", "needs the name"),
+            ("events a --limit 0", "--limit is 1 to"),
+            ("events a --limit", "--limit is 1 to"),
         ] {
             let (refusal, _) = parse(line).unwrap_err();
             assert!(refusal.message.contains(part), "{line}: {refusal}");
@@ -301,6 +362,10 @@ mod tests {
         assert_eq!(parse("keepalive dev1 on").unwrap().command, kept);
         let theirs = Command::Connect { name: name("dev1"), of: Some(UserId::new("ada").unwrap()), command: None };
         assert_eq!(parse("connect dev1 --of ada").unwrap().command, theirs);
+        let resize = Command::Resize { name: name("dev1"), size: Size(20 << 30), yes: true };
+        assert_eq!(parse("resize dev1 20G --yes").unwrap().command, resize);
+        let events = Command::Events { name: name("dev1"), limit: 7 };
+        assert_eq!(parse("events dev1 --limit 7").unwrap().command, events);
         assert_eq!(parse("usage").unwrap().command, Command::Usage(None));
         let delete = Command::Delete { name: name("dev1"), yes: true, now: false };
         assert_eq!(parse("delete dev1 --yes").unwrap().command, delete);

@@ -21,6 +21,7 @@ use crate::exit::{ExitCode, Refusal};
 use crate::login;
 use crate::moment;
 use crate::plain::plain;
+use crate::size::Size;
 use crate::visit::{ChannelRecord, Kind};
 use boxpool::{BoxName, UserId};
 use input::Input;
@@ -227,6 +228,8 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             let stopped = gateway.boxes.stop(&account.id, name).await?;
             Answer { text: format!("box {name} is shut down; it boots when you come back\n"), json: json!(stopped) }
         }
+        Command::Resize { name, size, yes } => resize(connection, name, *size, *yes).await?,
+        Command::Events { name, limit } => events(connection, name, *limit).await?,
         Command::Keepalive { name, on } => {
             find(connection, name).await?;
             let kept = gateway.boxes.keep(&account.id, name, *on).await?;
@@ -265,6 +268,35 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             Answer { text, json: json!(status) }
         }
     })
+}
+
+async fn resize(connection: &Connection, name: &BoxName, size: Size, yes: bool) -> Result<Answer, Refusal> {
+    let (owner, found) = (&connection.account()?.id, find(connection, name).await?);
+    if let Some(has) = found.disk_bytes.map(Size).filter(|has| *has >= size) {
+        return Err(Refusal::usage(format!("the disk of box {name} has {has}; it grows and never shrinks")));
+    }
+    if !yes {
+        return Err(Refusal::usage(format!(
+            "this shuts the box \"{name}\" down, and what runs in it ends; if you mean it: resize {name} {size} --yes"
+        )));
+    }
+    let grown = connection.gateway.boxes.resize(owner, name, size).await?;
+    let text = format!("the disk of box {name} has {size}; in the box, see that the file system has grown, too\n");
+    Ok(Answer { text, json: json!(grown) })
+}
+
+async fn events(connection: &Connection, name: &BoxName, limit: usize) -> Result<Answer, Refusal> {
+    let all = connection.gateway.boxes.events(&connection.account()?.id, name, limit).await?;
+    if all.is_empty() {
+        find(connection, name).await?;
+    }
+    let mut text = String::new();
+    for each in &all {
+        let took = each.took_ms.map(|took| format!("  {took} ms")).unwrap_or_default();
+        let line = format!("{}  {:<17}{took}  {}", moment::rfc3339(each.at), each.kind, plain(&each.detail));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    Ok(Answer { text, json: json!({"name": name, "events": all}) })
 }
 
 async fn delete(connection: &Connection, name: &BoxName, yes: bool, now: bool) -> Result<Answer, Refusal> {

@@ -32,6 +32,8 @@ struct State {
     guests: BTreeMap<VolumeId, (InstanceId, Endpoint, Child)>,
     /// Every start, in order.
     started: Vec<VolumeId>,
+    /// Every growth of a disk, in order.
+    grown: Vec<u64>,
 }
 
 pub struct Machines {
@@ -49,6 +51,10 @@ impl Machines {
 
     pub fn starts(&self) -> usize {
         self.state.lock().unwrap().started.len()
+    }
+
+    pub fn grown(&self) -> Vec<u64> {
+        self.state.lock().unwrap().grown.clone()
     }
 
     pub fn running(&self) -> usize {
@@ -181,7 +187,8 @@ impl VolumeProvider for Machines {
         Ok(())
     }
 
-    async fn resize(&self, _: &VolumeId, _: u64) -> Result<()> {
+    async fn resize(&self, _: &VolumeId, bytes: u64) -> Result<()> {
+        self.state.lock().unwrap().grown.push(bytes);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use boxpool_gateway::limits::Ban;
 use boxpool_gateway::operator::Operator;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
+use boxpool_gateway::size::Size;
 use russh::keys::PrivateKey;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -70,6 +71,7 @@ impl FakeBoxes {
             state: if running { "running" } else { "detached" }.into(),
             created: Timestamp(1),
             last_used: Timestamp(1),
+            disk_bytes: None,
             keepalive: false,
             connects: 0,
             ran_ms: 0,
@@ -269,6 +271,8 @@ pub fn settings() -> Settings {
         max_channels: 64,
         boxes_per_user: 10,
         running_boxes_per_user: 10,
+        disk_per_user: Size(100 << 30),
+        fresh_disk: Size(10 << 30),
         keys_per_user: 4,
         ban: Ban { after: 0, lasts: Duration::ZERO },
         connections_per_user: 100,

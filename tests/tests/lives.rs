@@ -254,5 +254,14 @@ fn a_deleted_box_is_gone_and_its_name_can_be_used_again() {
     assert!(states(&user, &gateway).is_empty());
     assert_ne!(user.ssh(&gateway, "dev1", "true").code, 0);
     let _ = user.does(&gateway, "gateway", "spinup dev1");
-    assert_eq!(user.does(&gateway, "dev1", "ls"), "");
+    assert_eq!(user.does(&gateway, "dev1", "ls; echo kept > file"), "");
+
+    // Its disk is grown, and the next start boots with the larger one; the file system is as large as before.
+    let blocks = "df -k / | awk 'END { print $2 }'";
+    let before = user.does(&gateway, "dev1", blocks);
+    let _ = user.does(&gateway, "gateway", "resize dev1 12G --yes");
+    let sectors = user.does(&gateway, "dev1", "cat /sys/block/vd*/size");
+    assert!(sectors.lines().any(|size| size == (12_u64 << 21).to_string()), "{sectors}");
+    assert_eq!(user.does(&gateway, "dev1", "cat file"), "kept");
+    assert_eq!(user.does(&gateway, "dev1", blocks), before);
 }

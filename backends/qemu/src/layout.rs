@@ -1,7 +1,7 @@
 //! Where things are on a host.
 //!
 //! ```text
-//! <state>/                       0711: QEMU's own user must pass through
+//! <state>/                       0710, of QEMU's own group, which must pass through; 0700 where QEMU runs as we do
 //!   snapshots/<id>/              0444 files: disk.qcow2 mem state vmlinux initrd.cpio manifest.json
 //!   volumes/<id>/                disk.qcow2 mem state saved.json meta.json epoch attached.json lock alive
 //!   slots/<id>/                  volume (the id of the volume that is on it) lock

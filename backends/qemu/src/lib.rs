@@ -111,23 +111,26 @@ impl LocalQemu {
         }
         let qemu_version = find_qemu(&*host).await?;
         let user = user_to_run_as(&*host, &options.user).await?;
-        // Private, but for another user's way through: what is secret in there has a mode of its own.
-        let mode = if user.is_some() { "0711" } else { "0700" };
         let layout = Layout::new(state.clone(), options.snapshot_dir);
-        for folder in [state.clone(), layout.snapshots(), layout.volumes(), layout.slots(), layout.run.clone()] {
-            if !folder.starts_with(&state) && host.look(&folder).await?.is_some() {
-                continue; // not ours to change; looked at below
-            }
-            let made = host.run(Command::new("install").args(["-d", "-m", mode]).arg(&folder)).await?;
-            if !made.success {
-                let detail = format!("the state directory cannot be used: {}", host::last_of(&made.stderr));
-                return Err(
-                    Error::new(ErrorKind::Unauthorized, "open state directory", state.display()).with_detail(detail)
-                );
-            }
-        }
         if !layout.run.starts_with(&state) {
-            require_own(&*host, &layout.run).await?;
+            make_own(&*host, &layout.run).await?;
+        }
+        let shared = Some(layout.snapshots()).filter(|folder| !folder.starts_with(&state));
+        if let Some(folder) = &shared
+            && host.look(folder).await?.is_none()
+        {
+            // For other state directories too, whose QEMU may run as another user.
+            let mode = if user.is_some() { "0711" } else { "0700" };
+            install(&*host, Command::new("install").args(["-d", "-m", mode]).arg(folder), folder).await?;
+        }
+        // Also those of an older version, which let everybody pass through.
+        let private = match user {
+            Some((_, group)) => Command::new("install").args(["-d", "-m", "0710", "-g", &group.to_string()]),
+            None => Command::new("install").args(["-d", "-m", "0700"]),
+        };
+        let folders = [state.clone(), layout.snapshots(), layout.volumes(), layout.slots(), layout.run.clone()];
+        for folder in folders.iter().filter(|folder| Some(*folder) != shared.as_ref()) {
+            install(&*host, private.clone().arg(folder), &state).await?;
         }
         let accel = match options.accel {
             Some(accel) => accel,
@@ -190,9 +193,20 @@ async fn user_to_run_as(host: &dyn Host, user: &str) -> Result<Option<(u32, u32)
     Ok(uid.zip(gid).filter(|(uid, _)| *uid != 0))
 }
 
-/// Refuses a run directory in a place where everybody may write, unless it is a folder of our own: whoever made it could
-/// put sockets of theirs in there.
-async fn require_own(host: &dyn Host, run: &std::path::Path) -> Result<()> {
+/// Runs what makes one of our folders, or gives it its mode.
+async fn install(host: &dyn Host, command: Command, place: &std::path::Path) -> Result<()> {
+    let made = host.run(command).await?;
+    if made.success {
+        return Ok(());
+    }
+    let detail = format!("the state directory cannot be used: {}", host::last_of(&made.stderr));
+    Err(Error::new(ErrorKind::Unauthorized, "open state directory", place.display()).with_detail(detail))
+}
+
+/// Makes a run directory in a place where everybody may write. One that is there is left as it is, and refused unless it is
+/// a folder of our own: whoever made it could put sockets of theirs in there.
+async fn make_own(host: &dyn Host, run: &std::path::Path) -> Result<()> {
+    install(host, Command::new("mkdir").args(["-p", "-m", "0700"]).arg(run), run).await?;
     let us = host.run(Command::new("id").arg("-u")).await?.stdout;
     let find = Command::new("find").arg(run).args(["-maxdepth", "0", "-type", "d", "-uid", us.trim()]);
     let found = host.run(find).await?;

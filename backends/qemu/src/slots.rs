@@ -40,7 +40,7 @@ impl LocalQemu {
 #[async_trait]
 impl InstanceProvider for LocalQemu {
     async fn ensure(&self, spec: &InstanceSpec) -> Result<InstanceView> {
-        self.make_dir(&self.inner.layout.slot(&spec.id), "0711").await?;
+        self.make_dir(&self.inner.layout.slot(&spec.id), "0700").await?;
         let mut view = InstanceView::new(spec.id.clone(), InstanceState::Running);
         view.generation.clone_from(&spec.generation);
         Ok(view)

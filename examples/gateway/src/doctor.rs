@@ -150,9 +150,9 @@ fn state_directory(path: &Path) -> Finding {
     if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() || is_read_only(path) {
         return Finding::new(what, Verdict::Bad, format!("{shown} cannot be written"));
     }
-    // Passing through is fine: QEMU's own user must.
-    if meta.permissions().mode() & 0o066 != 0 {
-        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 711 {shown}"));
+    // Its group may pass through: QEMU's own user must.
+    if meta.permissions().mode() & 0o067 != 0 {
+        return Finding::new(what, Verdict::Warning, format!("{shown} is open to others; run: chmod 710 {shown}"));
     }
     Finding::new(what, Verdict::Good, shown.to_string())
 }

@@ -5,6 +5,7 @@ use boxpool::{Endpoint, EndpointAddress};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// A program that this user runs. Becoming them needs root.
@@ -20,16 +21,27 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Files and sockets of the state directory that they can read or write (which for a socket is to connect), of all there are.
+/// Files, folders and sockets of the state directory that they can read or write (which for a socket is to connect), of all
+/// there are.
 pub fn can_open(bench: &Bench) -> Vec<String> {
-    let all = Command::new("find").arg(bench.dir.path()).args(["-mindepth", "1"]).output().unwrap();
+    let all = Command::new("find").arg(bench.dir.path()).output().unwrap();
     assert!(text(&all).contains("/qmp") && text(&all).contains("/disk.qcow2"), "there is something to find: {all:?}");
+    // A file outside that they can read shows that they can look.
+    let mut control = tempfile::NamedTempFile::new().unwrap();
+    control.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
+    writeln!(control, "for everybody").unwrap();
     let look = r#"while read -r path; do if [ -r "$path" ] || [ -w "$path" ]; then echo "$path"; fi; done"#;
     let mut shell = stranger("sh").args(["-c", look]).stdin(Stdio::piped()).spawn().unwrap();
-    shell.stdin.take().unwrap().write_all(&all.stdout).unwrap();
+    let mut paths = shell.stdin.take().unwrap();
+    paths.write_all(&all.stdout).unwrap();
+    writeln!(paths, "{}", control.path().display()).unwrap();
+    drop(paths);
     let looked = shell.wait_with_output().unwrap();
     assert!(looked.status.success(), "{looked:?}");
-    text(&looked).lines().map(str::to_owned).collect()
+    let (seen, rest): (Vec<_>, Vec<_>) =
+        text(&looked).lines().map(str::to_owned).partition(|path| control.path() == Path::new(path));
+    assert_eq!(seen.len(), 1, "{looked:?}");
+    rest
 }
 
 /// Ports of the host, of all that listen, behind which the box's own SSH server shows its key to them.

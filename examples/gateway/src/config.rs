@@ -611,6 +611,7 @@ mod tests {
         let mut all = Config::parse(&usable, "all").unwrap();
         (all.public_host, all.state_dir, all.audit_log, all.metrics_listen) = (None, None, None, None);
         all.admin_keys = None;
+        all.limits.disk_gib_per_user = None;
         let [http] = &*std::mem::take(&mut all.http) else { panic!("one example") };
         assert_eq!(*http, HttpConfig::new(http.target.clone(), http.listen, http.port));
         let [schedule] = &*std::mem::take(&mut all.schedule) else { panic!("one example") };
@@ -625,6 +626,7 @@ mod tests {
             audit_log: Some(PathBuf::new()),
             admin_keys: Some(PathBuf::new()),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
+            limits: Limits { disk_gib_per_user: Some(0), ..Limits::default() },
             boxes: BoxConfig { image: Some(String::new()), image_sha256: Some(String::new()), ..BoxConfig::default() },
             ..Config::default()
         })

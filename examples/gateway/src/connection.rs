@@ -181,6 +181,15 @@ impl Connection {
         holds.iter().filter(|(_, hold)| hold.strong_count() > 0).map(|((_, name), _)| name.clone()).collect()
     }
 
+    /// The boxes of others that it keeps up, with whose they are.
+    #[must_use]
+    pub fn boxes_of_others(&self) -> Vec<(UserId, BoxName)> {
+        let Ok(account) = self.account() else { return Vec::new() };
+        let holds = lock(&self.holds);
+        let used = holds.iter().filter(|((owner, _), hold)| *owner != account.id && hold.strong_count() > 0);
+        used.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Tells the user why, and ends it. Nothing new begins on it meanwhile.
     pub fn dismiss(&self, ending: Ending, text: &'static str) {
         self.visit.ends(ending);

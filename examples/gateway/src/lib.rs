@@ -71,6 +71,7 @@ pub mod proxy;
 pub mod quota;
 pub mod registration;
 mod removed_key;
+mod removed_share;
 pub mod serve;
 pub mod server;
 pub mod sessions;

@@ -16,10 +16,10 @@ use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
 use crate::quota::RunningLimit;
 use crate::registration::Registration;
-use crate::removed_key;
 use crate::size::Size;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use crate::visit::Ending;
+use crate::{removed_key, removed_share};
 use futures::FutureExt;
 use russh::keys::PrivateKey;
 use russh::server::Config;
@@ -214,6 +214,7 @@ impl Gateway {
         let (stopping, stopped) = watch::channel(false);
         let mut looking = JoinSet::new();
         looking.spawn(removed_key::watch(Arc::clone(self)));
+        looking.spawn(removed_share::watch(Arc::clone(self)));
         tokio::pin!(stop);
         loop {
             let (socket, peer) = tokio::select! {

@@ -62,6 +62,8 @@ pub enum Ending {
     TooSlow,
     /// The key that it was made with was removed from the account.
     KeyRemoved,
+    /// A box that it used as a guest is not shared with its account any more.
+    ShareRemoved,
 }
 
 impl Ending {
@@ -73,6 +75,7 @@ impl Ending {
             Self::Stopping => "stopping",
             Self::TooSlow => "too_slow",
             Self::KeyRemoved => "key_removed",
+            Self::ShareRemoved => "share_removed",
         }
     }
 }

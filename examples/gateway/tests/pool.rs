@@ -7,9 +7,10 @@ mod harness;
 use boxpool_gateway::config::{Config, Limits};
 use boxpool_gateway::duration::Span;
 use harness::site::{Site, config};
-use harness::{HANG, Ran, finish, until};
+use harness::{HANG, Ran, finish, make_key, until};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::process::Child;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_is_made_used_suspended_used_again_and_deleted() {
@@ -73,6 +74,50 @@ async fn a_deleted_box_is_had_back_and_a_shared_one_lets_another_in() {
     assert_eq!(ask("delete dev1 --yes --now").await.json()["deleted_until"], serde_json::Value::Null);
     assert_eq!(ask("undelete dev1").await.code, 3);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_gets_in_by_a_share_alone_and_is_out_when_it_is_removed() {
+    let site = Site::new();
+    make_key(site.dir.path(), "guest");
+    let (here, elsewhere) = (site.start(config()).await, site.start(config()).await);
+    let account =
+        async |key| finish(site.ssh_as(key, &here, "gateway", &["whoami", "--json"])).await.json()["account"].clone();
+    let (owner, guest) = (account("id").await, account("guest").await);
+    let (owner, guest) = (owner.as_str().unwrap(), guest.as_str().unwrap());
+    let visit = |key, gateway| {
+        let line = format!("connect dev1 --of {owner} -- echo in; sleep 600");
+        let mut child = site.ssh_as(key, gateway, "gateway", &[&line]).spawn().unwrap();
+        async move {
+            let mut said = [0; 3];
+            let reading = child.stdout.as_mut().unwrap().read_exact(&mut said);
+            let read = tokio::time::timeout(HANG, reading).await.expect("it says something or ends");
+            (read.is_ok_and(|_| said == *b"in\n"), child)
+        }
+    };
+    let out =
+        async |child: Child| tokio::time::timeout(HANG, child.wait_with_output()).await.expect("it ends").unwrap();
+    assert_eq!(site.run(&here, "gateway", &["spinup", "dev1"]).await.code, 0);
+    let (is_in, refused) = visit("guest", &here).await;
+    assert_eq!((is_in, out(refused).await.status.code()), (false, Some(3)), "nothing is shared yet");
+
+    assert_eq!(site.run(&here, "gateway", &["share", "add", "dev1", guest]).await.code, 0);
+    let (owner_is_in, mut owners) = visit("id", &here).await;
+    let (first_is_in, first) = visit("guest", &here).await;
+    let (second_is_in, second) = visit("guest", &elsewhere).await;
+    assert!(owner_is_in && first_is_in && second_is_in);
+
+    let removed = site.run(&here, "gateway", &["share", "remove", "dev1", guest, "--json"]).await.json();
+    assert_eq!((&removed["shares"], &removed["ended"]), (&serde_json::json!([]), &1.into()));
+    for left in [out(first).await, out(second).await] {
+        assert!(!left.status.success(), "{left:?}");
+    }
+    assert!(owners.try_wait().unwrap().is_none(), "the owner stays");
+    let (is_in, refused) = visit("guest", &elsewhere).await;
+    assert_eq!((is_in, out(refused).await.status.code()), (false, Some(3)));
+    owners.kill().await.unwrap();
+    here.stop().await;
+    elsewhere.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,6 @@
 mod arm;
 mod backends;
 mod cloud;
-mod costs;
 mod crashpoints;
 mod faults;
 mod histories;

@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::exit::Refusal;
 use crate::login;
 use crate::moment;
+use crate::removed_share;
 use boxpool::{BoxName, UserId};
 use serde_json::json;
 use std::fmt::Write;
@@ -77,14 +78,15 @@ pub(super) async fn answer(connection: &Connection, command: &ShareCommand) -> R
         ShareCommand::List(_) => Ok(told(&found, String::new())),
         ShareCommand::Set { name, account, allowed } => {
             let shared = connection.gateway.boxes.share(owner, name, account, *allowed).await?;
-            let text = match allowed {
-                true => {
-                    let ssh = connection.gateway.settings.ssh_line("gateway");
-                    format!("they connect with: {ssh} -t connect {name} --of {owner}\n")
-                }
-                false => "it connects no more; what it has open stays until it leaves\n".to_owned(),
-            };
-            Ok(told(&shared, text))
+            if *allowed {
+                let ssh = connection.gateway.settings.ssh_line("gateway");
+                return Ok(told(&shared, format!("they connect with: {ssh} -t connect {name} --of {owner}\n")));
+            }
+            // Those at other gateways end at the next look.
+            let ended = removed_share::end(&connection.gateway, owner, name, |guest| guest == account);
+            let mut answer = told(&shared, format!("it connects no more; connections that were ended here: {ended}\n"));
+            answer.json["ended"] = ended.into();
+            Ok(answer)
         }
     }
 }

@@ -1,4 +1,5 @@
 //! What the flows cost is what `COSTS.md` says.
+#![allow(clippy::unwrap_used)]
 
 use boxpool_sim::costs::{costs, strains, sums};
 use std::path::Path;

@@ -271,7 +271,7 @@ pub fn settings() -> Settings {
         max_channels: 64,
         boxes_per_user: 10,
         running_boxes_per_user: 10,
-        disk_per_user: Size(100 << 30),
+        disk_per_user: Size(100 << 40),
         fresh_disk: Size(10 << 30),
         keys_per_user: 4,
         ban: Ban { after: 0, lasts: Duration::ZERO },

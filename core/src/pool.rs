@@ -360,11 +360,7 @@ impl Pool {
     }
 
     async fn delete(&self, user: &UserId, name: &BoxName, for_good: bool) -> Result<()> {
-        self.refuse_while_draining("delete box", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Delete { for_good, deadline, done });
-        self.answered("delete box", name, answer).await
+        self.ask("delete box", user, name, |deadline, done| Message::Delete { for_good, deadline, done }).await
     }
 
     /// Has a box back that was deleted, as it was then, its memory included.
@@ -373,11 +369,9 @@ impl Pool {
     /// `NotFound` when there is none of that name; `AlreadyExists` when it is not deleted; `Busy` when a step of another node does not end.
     #[tracing::instrument(name = "boxpool.undelete", skip_all, fields(%user, %name))]
     pub async fn undelete_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
-        self.refuse_while_draining("undelete box", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Undelete { deadline, done });
-        self.answered("undelete box", name, answer).await.map(BoxView::of)
+        self.ask("undelete box", user, name, |deadline, done| Message::Undelete { deadline, done })
+            .await
+            .map(BoxView::of)
     }
 
     /// Lets another user [connect](ConnectRequest::by) to a box, or no more. Who has connected, and when last, is in
@@ -387,12 +381,14 @@ impl Pool {
     /// `NotFound`; `Invalid` for the owner; `Busy` when a step of another node does not end.
     #[tracing::instrument(name = "boxpool.share", skip_all, fields(%user, %name, %with, allowed))]
     pub async fn share_box(&self, user: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxView> {
-        self.refuse_while_draining("share box", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        let message = Message::Share { with: with.clone(), allowed, deadline, done };
-        self.shared.tell(&(user.clone(), name.clone()), message);
-        self.answered("share box", name, answer).await.map(BoxView::of)
+        self.ask("share box", user, name, |deadline, done| Message::Share {
+            with: with.clone(),
+            allowed,
+            deadline,
+            done,
+        })
+        .await
+        .map(BoxView::of)
     }
 
     /// Brings the box up, or joins it where it runs, and holds it until the session is given back.
@@ -477,11 +473,9 @@ impl Pool {
     /// box is `detaching`, and is brought to the end by the next call or by the reconcile; memory that was to be dropped is never resumed.
     #[tracing::instrument(name = "boxpool.stop", skip_all, fields(%user, %name))]
     pub async fn stop_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
-        self.refuse_while_draining("stop box", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { grow_to: None, deadline, done });
-        self.answered("stop box", name, answer).await.map(BoxView::of)
+        self.ask("stop box", user, name, |deadline, done| Message::Stop { grow_to: None, deadline, done })
+            .await
+            .map(BoxView::of)
     }
 
     /// Grows a box's volume to `bytes`; already that large or larger is success. The box is [stopped](Pool::stop_box) for it: a
@@ -494,11 +488,9 @@ impl Pool {
     /// is. After any other error the wish stands, and is fulfilled by the next call or before the next start.
     #[tracing::instrument(name = "boxpool.resize", skip_all, fields(%user, %name))]
     pub async fn resize_box(&self, user: &UserId, name: &BoxName, bytes: u64) -> Result<BoxView> {
-        self.refuse_while_draining("resize box", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Stop { grow_to: Some(bytes), deadline, done });
-        self.answered("resize box", name, answer).await.map(BoxView::of)
+        self.ask("resize box", user, name, |deadline, done| Message::Stop { grow_to: Some(bytes), deadline, done })
+            .await
+            .map(BoxView::of)
     }
 
     /// Says what happens when the last session of a box ends. One that is to [keep running](Mode::KeepRunning) is never suspended
@@ -509,11 +501,9 @@ impl Pool {
     /// `NotFound`; `Busy` when a step of another node does not end.
     #[tracing::instrument(name = "boxpool.set_mode", skip_all, fields(%user, %name))]
     pub async fn set_mode(&self, user: &UserId, name: &BoxName, mode: Mode) -> Result<BoxView> {
-        self.refuse_while_draining("set box's mode", name)?;
-        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
-        let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::SetMode { mode, deadline, done });
-        self.answered("set box's mode", name, answer).await.map(BoxView::of)
+        self.ask("set box's mode", user, name, |deadline, done| Message::SetMode { mode, deadline, done })
+            .await
+            .map(BoxView::of)
     }
 
     /// What this node knows of the pool.
@@ -608,6 +598,21 @@ impl Pool {
             return Err(Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail));
         }
         Ok(())
+    }
+
+    /// Asks the box's actor for what may take as long as a volume does, and waits for its answer.
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        user: &UserId,
+        name: &BoxName,
+        message: impl FnOnce(Instant, oneshot::Sender<Result<T>>) -> Message,
+    ) -> Result<T> {
+        self.refuse_while_draining(operation, name)?;
+        let deadline = Instant::now() + self.shared.config.limits.volume_ready;
+        let (done, answer) = oneshot::channel();
+        self.shared.tell(&(user.clone(), name.clone()), message(deadline, done));
+        self.answered(operation, name, answer).await
     }
 
     async fn answered<T>(

@@ -121,8 +121,7 @@ impl Shared {
 
     /// A box whose owner cannot have it back any more.
     fn look_at_deleted(self: &Arc<Self>, record: &BoxRecord) {
-        let over = record.deleted_until.is_some_and(|until| until <= self.now() || planted::is(Bug::PurgedTooSoon));
-        if over && record.placement.worker().is_none() && self.is_maintainer() {
+        if self.is_over(record) && record.placement.worker().is_none() && self.is_maintainer() {
             self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::Purge);
         }
     }

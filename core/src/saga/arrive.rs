@@ -1,5 +1,6 @@
 //! Connect: bring the box to where it runs, whatever state it is in, and give a session.
 
+use super::change::is_overtaken;
 use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
@@ -45,7 +46,7 @@ impl Actor {
                 Ok(Round::Arrived) => return self.arrival(journey).await,
                 Ok(Round::Again) => {}
                 // Somebody else moved the box; the next round sees how.
-                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => self.held = None,
+                Err(error) if is_overtaken(&error) => self.held = None,
                 Err(error) => return Err(error),
             }
         }

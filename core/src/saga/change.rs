@@ -3,7 +3,7 @@
 use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
-use crate::record::{BoxRecord, Placement};
+use crate::record::{BoxRecord, EventKind, EventRecord, Placement};
 use crate::records::Held;
 use crate::shared::Shared;
 use tokio::time::Instant;
@@ -70,6 +70,28 @@ impl Actor {
             }
         }
     }
+
+    /// The write of `held` has ended all sessions on the box.
+    pub(crate) fn end_sessions(&mut self, held: &Held<BoxRecord>) {
+        self.sessions.clear();
+        self.linger_until = None;
+        self.ended.set(Some(held.record.epoch));
+    }
+
+    pub(crate) fn log_of(&self, held: &Held<BoxRecord>, kind: EventKind) {
+        self.shared.log(EventRecord {
+            owner: Some(held.record.owner.clone()),
+            instance: held.record.placement.instance().cloned(),
+            volume: Some(held.record.volume.volume().clone()),
+            epoch: Some(held.record.epoch),
+            ..self.shared.event(kind)
+        });
+    }
+}
+
+/// Whether somebody else was quicker, or goes on with the box: its record is to be looked at again.
+pub(crate) fn is_overtaken(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced)
 }
 
 impl Shared {

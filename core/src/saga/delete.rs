@@ -1,6 +1,7 @@
 //! Delete a box, on its owner's word: guest, attachment, volume, record, in this order. The only way in which a bound
 //! volume is ever deleted.
 
+use super::change::is_overtaken;
 use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
@@ -15,9 +16,7 @@ impl Actor {
     pub(crate) async fn delete(&mut self, deadline: Instant) -> Result<()> {
         loop {
             match self.try_delete(deadline).await {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
-                {
+                Err(error) if is_overtaken(&error) && Instant::now() < deadline => {
                     self.held = None;
                 }
                 answer => return answer,
@@ -67,9 +66,7 @@ impl Actor {
         let mut record = self.after(&held, event)?;
         record.holders.clear();
         let held = self.write(&held, record).await?;
-        self.sessions.clear();
-        self.linger_until = None;
-        self.ended.set(Some(held.record.epoch));
+        self.end_sessions(&held);
         self.finish_delete(held).await
     }
 

@@ -1,5 +1,6 @@
 //! Leave: the last session of the last node has ended and the linger is over. Running → Suspending → Parked.
 
+use super::change::is_overtaken;
 use crate::actor::Actor;
 use crate::error::{ErrorKind, Result};
 use crate::parking::ParkedBox;
@@ -20,7 +21,7 @@ impl Actor {
     pub(crate) async fn leave(&mut self) {
         for _ in 0..10 {
             match self.try_leave().await {
-                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => self.held = None,
+                Err(error) if is_overtaken(&error) => self.held = None,
                 Err(error) if error.kind() == ErrorKind::NotFound => return,
                 Err(error) => {
                     tracing::warn!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(&error), "could not leave; will be tried again");

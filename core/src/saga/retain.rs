@@ -5,20 +5,19 @@
 //! one write too. What deletes it for good is the usual [delete](super::delete), begun by the maintainer: its first write
 //! and the one that has it back are of the same record, so only one of them comes about.
 
+use super::change::is_overtaken;
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
-use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent, VolumeBinding};
-use crate::records::Held;
+use crate::record::{BoxRecord, EventKind, Mode, Placement, PlacementEvent, VolumeBinding};
+use crate::shared::Shared;
 use tokio::time::Instant;
 
 impl Actor {
     pub(crate) async fn retain(&mut self, deadline: Instant) -> Result<()> {
         loop {
             match self.try_retain(deadline).await {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
-                {
+                Err(error) if is_overtaken(&error) && Instant::now() < deadline => {
                     self.held = None;
                 }
                 answer => return answer,
@@ -41,9 +40,7 @@ impl Actor {
         record.mode = Mode::SuspendOnLeave;
         record.holders.clear();
         let held = self.write(&found, record).await?;
-        self.sessions.clear();
-        self.linger_until = None;
-        self.ended.set(Some(held.record.epoch));
+        self.end_sessions(&held);
         self.shared.state().parked.remove(&held.record.owner);
         self.log_of(&held, EventKind::BoxRetained);
         let ran = matches!(found.record.placement, Placement::Running { .. });
@@ -52,7 +49,7 @@ impl Actor {
         }
         match self.vacate(held, ran, false).await {
             // Another node took this one for dead, and goes on with it. The box is deleted for its owner all the same.
-            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => Ok(()),
+            Err(error) if is_overtaken(&error) => Ok(()),
             answer => answer,
         }
     }
@@ -78,24 +75,19 @@ impl Actor {
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let outcome = async {
             let held = self.at_rest_or_deleted("purge box", deadline).await?;
-            let over = held.record.deleted_until;
-            let over = over.is_some_and(|until| until <= self.shared.now() || planted::is(Bug::PurgedTooSoon));
             // Begun from this very record: one that its owner has back in the meantime stays.
-            if over { self.delete_held(held).await } else { Ok(()) }
+            if self.shared.is_over(&held.record) { self.delete_held(held).await } else { Ok(()) }
         };
         if let Err(error) = outcome.await {
             self.held = None;
             tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(&error), "a deleted box was not removed; the next census tries again");
         }
     }
+}
 
-    pub(crate) fn log_of(&self, held: &Held<BoxRecord>, kind: EventKind) {
-        self.shared.log(EventRecord {
-            owner: Some(held.record.owner.clone()),
-            instance: held.record.placement.instance().cloned(),
-            volume: Some(held.record.volume.volume().clone()),
-            epoch: Some(held.record.epoch),
-            ..self.shared.event(kind)
-        });
+impl Shared {
+    /// Whether the time is over in which the owner of a deleted box can have it back.
+    pub(crate) fn is_over(&self, record: &BoxRecord) -> bool {
+        record.deleted_until.is_some_and(|until| until <= self.now() || planted::is(Bug::PurgedTooSoon))
     }
 }

@@ -7,9 +7,10 @@
 //!
 //! A detached box is not brought to an instance only for that: the mark alone is written, and the next start drops the memory.
 
+use super::change::is_overtaken;
 use crate::actor::Actor;
-use crate::error::{ErrorKind, Result};
-use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent};
+use crate::error::Result;
+use crate::record::{BoxRecord, EventKind, Mode, Placement, PlacementEvent};
 use tokio::time::Instant;
 
 impl Actor {
@@ -17,9 +18,7 @@ impl Actor {
     pub(crate) async fn stop(&mut self, grow_to: Option<u64>, deadline: Instant) -> Result<BoxRecord> {
         loop {
             match self.try_stop(grow_to, deadline).await {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) && Instant::now() < deadline =>
-                {
+                Err(error) if is_overtaken(&error) && Instant::now() < deadline => {
                     self.held = None;
                 }
                 answer => return answer,
@@ -44,24 +43,16 @@ impl Actor {
             return self.grown(found).await.map(|held| held.record);
         }
         let held = self.write(&found, record).await?;
-        self.sessions.clear();
-        self.linger_until = None;
-        self.ended.set(Some(held.record.epoch));
+        self.end_sessions(&held);
         self.shared.state().parked.remove(&held.record.owner);
-        self.shared.log(EventRecord {
-            owner: Some(held.record.owner.clone()),
-            instance: held.record.placement.instance().cloned(),
-            volume: Some(held.record.volume.volume().clone()),
-            epoch: Some(held.record.epoch),
-            ..self.shared.event(EventKind::BoxStopped)
-        });
+        self.log_of(&held, EventKind::BoxStopped);
         if matches!(found.record.placement, Placement::Running { .. }) {
             self.log_stay(&held);
         }
         let held = match self.vacate(held, false, false).await {
             Ok(()) => self.load().await?,
             // Another node took this one for dead, and goes on with it.
-            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {
+            Err(error) if is_overtaken(&error) => {
                 let held = self.at_rest("stop box", deadline).await?;
                 if held.record.grow_to.is_some() && held.record.placement != Placement::Detached {
                     // Somebody has even started it again, with the volume that it had.

@@ -54,6 +54,7 @@ impl DiskLimit {
     /// Counts what the box is to have, beside what is there.
     async fn claim(&self, operation: &'static str, owner: &UserId, name: &BoxName, bytes: u64) -> Result<Claim> {
         let there = self
+            .inner
             .list(owner)
             .await?
             .into_iter()

@@ -13,7 +13,7 @@ signal() {
 }
 
 no_command() { # a connection without any channel holds the box up, and lets go of it
-    state() { ssh -F "$CONFIG" gateway list --json | grep -q "\"name\":\"$LOGIN\",\"state\":\"$1\""; }
+    state() { ssh -F "$CONFIG" gateway list --json | grep -q "\"name\":\"$LOGIN\",[^{}]*\"state\":\"$1\""; }
     until_so state detached
     ssh -F "$CONFIG" -N box &
     until_so state running

@@ -115,22 +115,20 @@ impl LocalQemu {
         if !layout.run.starts_with(&state) {
             make_own(&*host, &layout.run).await?;
         }
-        let shared = Some(layout.snapshots()).filter(|folder| !folder.starts_with(&state));
-        if let Some(folder) = &shared
-            && host.look(folder).await?.is_none()
-        {
-            // For other state directories too, whose QEMU may run as another user.
-            let mode = if user.is_some() { "0711" } else { "0700" };
-            install(&*host, Command::new("install").args(["-d", "-m", mode]).arg(folder), folder).await?;
-        }
         // Also those of an older version, which let everybody pass through.
         let private = match user {
             Some((_, group)) => Command::new("install").args(["-d", "-m", "0710", "-g", &group.to_string()]),
             None => Command::new("install").args(["-d", "-m", "0700"]),
         };
-        let folders = [state.clone(), layout.snapshots(), layout.volumes(), layout.slots(), layout.run.clone()];
-        for folder in folders.iter().filter(|folder| Some(*folder) != shared.as_ref()) {
-            install(&*host, private.clone().arg(folder), &state).await?;
+        for folder in [state.clone(), layout.volumes(), layout.slots(), layout.run.clone()] {
+            install(&*host, private.clone().arg(&folder), &state).await?;
+        }
+        // They may lie, or lead, outside, and serve other state directories too, whose QEMU runs as another user. Those inside are
+        // behind the state directory's own mode.
+        let snapshots = layout.snapshots();
+        if snapshots.starts_with(&state) || host.look(&snapshots).await?.is_none() {
+            let mode = if user.is_some() { "0711" } else { "0700" };
+            install(&*host, Command::new("install").args(["-d", "-m", mode]).arg(&snapshots), &snapshots).await?;
         }
         let accel = match options.accel {
             Some(accel) => accel,

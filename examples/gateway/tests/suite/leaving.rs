@@ -1,10 +1,6 @@
 //! A client that is killed in the middle of something leaves nothing behind, in the gateway or in the box.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
-use harness::{Bench, kill_tree, until};
+use crate::harness::{Bench, kill_tree, until};
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;

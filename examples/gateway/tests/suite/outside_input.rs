@@ -1,6 +1,6 @@
 //! Whatever strangers type: login names, names of boxes, command lines; and what operators write into the configuration.
 
-#[path = "outside_input/promises.rs"]
+#[path = "../outside_input/promises.rs"]
 mod promises;
 
 use boxpool_gateway::config::Config;

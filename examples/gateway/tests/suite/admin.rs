@@ -1,16 +1,12 @@
 //! The commands for administrators, on the real pool and with the real OpenSSH client.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::site::{Running, Site, config};
+use crate::harness::{HANG, Ran, finish, make_key, sign_key};
 use boxpool::record::{Envelope, Record, VolumeRecord, VolumeStatus};
 use boxpool::{Key, Timestamp, VolumeId};
 use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::place::Place;
-use harness::site::{Running, Site, config};
-use harness::{HANG, Ran, finish, make_key, sign_key};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;

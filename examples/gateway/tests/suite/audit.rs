@@ -1,16 +1,12 @@
 //! What the audit log tells, with the real OpenSSH client.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::{Bench, feed, finish, settings, until};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::audit::AuditLog;
 use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::operator::Operator;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
-use harness::{Bench, feed, finish, settings, until};
 use serde_json::Value;
 use std::path::PathBuf;
 use tokio::io::AsyncReadExt;
@@ -88,7 +84,7 @@ async fn with_the_option_command_lines_and_targets_are_told_on_one_line_without_
     let audited = Audited::new(settings(), true).await;
     audited.bench.spinup("dev1").await;
     assert_eq!(audited.bench.run("dev1", &["printf 'a\u{1b}[2J\nb'"]).await.code, 0);
-    let port = harness::free_port();
+    let port = crate::harness::free_port();
     let target = format!("127.0.0.1:{port}");
     assert_ne!(audited.bench.run("dev1", &["-W", &target, "--"]).await.code, 0, "nothing listens there");
     let lines = audited.lines().await;
@@ -157,13 +153,13 @@ async fn another_key_of_an_account_is_told_as_itself_and_no_key_that_was_typed_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_not_valid_here_is_told_as_not_allowed_and_one_that_is_with_its_key() {
     let ca = tempfile::tempdir().unwrap();
-    harness::make_key(ca.path(), "ca");
+    crate::harness::make_key(ca.path(), "ca");
     let authorities = Authorities::read(&ca.path().join("ca.pub")).unwrap();
     let audited = Audited::new(Settings { authorities, registration: Registration::ByName, ..settings() }, false).await;
     let bench = &audited.bench;
     for (key, principals) in [("good", "alice"), ("bad", "alice,root")] {
         bench.make_key(key);
-        harness::sign_key(&ca.path().join("ca"), &bench.path(key), &["-n", principals, "-V", "+1h"]);
+        crate::harness::sign_key(&ca.path().join("ca"), &bench.path(key), &["-n", principals, "-V", "+1h"]);
     }
     assert_eq!(finish(bench.ssh_as("bad", "gateway", &["whoami"])).await.code, 255);
     until("it is told", || audited.so_far().len() == 1).await;

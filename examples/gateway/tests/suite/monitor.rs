@@ -1,13 +1,9 @@
 //! Metrics, health, readiness and the status page, of a whole gateway on the real pool.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::free_port;
+use crate::harness::site::{Site, config};
 use boxpool_gateway::config::Config;
 use boxpool_gateway::meter::METERS;
-use harness::free_port;
-use harness::site::{Site, config};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
@@ -25,7 +21,7 @@ async fn ask(port: u16, request: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(harness::HANG, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(crate::harness::HANG, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
@@ -124,7 +120,7 @@ async fn slow_and_greedy_clients_of_the_monitor_do_not_keep_others_out() {
     }
     // Those beyond the limit are closed at once, the others when they have said nothing for too long.
     for socket in &mut silent {
-        let read = tokio::time::timeout(harness::HANG, socket.read(&mut [0; 64])).await.expect("it is closed");
+        let read = tokio::time::timeout(crate::harness::HANG, socket.read(&mut [0; 64])).await.expect("it is closed");
         drop(read); // the end, a reset, or a word that it took too long
     }
     assert_eq!(get(port, "/health").await.0, 200);

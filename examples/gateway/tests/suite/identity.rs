@@ -1,15 +1,11 @@
 //! Who a user is: keys, registration and certificates, with the real OpenSSH programs.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::{Bench, Ran, feed, finish, settings};
 use boxpool::{Clock, Key, StateStore, SystemClock, Table};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::certificate::Authorities;
 use boxpool_gateway::registration::Registration;
 use boxpool_gateway::server::Settings;
-use harness::{Bench, Ran, feed, finish, settings};
 use russh::client::KeyboardInteractiveAuthResponse;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use serde_json::{Value, json};
@@ -271,7 +267,7 @@ async fn a_client_without_a_key_is_told_how_to_make_one() {
 async fn a_listed_key_s_account_may_add_keys_that_are_not_listed() {
     let list = tempfile::NamedTempFile::new().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    harness::make_key(dir.path(), "listed");
+    crate::harness::make_key(dir.path(), "listed");
     std::fs::copy(dir.path().join("listed.pub"), list.path()).unwrap();
     let registration = Registration::read_allow_list(list.path()).unwrap();
     let bench = Bench::with(Settings { registration, ..settings() }).await;
@@ -292,7 +288,7 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        harness::make_key(dir.path(), "ca");
+        crate::harness::make_key(dir.path(), "ca");
         Self { dir }
     }
 
@@ -303,7 +299,7 @@ impl Authority {
     /// Signs a new key of the bench.
     fn sign(&self, bench: &Bench, key: &str, flags: &[&str]) {
         bench.make_key(key);
-        harness::sign_key(&self.dir.path().join("ca"), &bench.path(key), flags);
+        crate::harness::sign_key(&self.dir.path().join("ca"), &bench.path(key), flags);
     }
 }
 

@@ -1,13 +1,9 @@
 //! A gateway takes up what an earlier one has stored.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::site::{Site, config};
 use boxpool::{Attach, Epoch, InstanceId, InstanceProvider, InstanceSpec, VolumeId, VolumeProvider};
 use boxpool::{VolumeSource, VolumeSpec};
 use boxpool_gateway::account::account_id;
-use harness::site::{Site, config};
 use russh::keys::{HashAlg, PublicKey};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -22,7 +18,7 @@ async fn the_state_of_a_gateway_from_when_accounts_had_one_key_is_taken_up() {
     let public = std::fs::read_to_string(site.dir.path().join("id.pub")).unwrap();
     let key = PublicKey::from_openssh(&public).unwrap();
     let account = account_id(&key).unwrap();
-    let records = include_str!("stored/one-key-accounts.sql")
+    let records = include_str!("../stored/one-key-accounts.sql")
         .replace("@ACCOUNT@", account.as_str())
         .replace("@FINGERPRINT@", &key.fingerprint(HashAlg::Sha256).to_string())
         .replace("@KEY@", &public.split(' ').take(2).collect::<Vec<_>>().join(" "));
@@ -47,10 +43,14 @@ async fn the_state_of_a_gateway_from_when_accounts_had_one_key_is_taken_up() {
     assert_eq!(site.run(&gateway, "dev1", &["cat $BOXHOME/file"]).await.text(), "kept\n");
     site.until_state(&gateway, "dev1", "parked").await;
 
-    harness::make_key(site.dir.path(), "work");
+    crate::harness::make_key(site.dir.path(), "work");
     let work = std::fs::read_to_string(site.dir.path().join("work.pub")).unwrap();
     assert_eq!(site.run(&gateway, "gateway", &["key", "add", work.trim()]).await.code, 0);
-    assert_eq!(harness::finish(site.ssh_as("work", &gateway, "dev1", &["true"])).await.code, 0, "both keys lead in");
+    assert_eq!(
+        crate::harness::finish(site.ssh_as("work", &gateway, "dev1", &["true"])).await.code,
+        0,
+        "both keys lead in"
+    );
     assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev2"]).await.code, 0);
     assert_eq!(site.run(&gateway, "gateway", &["delete dev1 --yes"]).await.code, 0);
     gateway.stop().await;

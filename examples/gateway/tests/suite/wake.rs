@@ -1,17 +1,13 @@
 //! Boxes that are woken without a login, on the real pool, with guests that are SSH servers on this machine.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::site::{Running, Site, config};
+use crate::harness::web::{curl, curl_command, web_server};
+use crate::harness::{HANG, finish, free_port, noise, until};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::wake::BoxRef;
 use boxpool_gateway::wake::http::HttpConfig;
-use harness::site::{Running, Site, config};
-use harness::web::{curl, curl_command, web_server};
-use harness::{HANG, finish, free_port, noise, until};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;

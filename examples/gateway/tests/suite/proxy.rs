@@ -1,11 +1,7 @@
 //! What the gateway hands on to a box, with the real OpenSSH client and a real OpenSSH server behind.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::{Bench, HANG, Ran, appears, feed, finish, free_port, noise, settings, until};
 use boxpool::{ErrorKind, Progress};
-use harness::{Bench, HANG, Ran, appears, feed, finish, free_port, noise, settings, until};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;

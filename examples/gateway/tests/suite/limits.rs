@@ -1,12 +1,8 @@
 //! What one user may have at once, with the real OpenSSH client.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::{Bench, finish, settings, until};
 use boxpool_gateway::server::Settings;
 use boxpool_gateway::size::Size;
-use harness::{Bench, finish, settings, until};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,9 @@
 //! Gateways are stopped and started again while people work.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::site::{Running, Site, config};
+use crate::harness::{HANG, Ran};
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
-use harness::site::{Running, Site, config};
-use harness::{HANG, Ran};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
@@ -19,7 +15,7 @@ async fn removing_a_key_ends_its_connections_at_every_gateway_and_tells_why() {
     let (here, there) = (site.start(config()).await, site.start(config()).await);
     assert_eq!(site.run(&here, "gateway", &["spinup", "dev1"]).await.code, 0);
     site.until_gateways(&there, 2).await;
-    harness::make_key(site.dir.path(), "work");
+    crate::harness::make_key(site.dir.path(), "work");
     let work = std::fs::read_to_string(site.dir.path().join("work.pub")).unwrap();
     assert_eq!(site.run(&here, "gateway", &["key", "add", "work", work.trim()]).await.code, 0);
     let inside = async |key: &str, gateway: &Running| {

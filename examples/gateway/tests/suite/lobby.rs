@@ -1,12 +1,8 @@
 //! The lobby's promises, with the real OpenSSH client.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::{Bench, finish, settings};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::registration::Registration;
-use harness::{Bench, finish, settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_key_registers_and_every_command_answers_in_json_too() {

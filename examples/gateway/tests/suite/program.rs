@@ -1,7 +1,5 @@
 //! The program's own promises, before anything runs in a box.
 
-#![allow(clippy::unwrap_used)] // a test may
-
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -113,7 +111,7 @@ fn the_help_tells_of_files_signals_and_exit_status() {
 
 #[test]
 fn systemd_understands_the_unit() {
-    let unit = include_str!("../deploy/boxpool-gateway.service");
+    let unit = include_str!("../../deploy/boxpool-gateway.service");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("boxpool-gateway.service");
     std::fs::write(&file, unit.replace("/usr/local/bin/boxpool-gateway", env!("CARGO_BIN_EXE_boxpool-gateway")))

@@ -1,7 +1,5 @@
 //! Boxes that are woken on schedule, in virtual time: whole days pass at once.
 
-#![allow(clippy::unwrap_used)] // a test may
-
 use async_trait::async_trait;
 use boxpool::{
     BoxName, Clock, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, MemoryStore, Result, Timestamp, UserId,

@@ -1,13 +1,9 @@
 //! The whole gateway on the real pool, with guests that are SSH servers on this machine.
 
-#![allow(clippy::unwrap_used)] // a test may
-
-mod harness;
-
+use crate::harness::site::{Site, config};
+use crate::harness::{HANG, Ran, finish, make_key, until};
 use boxpool_gateway::config::{Config, Limits};
 use boxpool_gateway::duration::Span;
-use harness::site::{Site, config};
-use harness::{HANG, Ran, finish, make_key, until};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
@@ -159,7 +155,7 @@ async fn a_disk_is_grown_within_the_limit_and_the_box_tells_what_happened_to_it(
     let at = |kind: &str| kinds.iter().position(|each| *each == kind).unwrap_or_else(|| panic!("{kind}: {kinds:?}"));
     assert!(at("box_created") < at("box_resized") && at("box_resized") < at("box_retained"), "{kinds:?}");
     assert_eq!(ask("events dev1 --limit 1").await.json()["events"][0]["kind"], "box_undeleted");
-    harness::make_key(site.dir.path(), "other");
+    crate::harness::make_key(site.dir.path(), "other");
     assert_eq!(finish(site.ssh_as("other", &gateway, "gateway", &["events dev1"])).await.code, 3, "it is not theirs");
     gateway.stop().await;
 }

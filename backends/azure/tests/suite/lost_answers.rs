@@ -1,13 +1,8 @@
 //! A proxy between the store and the emulator loses answers, requests and patience; the store still tells the truth.
 
-#![allow(clippy::unwrap_used)]
-
-mod azurite;
-mod proxy;
-
+use crate::proxy::{Fate, Proxy};
 use boxpool::{Effect, ErrorKind, Key, StateStore, Table};
 use boxpool_azure::TableStore;
-use proxy::{Fate, Proxy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +16,8 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
-    let options = azurite::fresh_options();
-    let proxy = Proxy::before(azurite::shared().port);
+    let options = crate::azurite::fresh_options();
+    let proxy = Proxy::before(crate::azurite::shared().port);
     let mut behind = options.clone();
     behind.endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", proxy.port);
     let straight = Arc::new(TableStore::open(&options).unwrap());

@@ -1,16 +1,12 @@
 //! What the cloud side does when the service is full, slow, deaf, or somebody else's.
 
-#![allow(clippy::unwrap_used)]
-
-mod stand_in;
-
+use crate::stand_in::{Fate, StandIn};
 use boxpool::{
     Attach, Attached, Detached, Effect, Epoch, ErrorKind, InstanceId, InstanceProvider, InstanceSpec, InstanceState,
     VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
 use boxpool_azure::{AzureCloud, AzureDevice, Candidate};
 use serde_json::{Value, json};
-use stand_in::{Fate, StandIn};
 use std::time::{Duration, Instant};
 
 fn instance() -> InstanceId {

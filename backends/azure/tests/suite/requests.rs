@@ -1,11 +1,6 @@
 //! What a connect costs: requests to Resource Manager, and writes to the store on the user's way. Against the simulated Resource
 //! Manager, whose log counts, and the real emulator of the tables behind a proxy that counts.
 
-#![allow(clippy::unwrap_used)]
-
-mod azurite;
-mod proxy;
-
 use async_trait::async_trait;
 use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, VOLUMES};
 use boxpool::{
@@ -107,8 +102,8 @@ fn is_list(request: &Logged) -> bool {
 async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs_one_write_and_no_request() {
     let service = ArmServer::builder().seed(3).time_scale(0.01).start().await.unwrap();
     let cloud = Arc::new(AzureCloud::open(options(&service)).unwrap());
-    let mut tables = azurite::fresh_options();
-    let before_tables = proxy::Proxy::before(azurite::shared().port);
+    let mut tables = crate::azurite::fresh_options();
+    let before_tables = crate::proxy::Proxy::before(crate::azurite::shared().port);
     tables.endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", before_tables.port);
     let tables_store = TableStore::open(&tables).unwrap();
     tables_store.make_tables(&[BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS]).await.unwrap();

@@ -1,7 +1,5 @@
 //! Machines and disks keep every promise of instances and volumes, against the simulated Resource Manager.
 
-#![allow(clippy::unwrap_used)]
-
 use async_trait::async_trait;
 use boxpool::{InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
 use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};

@@ -1,8 +1,6 @@
 //! Lives of a machine and a volume on a simulated Resource Manager that loses requests and answers, forgets operations and
 //! shouts ids: two processes take turns, everything gets where it should, and nothing is left.
 
-#![allow(clippy::unwrap_used)]
-
 use boxpool::{
     Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
     SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,

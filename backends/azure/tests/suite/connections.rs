@@ -1,9 +1,5 @@
 //! One client keeps its connections: requests one after another share them.
 
-#![allow(clippy::unwrap_used)]
-
-mod azurite;
-
 use boxpool::{InstanceId, InstanceProvider, InstanceSpec, InstanceState, Key, StateStore, Table};
 use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret, TableStore};
 use boxpool_sim::arm::ArmServer;
@@ -85,8 +81,8 @@ async fn a_machine_is_made_and_deleted_over_connections_that_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_read_and_written_over_connections_that_are_kept() {
     const THINGS: Table = Table::new("things");
-    let mut options = azurite::fresh_options();
-    let door = Door::before(SocketAddr::from(([127, 0, 0, 1], azurite::shared().port))).await;
+    let mut options = crate::azurite::fresh_options();
+    let door = Door::before(SocketAddr::from(([127, 0, 0, 1], crate::azurite::shared().port))).await;
     options.endpoint = format!("http://{}/devstoreaccount1", door.address);
     let store = TableStore::open(&options).unwrap();
     for n in 0..10 {

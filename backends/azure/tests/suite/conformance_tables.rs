@@ -1,10 +1,6 @@
 //! The store on Azure Tables keeps every promise of a state store: alone, and when each call goes to another of two
 //! stores on the same tables.
 
-#![allow(clippy::unwrap_used)]
-
-mod azurite;
-
 use async_trait::async_trait;
 use boxpool::{Cursor, Entry, Key, Page, Result, StateStore, Stored, Table, Version};
 use boxpool_azure::TableStore;
@@ -17,7 +13,7 @@ struct Fresh {
 }
 
 fn fresh(stores: usize) -> Fresh {
-    let options = azurite::fresh_options();
+    let options = crate::azurite::fresh_options();
     let open = |_| TableStore::open(&options).unwrap();
     Fresh { stores: (0..stores).map(open).collect(), calls: AtomicUsize::new(0) }
 }

@@ -1,7 +1,5 @@
 //! Rules of this crate that the compiler does not know.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

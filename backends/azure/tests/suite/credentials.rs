@@ -2,13 +2,9 @@
 //!
 //! A worker is this test program again, told by an environment variable to do a worker's job in the body of the same test.
 
-#![allow(clippy::unwrap_used)]
-
-mod stand_in;
-
+use crate::stand_in::StandIn;
 use boxpool::{ErrorKind, InstanceId, InstanceProvider};
 use boxpool_azure::{AzureCloud, CredentialChoice};
-use stand_in::StandIn;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -49,7 +45,10 @@ fn job() -> Option<(u16, String)> {
 
 fn worker(test: &str, service: &StandIn, choice: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["--exact", &format!("credentials::{test}"), "--nocapture"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     for setting in SETTINGS {
         command.env_remove(setting);
     }

@@ -1,0 +1,22 @@
+//! Most of the tests of Azure's backends, in one program: each would be linked, and Azure's crates into it, by itself otherwise.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../azurite/mod.rs"]
+mod azurite;
+#[path = "../proxy/mod.rs"]
+mod proxy;
+#[path = "../stand_in/mod.rs"]
+mod stand_in;
+#[path = "../../../../core/tests/world/mod.rs"]
+mod world;
+
+mod claims_tables;
+mod cloud;
+mod conformance_arm;
+mod conformance_tables;
+mod connections;
+mod credentials;
+mod faults_arm;
+mod guard;
+mod lost_answers;
+mod requests;

@@ -18,6 +18,7 @@ mount -t tmpfs -o mode=755 tmpfs /mnt && mkdir /mnt/userdata
 mount -t tmpfs -o mode=700 tmpfs /var/lib/boxpool
 mount -t tmpfs -o mode=755 tmpfs /dev/disk && mkdir -p /dev/disk/azure/scsi1
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/sshd /run/lock
+[ ! -e ~/.bashrc ] || mount --bind /dev/null ~/.bashrc
 exec /usr/sbin/sshd -D -e -f "$1"
 "#;
 

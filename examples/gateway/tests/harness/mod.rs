@@ -135,7 +135,7 @@ impl FakeBoxes {
              UsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              AllowAgentForwarding yes\nAllowTcpForwarding yes\nAllowStreamLocalForwarding yes\nGatewayPorts no\n\
              X11Forwarding yes\nAcceptEnv *\nMaxStartups 100\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\n\
-             Subsystem sftp /usr/lib/openssh/sftp-server\nSetEnv BOXNAME={name} XAUTHORITY={here}/Xauthority\nStreamLocalBindUnlink yes\n",
+             Subsystem sftp /usr/lib/openssh/sftp-server\nSetEnv HOME={here}/home BOXNAME={name} XAUTHORITY={here}/Xauthority\nStreamLocalBindUnlink yes\n",
             keys.display()
         );
         std::fs::write(dir.join("sshd_config"), config).unwrap();

@@ -10,7 +10,9 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, NodeId, UserId, VolumeId};
 use crate::random::Random;
-use crate::record::{BoxRecord, Envelope, InstanceRecord, InstanceStatus, VolumeBinding, VolumeRecord, VolumeStatus};
+use crate::record::{
+    BoxRecord, Envelope, InstanceRecord, InstanceStatus, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
+};
 use crate::records::{Held, Records, box_key, instance_key, volume_key};
 use crate::store::StateStore;
 use std::sync::Arc;
@@ -107,12 +109,7 @@ impl Adoption {
     /// `AlreadyExists` when the user has a box of that name with another disk; `Conflict` when the disk is the pool's for another purpose.
     pub async fn begin_volume(&self, id: &VolumeId, user: &UserId, name: &BoxName) -> Result<bool> {
         const ACT: &str = "adopt volume";
-        if let Some(found) = self.records.get::<BoxRecord>(&box_key(user, name)).await?
-            && found.record.volume.volume() != id
-        {
-            let detail = "the user has a box of that name; choose another one";
-            return Err(Error::new(ErrorKind::AlreadyExists, ACT, name).with_detail(detail));
-        }
+        self.refuse_another_box(ACT, id, user, name).await?;
         let Some(found) = self.records.get::<VolumeRecord>(&volume_key(id)).await? else {
             let record = self.volume_record(id, VolumeStatus::Quarantined { why: ADOPTING.into() });
             return self.records.insert(&volume_key(id), record).await.map(|_| true);
@@ -135,12 +132,41 @@ impl Adoption {
         if !self.begin_volume(id, user, name).await? {
             return Ok(());
         }
-        let key = volume_key(id);
-        let held = self.records.get::<VolumeRecord>(&key).await?.ok_or_else(|| not_begun("adopt volume", id))?;
-        let owner = self.box_with(id, user, name).await?;
-        // The box first: a disk that is bound to a box which does not name it is taken for left over.
-        let record = self.volume_record(id, VolumeStatus::Bound { owner });
-        self.records.update(&key, &held.version, record).await.map(drop)
+        let held = self.records.get::<VolumeRecord>(&volume_key(id)).await?;
+        self.give(held.ok_or_else(|| not_begun("adopt volume", id))?, user, name).await
+    }
+
+    /// Makes the box `name` of `user`, detached and with a disk that was set aside; its next connect attaches it. The disk is the
+    /// user's for good. A second call for the same box is success.
+    ///
+    /// # Errors
+    /// `NotFound`: the pool has no such disk. `AlreadyExists` when the user has a box of that name with another disk. `Conflict` when
+    /// the disk is not set aside, or another box got it at the same time; there is no box of that name then.
+    pub async fn release_volume(&self, id: &VolumeId, user: &UserId, name: &BoxName) -> Result<()> {
+        const ACT: &str = "release volume";
+        self.refuse_another_box(ACT, id, user, name).await?;
+        let held = self.set_aside(ACT, id).await?;
+        match &held.record.status {
+            VolumeStatus::Bound { owner } if owner.owner == *user && owner.name == *name => Ok(()),
+            VolumeStatus::Quarantined { .. } => self.give(held, user, name).await,
+            other => Err(not_set_aside(ACT, id, other)),
+        }
+    }
+
+    /// Deletes a disk that was set aside, for good. It is only written down here: one of the nodes does it, with its next census.
+    ///
+    /// # Errors
+    /// `NotFound`: the pool has no such disk, or it is gone by now. `Conflict` when it is not set aside.
+    pub async fn erase_volume(&self, id: &VolumeId) -> Result<()> {
+        const ACT: &str = "erase volume";
+        let held = self.set_aside(ACT, id).await?;
+        // By a node that is not there: whichever is takes it over.
+        let event = VolumeEvent::Erase { node: self.node.clone() };
+        match (held.record.after(&event), &held.record.status) {
+            (Ok(record), _) => self.records.update(&volume_key(id), &held.version, record).await.map(drop),
+            (Err(_), VolumeStatus::Deleting { .. }) => Ok(()),
+            (Err(_), other) => Err(not_set_aside(ACT, id, other)),
+        }
     }
 
     /// Takes [`begin_volume`](Self::begin_volume) back. What is a box's already stays so.
@@ -152,6 +178,61 @@ impl Adoption {
         match self.records.get::<VolumeRecord>(&key).await? {
             Some(held) if matches!(&held.record.status, VolumeStatus::Quarantined { why } if why == ADOPTING) => {
                 self.records.delete(&key, &held.version).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn set_aside(&self, operation: &'static str, id: &VolumeId) -> Result<Held<VolumeRecord>> {
+        let held = self.records.get::<VolumeRecord>(&volume_key(id)).await?;
+        held.ok_or_else(|| Error::new(ErrorKind::NotFound, operation, id).with_detail("the pool has no such volume"))
+    }
+
+    async fn refuse_another_box(
+        &self,
+        operation: &'static str,
+        id: &VolumeId,
+        user: &UserId,
+        name: &BoxName,
+    ) -> Result<()> {
+        match self.records.get::<BoxRecord>(&box_key(user, name)).await? {
+            Some(found) if found.record.volume.volume() != id => {
+                let detail = "the user has a box of that name; choose another one";
+                Err(Error::new(ErrorKind::AlreadyExists, operation, name).with_detail(detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The disk becomes that box's. The box first: a disk that is bound to a box which does not name it is taken for left over.
+    async fn give(&self, held: Held<VolumeRecord>, user: &UserId, name: &BoxName) -> Result<()> {
+        let id = &held.record.id;
+        let owner = self.box_with(id, user, name).await?;
+        let record = held
+            .record
+            .after(&VolumeEvent::Release { owner: owner.clone() })
+            .map_err(|illegal| Error::new(ErrorKind::Conflict, "release volume", id).with_source(illegal))?;
+        match self.records.update(&volume_key(id), &held.version, record).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                match self.set_aside("release volume", id).await?.record.status {
+                    VolumeStatus::Bound { owner: got } if got == owner => Ok(()),
+                    // Another box was quicker. Ours has never had a disk.
+                    VolumeStatus::Bound { .. } | VolumeStatus::Deleting { .. } => {
+                        self.take_back(&owner, id).await?;
+                        Err(error)
+                    }
+                    _ => Err(error),
+                }
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    async fn take_back(&self, owner: &BoxRef, id: &VolumeId) -> Result<()> {
+        let key = box_key(&owner.owner, &owner.name);
+        match self.records.get::<BoxRecord>(&key).await? {
+            Some(found) if found.record.owner == *owner && found.record.volume.volume() == id => {
+                self.records.delete(&key, &found.version).await
             }
             _ => Ok(()),
         }
@@ -203,6 +284,10 @@ impl Adoption {
 
 fn is_set_aside(held: &Held<InstanceRecord>) -> bool {
     matches!(&held.record.status, InstanceStatus::Quarantined { why } if why == ADOPTING)
+}
+
+fn not_set_aside(operation: &'static str, id: &VolumeId, status: &VolumeStatus) -> Error {
+    Error::new(ErrorKind::Conflict, operation, id).with_detail(format!("it is not set aside, but {}", status.word()))
 }
 
 fn not_begun(operation: &'static str, id: impl std::fmt::Display) -> Error {

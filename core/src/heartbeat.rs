@@ -13,7 +13,7 @@ use crate::store::Version;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-const MAINTAINER: &str = "maintainer";
+pub(crate) const MAINTAINER: &str = "maintainer";
 
 /// Records of nodes that were dead for so many times the limit are removed.
 const FORGET_AFTER: u32 = 60;
@@ -116,9 +116,12 @@ impl Shared {
     async fn hold_lease(&self, watch: &mut LeaseWatch) -> Result<()> {
         let key = lease_key(MAINTAINER);
         let begun = Instant::now();
-        let mine = |beat| LeaseRecord { holder: self.node.clone(), beat, envelope: Envelope::new() };
-        let Some(held) = self.records.get::<LeaseRecord>(&key).await? else {
-            match self.records.insert(&key, mine(0)).await {
+        let found = self.records.get::<LeaseRecord>(&key).await?;
+        self.state().pause = found.as_ref().and_then(|held| held.record.pause.clone());
+        let Some(held) = found else {
+            let envelope = Envelope::new();
+            let record = LeaseRecord { holder: self.node.clone(), beat: 0, pause: None, envelope };
+            match self.records.insert(&key, record).await {
                 Ok(_) => self.state().lease_confirmed = Some(begun),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -128,7 +131,10 @@ impl Shared {
         if self.is_draining() {
             if held.record.holder == self.node {
                 self.state().lease_confirmed = None;
-                self.records.delete(&key, &held.version).await?;
+                // What a person ordered outlives this node: the next one takes the lease over when it has stood still for long.
+                if !self.is_paused() {
+                    self.records.delete(&key, &held.version).await?;
+                }
             }
             return Ok(());
         }
@@ -136,7 +142,7 @@ impl Shared {
         let expired = !planted::is(Bug::LeaseNeverExpires)
             && (self.is_dead(&held.record.holder) || watch.stands_still(&held, self.config.dead_after));
         if ours || expired {
-            let record = mine(held.record.beat + 1);
+            let record = LeaseRecord { holder: self.node.clone(), beat: held.record.beat + 1, ..held.record.clone() };
             self.records.update(&key, &held.version, record).await?;
             self.state().lease_confirmed = Some(begun);
             if !ours {
@@ -176,7 +182,8 @@ mod tests {
     use std::time::Duration;
 
     fn lease(holder: &str, version: &str) -> Held<LeaseRecord> {
-        let record = LeaseRecord { holder: NodeId::new(holder).unwrap(), beat: 0, envelope: Envelope::new() };
+        let holder = NodeId::new(holder).unwrap();
+        let record = LeaseRecord { holder, beat: 0, pause: None, envelope: Envelope::new() };
         Held { record, version: Version(version.to_owned()) }
     }
 

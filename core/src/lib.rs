@@ -52,6 +52,7 @@ mod limited;
 mod liveness;
 mod memory;
 mod parking;
+mod pause;
 mod plan;
 #[cfg(feature = "planted")]
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, Share, Usage};
+use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
 use crate::records::{Records, box_key};
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 /// Persistent boxes on disposable machines. Cheap to clone; every clone is the same node.
 #[derive(Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _last: Arc<LastHandle>,
 }
 
@@ -244,6 +244,8 @@ pub struct PoolStatus {
     pub node: NodeId,
     /// Whether it holds the maintainer's lease.
     pub maintainer: bool,
+    /// That the pool's maintenance rests, until when and why.
+    pub paused: Option<Pause>,
     /// Whether it is draining.
     pub draining: bool,
     /// Whether it is in touch with the store.
@@ -518,6 +520,7 @@ impl Pool {
         PoolStatus {
             node: self.shared.node.clone(),
             maintainer: self.shared.is_maintainer(),
+            paused: self.shared.pause(),
             draining: self.shared.is_draining(),
             in_touch: self.shared.check_in_touch("status").is_ok(),
             live_nodes,

@@ -67,13 +67,17 @@ impl Shared {
             for held in &volumes {
                 match &held.record.status {
                     VolumeStatus::Bound { owner } if boxes.volumes.get(owner) != Some(&held.record.id) => {
-                        self.look_at_widowed(held, owner).await?;
+                        if !self.is_paused() {
+                            self.look_at_widowed(held, owner).await?;
+                        }
                     }
                     _ => self.look_at_volume(held).await?,
                 }
             }
             memory.suspects = boxes.in_a_step;
-            self.look_for_orphans(memory, &seen).await?;
+            if !self.is_paused() {
+                self.look_for_orphans(memory, &seen).await?;
+            }
         }
         let mut suspects = std::mem::take(&mut memory.suspects);
         let mut at_rest = Vec::new();
@@ -121,7 +125,8 @@ impl Shared {
 
     /// A box whose owner cannot have it back any more.
     fn look_at_deleted(self: &Arc<Self>, record: &BoxRecord) {
-        if self.is_over(record) && record.placement.worker().is_none() && self.is_maintainer() {
+        let at_rest = record.placement.worker().is_none();
+        if self.is_over(record) && at_rest && self.is_maintainer() && !self.is_paused() {
             self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::Purge);
         }
     }

@@ -14,7 +14,7 @@ use crate::parking::{ParkedBox, ParkingPolicy};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, POOL_EVENTS, VolumeRecord};
+use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, POOL_EVENTS, Pause, VolumeRecord};
 use crate::records::{Held, Records};
 use crate::runtime::GuestRuntime;
 use crate::signal::Signal;
@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) liveness: Liveness,
     pub(crate) last_beat: Option<Instant>,
     pub(crate) lease_confirmed: Option<Instant>,
+    /// What stood in the maintainer's lease when it was read last.
+    pub(crate) pause: Option<Pause>,
     pub(crate) instances_read: Option<Instant>,
     /// What new volumes are copied from, once this node has seen that it is whole.
     pub(crate) golden: Option<SnapshotId>,
@@ -107,6 +109,7 @@ impl Shared {
             liveness: Liveness::new(config.dead_after),
             last_beat: Some(now),
             lease_confirmed: None,
+            pause: None,
             instances_read: None,
             golden: None,
             waiting_elsewhere: 0,

@@ -11,7 +11,7 @@ mod volume;
 
 pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
 pub use instance::{InstanceEvent, InstanceRecord, InstanceStatus};
-pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord};
+pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause};
 pub use placement::{BoxRecord, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
 pub use volume::{VolumeEvent, VolumeRecord, VolumeStatus};
 

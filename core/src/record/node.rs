@@ -40,12 +40,25 @@ pub struct LeaseRecord {
     pub holder: NodeId,
     /// Rises with every renewal.
     pub beat: u64,
+    /// That whoever holds the role is to rest, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// Schema, mark, unknown fields.
     #[serde(flatten)]
     pub envelope: Envelope,
 }
 
 record!(LeaseRecord, LEASES);
+
+/// A rest that a person ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// When it ends by itself.
+    pub until: Timestamp,
+    /// Why, in a sentence; empty when none was given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +97,10 @@ pub enum EventKind {
     TakenOver,
     /// A resource was set aside for a person.
     Quarantined,
+    /// Somebody ordered the maintainer to rest; the detail says why.
+    MaintenancePaused,
+    /// Somebody ended that rest before its time.
+    MaintenanceResumed,
     /// An instance was deleted because its cleanliness could not be shown.
     InstanceDoubted,
     /// A kind that a newer version wrote.

@@ -65,6 +65,16 @@ pub enum VolumeEvent {
         /// Who does it.
         node: NodeId,
     },
+    /// A person says whose it is.
+    Release {
+        /// Which box's.
+        owner: BoxRef,
+    },
+    /// A person says that nobody needs what is on it.
+    Erase {
+        /// Who does it.
+        node: NodeId,
+    },
 }
 
 impl VolumeStatus {
@@ -85,6 +95,8 @@ impl VolumeStatus {
             (S::Bound { owner: held }, E::DeletedByOwner { owner, node }) if held == owner => Ok(S::Deleting { node }),
             (S::Creating { wanted_by, .. }, E::TakeOver { node }) => Ok(S::Creating { node, wanted_by }),
             (S::Deleting { .. }, E::TakeOver { node }) => Ok(S::Deleting { node }),
+            (S::Quarantined { .. }, E::Release { owner }) => Ok(S::Bound { owner }),
+            (S::Quarantined { .. }, E::Erase { node }) => Ok(S::Deleting { node }),
             (state, event) => Err(IllegalTransition::new(&state, &event)),
         }
     }
@@ -155,11 +167,13 @@ mod tests {
 
     fn histories() -> impl Strategy<Value = Vec<VolumeEvent>> {
         let node = NodeId::new("n1").unwrap();
-        let event = (0u8..5, 0u8..3).prop_map(move |(kind, b)| match kind {
+        let event = (0u8..7, 0u8..3).prop_map(move |(kind, b)| match kind {
             0 => VolumeEvent::Ready,
             1 => VolumeEvent::Bind { owner: owner(b) },
             2 => VolumeEvent::Discard { node: node.clone() },
             3 => VolumeEvent::DeletedByOwner { owner: owner(b), node: node.clone() },
+            4 => VolumeEvent::Release { owner: owner(b) },
+            5 => VolumeEvent::Erase { node: node.clone() },
             _ => VolumeEvent::TakeOver { node: node.clone() },
         });
         proptest::collection::vec(event, 0..12)
@@ -168,10 +182,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_bound_volume_stays_its_owners_until_the_owner_deletes_it(
-            wanted in proptest::option::of(0u8..3), history in histories(),
+            wanted in proptest::option::of(0u8..3), set_aside in any::<bool>(), history in histories(),
         ) {
             let node = NodeId::new("n0").unwrap();
             let mut status = VolumeStatus::Creating { node, wanted_by: wanted.map(owner) };
+            if set_aside {
+                status = VolumeStatus::Quarantined { why: "a reason".into() };
+            }
             let mut owned_by: Option<BoxRef> = None;
             for event in history {
                 let Ok(after) = status.after(&event) else { continue };

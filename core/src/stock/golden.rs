@@ -36,7 +36,8 @@ impl Shared {
         let mut back_off = BackOff::new();
         let mut swept: Option<Instant> = None;
         loop {
-            if !back_off.is_resting() {
+            let paused = self.is_paused();
+            if !back_off.is_resting() && !paused {
                 match self.provide_golden(&*builder).await {
                     Ok(()) => back_off.succeeded(),
                     Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {}
@@ -46,7 +47,7 @@ impl Shared {
                     }
                 }
             }
-            if self.is_maintainer() && swept.is_none_or(|last| last.elapsed() >= self.config.census_every) {
+            if self.is_maintainer() && !paused && swept.is_none_or(|last| last.elapsed() >= self.config.census_every) {
                 swept = Some(Instant::now());
                 if let Err(error) = self.retire_goldens(&*builder).await {
                     tracing::warn!(error = %crate::Report(&error), "old golden snapshots: this pass failed; the next one tries again");

@@ -271,6 +271,7 @@ impl Shared {
         let back_off = Arc::new(Mutex::new(BackOff::new()));
         loop {
             if self.is_maintainer()
+                && !self.is_paused()
                 && let Err(error) = self.maintain_instances_once(&back_off).await
             {
                 tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");

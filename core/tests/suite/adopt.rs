@@ -1,8 +1,10 @@
 //! Machines and disks that were there before the pool are taken in, beside a node that runs.
 
 use crate::world;
+use boxpool::record::VOLUMES;
 use boxpool::{
-    Adoption, BoxName, Epoch, ErrorKind, InstanceId, MemoryStore, SystemClock, UserId, VolumeId, WarmTarget,
+    Adoption, BoxName, Epoch, ErrorKind, InstanceId, Key, MemoryStore, StateStore, SystemClock, UserId, VolumeId,
+    WarmTarget,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,5 +153,88 @@ async fn an_adoption_that_was_cut_off_at_any_write_is_ended_by_the_next() {
             assert_eq!(world.guest_memory(&id), ["kept"], "{fault:?} {operation} {n}");
             node.crash().await;
         }
+    }
+}
+
+/// Sets the disk aside as a census does that finds it without a record and used.
+async fn until_set_aside(world: &World, store: &MemoryStore, node: &world::Node) -> VolumeId {
+    let id = VolumeId::new("v-found").unwrap();
+    world.state().volumes.insert(id.clone(), left_disk());
+    let limit = tokio::time::Instant::now() + LONG;
+    while store.get(&Key::new(VOLUMES, id.as_str(), id.as_str())).await.unwrap().is_none() {
+        assert!(tokio::time::Instant::now() < limit, "{:?}", node.pool.status());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_set_aside_becomes_the_box_of_whom_a_person_names() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    let id = until_set_aside(&world, &store, &node).await;
+    let (user, name) = dev1();
+    let adoption = adoption(&store, 1);
+
+    for _ in 0..2 {
+        adoption.release_volume(&id, &user, &name).await.unwrap();
+    }
+
+    let session = node.connect("dev1").await.unwrap();
+    assert_eq!(world.guest_memory(&id), ["kept"]);
+    session.release().await;
+    let other = BoxName::new("dev2").unwrap();
+    assert_eq!(adoption.release_volume(&id, &user, &other).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(node.state_of("dev2").await, "absent");
+    let none = VolumeId::new("v-none").unwrap();
+    assert_eq!(adoption.release_volume(&none, &user, &other).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(adoption.release_volume(&none, &user, &name).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(adoption.erase_volume(&id).await.unwrap_err().kind(), ErrorKind::Conflict, "it is a user's");
+    tokio::time::sleep(LONG).await;
+    assert!(world.state().volumes.contains_key(&id));
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_set_aside_goes_when_a_person_says_so() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(1), 1).await;
+    let id = until_set_aside(&world, &store, &node).await;
+    tokio::time::sleep(LONG).await;
+    assert!(world.state().volumes.contains_key(&id), "and not before");
+    let adoption = adoption(&store, 1);
+    for _ in 0..2 {
+        adoption.erase_volume(&id).await.unwrap();
+    }
+    world::eventually("it is deleted", || !world.state().volumes.contains_key(&id)).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(adoption.erase_volume(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Two people name two boxes at the same time: one gets the disk, and the other finds no box with it.
+#[tokio::test(start_paused = true)]
+async fn one_of_two_who_want_a_disk_gets_it() {
+    for first in 0..12 {
+        let (world, store) = (World::default(), MemoryStore::new());
+        let node = node(&world, &store, config(1), 1).await;
+        let id = until_set_aside(&world, &store, &node).await;
+        let watched = Arc::new(world::WatchedStore { store: store.clone(), world: world.clone() });
+        let ((user, name), other) = (dev1(), BoxName::new("dev2").unwrap());
+        let one = Adoption::new(watched.clone(), Arc::new(SystemClock), 1).unwrap();
+        let two = Adoption::new(watched, Arc::new(SystemClock), 2).unwrap();
+        // The second begins after so many turns of the first.
+        let late = async {
+            for _ in 0..first {
+                tokio::task::yield_now().await;
+            }
+            two.release_volume(&id, &user, &other).await
+        };
+        let (one, two) = tokio::join!(one.release_volume(&id, &user, &name), late);
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        let (winner, loser) = if one.is_ok() { ("dev1", "dev2") } else { ("dev2", "dev1") };
+        assert_eq!(node.state_of(loser).await, "absent", "{first}");
+        node.connect(winner).await.unwrap();
+        assert_eq!(world.guest_memory(&id), ["kept"]);
+        world.assert_no_promise_broken();
     }
 }

@@ -11,4 +11,5 @@ mod crashes;
 mod determinism;
 mod editions;
 mod lives;
+mod pause;
 mod verbs;

@@ -17,7 +17,9 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// What was written; `None` when it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let digits = text.find(|c: char| !c.is_ascii_digit())?;
         let (number, unit) = text.split_at(digits);
         let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;

@@ -165,6 +165,18 @@ impl Overview {
         Ok((newest, complete))
     }
 
+    /// The pool that is looked at.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Where its records are.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+
     /// The pool's settings.
     #[must_use]
     pub fn config(&self) -> &PoolConfig {

@@ -81,6 +81,10 @@ fn here(page: &mut String, facts: &Facts) {
             ("boxes at work or held", status.active.to_string()),
             ("waiting for a machine", status.waiting.to_string()),
             ("maintains the pool", yes(status.maintainer)),
+            (
+                "maintenance rests until",
+                status.paused.as_ref().map_or_else(|| "it does not".into(), |rest| rfc3339(rest.until)),
+            ),
             ("in touch with the store", yes(status.in_touch)),
             ("gateways that live", status.live_nodes.to_string()),
         ],

@@ -8,6 +8,7 @@ use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::place::Place;
 use serde_json::Value;
+use std::time::Instant;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 
@@ -201,19 +202,24 @@ async fn a_drain_stops_the_gateway_in_good_order_and_its_answer_goes_out_first()
     assert_eq!(site.machines.running(), 0, "its boxes are suspended");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_set_aside_is_listed_with_its_reason() {
-    let (site, config) = site();
+/// A disk that was set aside before any gateway runs.
+async fn set_aside(site: &Site, id: &str) {
     let store = open_store(&Place::ensure(site.dir.path()).unwrap()).unwrap();
     let volume = VolumeRecord {
-        id: VolumeId::new("v-orphan").unwrap(),
+        id: VolumeId::new(id).unwrap(),
         status: VolumeStatus::Quarantined { why: "it has no record\u{1b}[2J".into() },
         generation: String::new(),
         created_at: Timestamp(1),
         envelope: Envelope::new(),
     };
-    let key = Key::new(VolumeRecord::TABLE, "v-orphan", "v-orphan");
+    let key = Key::new(VolumeRecord::TABLE, id, id);
     store.insert(&key, &serde_json::to_string(&volume).unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_is_listed_with_its_reason() {
+    let (site, config) = site();
+    set_aside(&site, "v-orphan").await;
     let gateway = site.start(config).await;
     let listed = admin_json(&site, &gateway, &["quarantine", "list"]).await;
     assert_eq!(
@@ -235,5 +241,59 @@ async fn an_administrator_gets_in_beyond_the_limit_of_connections() {
     first.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).await.unwrap();
     assert_eq!(admin_json(&site, &gateway, &["sessions"]).await["sessions"].as_array().unwrap().len(), 2);
     first.kill().await.unwrap();
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_is_given_to_an_account_or_deleted() {
+    let (site, config) = site();
+    set_aside(&site, "v-theirs").await;
+    set_aside(&site, "v-nobodys").await;
+    let gateway = site.start(config).await;
+    let account = site.run(&gateway, "gateway", &["whoami", "--json"]).await.json()["account"].clone();
+    let account = account.as_str().unwrap();
+    // An account that has no box is named by its whole id.
+    let begins = format!("{}/back", &account[..12]);
+    assert_eq!(admin(&site, &gateway, &["quarantine", "release", "v-theirs", &begins]).await.code, 3);
+    let whole = format!("{account}/back");
+    let released = admin_json(&site, &gateway, &["quarantine", "release", "v-theirs", &whole]).await;
+    assert_eq!((&released["account"], &released["box"]), (&account.into(), &"back".into()), "{released}");
+    let listed = site.run(&gateway, "gateway", &["list", "--json"]).await.json();
+    assert_eq!((&listed["boxes"][0]["name"], &listed["boxes"][0]["state"]), (&"back".into(), &"detached".into()));
+    assert_eq!(admin(&site, &gateway, &["quarantine", "release", "v-theirs", &whole]).await.code, 0, "once more");
+
+    let refused = admin(&site, &gateway, &["quarantine", "delete", "v-nobodys"]).await;
+    assert_eq!((refused.code, refused.stderr.contains("--yes")), (2, true), "{refused:?}");
+    assert_eq!(admin(&site, &gateway, &["quarantine", "delete", "v-theirs", "--yes"]).await.code, 75, "it is a user's");
+    assert_eq!(admin(&site, &gateway, &["quarantine", "delete", "v-none", "--yes"]).await.code, 3);
+    let deleted = admin_json(&site, &gateway, &["quarantine", "delete", "v-nobodys", "--yes"]).await;
+    assert_eq!(deleted["deleted"], "v-nobodys");
+    let limit = Instant::now() + HANG;
+    while !admin_json(&site, &gateway, &["quarantine", "list"]).await["quarantined"].as_array().unwrap().is_empty() {
+        assert!(Instant::now() < limit, "it is still set aside");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_rests_when_an_administrator_says_so() {
+    let (site, config) = site();
+    let gateway = site.start(config).await;
+    for line in [&["pause"][..], &["pause", "soon"], &["pause", "25h"]] {
+        assert_eq!(admin(&site, &gateway, line).await.code, 2, "{line:?}");
+    }
+    assert!(admin_json(&site, &gateway, &["pools"]).await["paused"].is_null());
+    let paused = admin_json(&site, &gateway, &["pause", "2h", "moving", "house"]).await;
+    assert_eq!(paused["paused"]["why"], "moving house", "{paused}");
+    for command in ["pools", "plan"] {
+        assert_eq!(admin_json(&site, &gateway, &[command]).await["paused"], paused["paused"], "{command}");
+        let text = admin(&site, &gateway, &[command]).await.text();
+        assert!(text.contains("maintenance rests until") && text.contains("moving house"), "{text}");
+    }
+    let events = admin_json(&site, &gateway, &["events"]).await;
+    let told = |kind: &str| events["events"].as_array().unwrap().iter().any(|event| event["kind"] == kind);
+    assert!(told("maintenance_paused"), "{events}");
+    assert!(admin_json(&site, &gateway, &["resume"]).await["paused"].is_null());
+    assert!(admin_json(&site, &gateway, &["pools"]).await["paused"].is_null());
     gateway.stop().await;
 }

@@ -1,7 +1,9 @@
 //! The commands for administrators, parsed.
 
+use crate::duration::Span;
 use crate::exit::Refusal;
 use crate::lobby::words;
+use std::time::Duration;
 
 /// One command for administrators.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,31 @@ pub enum Command {
     Plan,
     /// What was set aside for a person.
     Quarantine,
+    /// Makes what was set aside somebody's box.
+    Release {
+        /// Which disk.
+        disk: String,
+        /// Whose: an account's id, or how it begins.
+        owner: String,
+        /// What the box is called.
+        name: String,
+    },
+    /// Deletes what was set aside.
+    Erase {
+        /// Which disk.
+        disk: String,
+        /// Whether it is meant.
+        yes: bool,
+    },
+    /// Lets the pool's maintenance rest.
+    Pause {
+        /// For so long.
+        time: Duration,
+        /// Why; may be empty.
+        why: String,
+    },
+    /// Ends that rest.
+    Resume,
     /// Stops this gateway.
     Drain {
         /// Whether it is meant.
@@ -42,6 +69,10 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("pools", "admin pools", "machines, disks, boxes and gateways, counted"),
     ("plan", "admin plan", "what would be made or retired now, and why"),
     ("quarantine", "admin quarantine list", "what was set aside for a person, and why"),
+    ("quarantine", "admin quarantine release DISK ACCOUNT/BOX", "make a disk that was set aside somebody's box"),
+    ("quarantine", "admin quarantine delete DISK --yes", "delete a disk that was set aside, for good"),
+    ("pause", "admin pause DURATION [WHY]", "let the pool's maintenance rest, at most 24h"),
+    ("resume", "admin resume", "end that rest"),
     ("drain", "admin drain --yes", "stop this gateway as SIGTERM does"),
     ("explain", "admin explain ACCOUNT/BOX", "where a box is, and why"),
     ("events", "admin events [ACCOUNT]", "the newest events"),
@@ -66,22 +97,43 @@ fn command(words: &[&str]) -> Result<Command, Refusal> {
         ["pools"] => Command::Pools,
         ["plan"] => Command::Plan,
         ["quarantine", "list"] => Command::Quarantine,
+        ["quarantine", "release", disk, which] if which.contains('/') => {
+            let (owner, name) = box_of(which);
+            Command::Release { disk: (*disk).to_owned(), owner, name }
+        }
+        ["quarantine", "delete", disk] => Command::Erase { disk: (*disk).to_owned(), yes: false },
+        ["quarantine", "delete", disk, "--yes"] => Command::Erase { disk: (*disk).to_owned(), yes: true },
+        ["pause", time, why @ ..] => {
+            let Some(Span(time)) = Span::parse(time) else {
+                return Err(Refusal::usage(
+                    "it is written: admin pause DURATION [WHY], with a duration such as 30m or 2h",
+                ));
+            };
+            Command::Pause { time, why: why.join(" ") }
+        }
+        ["resume"] => Command::Resume,
         ["drain"] => Command::Drain { yes: false },
         ["drain", "--yes"] => Command::Drain { yes: true },
         ["explain", which] if which.contains('/') => {
-            let (owner, name) = which.split_once('/').unwrap_or_default();
-            Command::Explain { owner: owner.to_owned(), name: name.to_owned() }
+            let (owner, name) = box_of(which);
+            Command::Explain { owner, name }
         }
         ["events"] => Command::Events(None),
         ["events", whose] => Command::Events(Some((*whose).to_owned())),
         [verb, ..] => {
-            let usage = USAGES.iter().find(|(name, ..)| name == verb);
-            return Err(Refusal::usage(match usage {
-                Some((_, usage, _)) => format!("it is written: {usage}"),
-                None => format!("\"{verb}\" is not a command for administrators; try \"admin help\""),
+            let usages: Vec<&str> =
+                USAGES.iter().filter(|(name, ..)| name == verb).map(|(_, usage, _)| *usage).collect();
+            return Err(Refusal::usage(match usages[..] {
+                [_, ..] => format!("it is written: {}", usages.join(", or ")),
+                [] => format!("\"{verb}\" is not a command for administrators; try \"admin help\""),
             }));
         }
     })
+}
+
+fn box_of(which: &str) -> (String, String) {
+    let (owner, name) = which.split_once('/').unwrap_or_default();
+    (owner.to_owned(), name.to_owned())
 }
 
 #[cfg(test)]
@@ -91,8 +143,11 @@ mod tests {
     #[test]
     fn what_is_written_as_the_help_says_is_understood_and_all_else_is_refused_with_the_usage() {
         for (name, usage, _) in USAGES {
-            let line =
-                usage.replace("SESSION|ACCOUNT", "c1").replace("ACCOUNT/BOX", "aa/dev1").replace("[ACCOUNT]", "aa");
+            let line = usage
+                .replace("SESSION|ACCOUNT", "c1")
+                .replace("ACCOUNT/BOX", "aa/dev1")
+                .replace("[ACCOUNT]", "aa")
+                .replace("DURATION", "2h");
             assert!(parse(&line).0.is_ok(), "{line}");
             let (wrong, _) = parse(&format!("admin {name} a b c"));
             assert!(wrong.unwrap_err().message.contains("admin"), "{name}");

@@ -7,6 +7,7 @@ mod command;
 mod explain;
 mod keys;
 mod plan;
+mod upkeep;
 
 pub use command::{Command, USAGES, parse};
 pub use explain::{Known, explain};
@@ -72,7 +73,11 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
         Command::Kick(whom) => kick(connection, whom),
         Command::Pools => pools(overview(connection)?).await,
         Command::Plan => plan_ahead(overview(connection)?).await,
-        Command::Quarantine => quarantine(overview(connection)?).await,
+        Command::Quarantine => upkeep::list(overview(connection)?).await,
+        Command::Release { disk, owner, name } => upkeep::release(connection, disk, owner, name).await,
+        Command::Erase { disk, yes } => upkeep::delete(overview(connection)?, disk, *yes).await,
+        Command::Pause { time, why } => upkeep::pause(overview(connection)?, *time, why).await,
+        Command::Resume => upkeep::resume(overview(connection)?).await,
         Command::Drain { yes } => drain(connection, *yes),
         Command::Explain { owner, name } => explain_box(overview(connection)?, owner, name).await,
         Command::Events(whose) => events(overview(connection)?, whose.as_deref()).await,
@@ -87,7 +92,7 @@ fn overview(connection: &Connection) -> Result<&Overview, Refusal> {
 fn help() -> Answer {
     let mut text = String::new();
     for (_, usage, what) in USAGES {
-        let _ = writeln!(text, "  {usage:<28}  {what}");
+        let _ = writeln!(text, "  {usage:<44}  {what}");
     }
     text.push_str("\nEvery command takes --json. Instead of an account's id its first letters do.\n");
     let commands: Vec<Value> =
@@ -162,6 +167,9 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
         let _ = writeln!(text, "gateway    {} since {}, {} waiting{own}", node.id, rfc3339(node.started), node.waiting);
     }
     let _ = writeln!(text, "waiting    {} here; set aside: {}", status.waiting, view.quarantined.len());
+    if let Some(pause) = &status.paused {
+        let _ = writeln!(text, "{}", upkeep::words(pause));
+    }
     if !view.complete {
         text.push_str("there are more records than are looked at here\n");
     }
@@ -169,7 +177,7 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
         "boxes": view.boxes, "instances": view.instances, "volumes": view.volumes, "gateways": view.gateways,
         "quarantined": view.quarantined.len(), "complete": view.complete, "node": status.node,
         "maintainer": status.maintainer, "in_touch": status.in_touch, "waiting": status.waiting, "active": status.active,
-        "draining": status.draining,
+        "draining": status.draining, "paused": upkeep::json(status.paused.as_ref()),
     });
     Ok(Answer { text, json })
 }
@@ -181,22 +189,13 @@ async fn plan_ahead(overview: &Overview) -> Result<Answer, Refusal> {
     let disks = plan::count_volumes(&volumes, &pool.volume_generation);
     let (of_machines, machines) = plan::tell("machines", machines, pool.instances);
     let (of_disks, disks) = plan::tell("disks", disks, pool.volumes);
+    let paused = overview.status().paused;
+    let rests = paused.as_ref().map(|pause| format!("None of it now: {}.\n", upkeep::words(pause))).unwrap_or_default();
     let text = format!(
-        "{of_machines}\n{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
+        "{rests}{of_machines}\n{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
     );
-    Ok(Answer { text, json: json!({"instances": machines, "volumes": disks}) })
-}
-
-async fn quarantine(overview: &Overview) -> Result<Answer, Refusal> {
-    let view = overview.view().await?;
-    let mut text = String::new();
-    for each in &view.quarantined {
-        let _ = writeln!(text, "{:<8}  {}  since {}: {}", each.what, each.id, rfc3339(each.created), plain(&each.why));
-    }
-    if view.quarantined.is_empty() {
-        text.push_str("nothing is set aside\n");
-    }
-    Ok(Answer { text, json: json!({"quarantined": view.quarantined, "complete": view.complete}) })
+    let json = json!({"instances": machines, "volumes": disks, "paused": upkeep::json(paused.as_ref())});
+    Ok(Answer { text, json })
 }
 
 fn drain(connection: &Connection, yes: bool) -> Result<Answer, Refusal> {

@@ -10,7 +10,7 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
+use crate::record::{BoxRecord, BroughtUp, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
 use crate::records::{Records, box_key};
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
@@ -208,6 +208,8 @@ pub struct BoxView {
     pub shares: BTreeMap<UserId, Share>,
     /// What it has used.
     pub usage: Usage,
+    /// How it was last brought up; `None` before the first time.
+    pub brought_up: Option<BroughtUp>,
 }
 
 impl BoxView {
@@ -226,6 +228,7 @@ impl BoxView {
             deleted_until: record.deleted_until,
             shares: record.shares,
             usage: record.usage,
+            brought_up: record.brought_up,
         }
     }
 

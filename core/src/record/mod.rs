@@ -3,12 +3,14 @@
 //! A record is JSON text in the store. Each carries `schema`, the mark of its last writer, and whatever fields a newer
 //! version put there: an older one keeps them when it rewrites the record.
 
+mod brought_up;
 mod golden;
 mod instance;
 mod node;
 mod placement;
 mod volume;
 
+pub use brought_up::{BroughtUp, BroughtUpFrom};
 pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
 pub use instance::{InstanceEvent, InstanceRecord, InstanceStatus};
 pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause};

@@ -16,7 +16,7 @@
 //! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching` or `Deleting` names the node that is
 //! at work; when that node is dead, anyone may take over.
 
-use super::{BOXES, Envelope, IllegalTransition, record};
+use super::{BOXES, BroughtUp, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, UserId, VolumeId};
 use crate::planted::{self, Bug};
@@ -383,6 +383,9 @@ pub struct BoxRecord {
     /// What it has used.
     #[serde(default, skip_serializing_if = "is_unused")]
     pub usage: Usage,
+    /// How it was last brought up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought_up: Option<BroughtUp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When a session last began.
@@ -411,6 +414,7 @@ impl BoxRecord {
             deleted_until: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),
+            brought_up: None,
             created_at: now,
             used_at: now,
             envelope: Envelope::new(),

@@ -2,11 +2,14 @@
 
 use super::change::is_overtaken;
 use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
-use crate::record::{BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding};
+use crate::record::{
+    BoxRecord, BroughtUp, BroughtUpFrom, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding,
+};
 use crate::records::Held;
 use crate::runtime::GuestStatus;
 use crate::shared::limited;
@@ -24,6 +27,27 @@ pub(crate) struct Journey {
     pub(crate) via: Option<Via>,
     pub(crate) timings: Timings,
     pub(crate) failed_placements: u32,
+}
+
+impl Journey {
+    /// What the box's record keeps of it.
+    pub(crate) fn told(&self, at: Timestamp) -> BroughtUp {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let from = match self.via {
+            Some(Via::Parked) => BroughtUpFrom::Parked,
+            Some(Via::Running) => BroughtUpFrom::Running,
+            Some(Via::Detached) | None => BroughtUpFrom::Detached,
+        };
+        let Timings { waited, attached, started, .. } = self.timings;
+        BroughtUp {
+            at,
+            from,
+            waited_ms: ms(waited),
+            attached_ms: ms(attached),
+            started_ms: ms(started),
+            total_ms: ms(self.begun.elapsed()),
+        }
+    }
 }
 
 /// Whether a round of the journey reached the goal.

@@ -129,7 +129,9 @@ impl Actor {
         };
         self.tell(Progress::Reachable(started.endpoint.clone()));
         let event = PlacementEvent::Started { epoch: held.record.epoch, endpoint: started.endpoint };
-        self.step(&held, &event).await?;
+        let mut record = self.after(&held, &event)?;
+        record.brought_up = Some(journey.told(self.shared.now()));
+        self.write(&held, record).await?;
         self.ran_since = Some(Instant::now());
         Ok(Round::Arrived)
     }

@@ -1,7 +1,7 @@
 //! What the pool makes of each kind of answer: conflicts, refusals, machines that are not found, guests that have moved.
 
 use crate::world;
-use boxpool::record::EventKind;
+use boxpool::record::{BroughtUpFrom, EventKind};
 use boxpool::{BoxName, ConnectRequest, ErrorKind, MemoryStore, ParkedBox, ParkingPolicy, Timestamp, WarmTarget};
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,9 +194,14 @@ async fn a_stay_and_a_connect_are_timed() {
     assert_eq!(timings.attached.as_secs(), 3, "{timings:?}");
     assert_eq!(timings.started.as_secs(), 2, "{timings:?}");
     assert_eq!(timings.total.as_secs(), 5, "{timings:?}");
+    let told = async || node.pool.get_box(&user(), &BoxName::new("dev1").unwrap()).await.unwrap().unwrap().brought_up;
+    let up = told().await.unwrap();
+    assert_eq!((up.from, up.waited_ms), (BroughtUpFrom::Detached, 0));
+    assert_eq!([up.attached_ms, up.started_ms, up.total_ms].map(|ms| ms / 1_000), [3, 2, 5], "{up:?}");
     tokio::time::sleep(Duration::from_secs(60)).await;
     session.release().await;
     node.until("dev1", "parked").await;
+    assert_eq!(told().await, Some(up), "a leave changes nothing of it");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let events = node.pool.events(&user(), 10).await.unwrap();
     let stay = events.iter().find(|event| event.kind == EventKind::StayEnded).unwrap();

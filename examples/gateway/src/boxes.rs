@@ -4,6 +4,7 @@
 
 use crate::size::Size;
 use async_trait::async_trait;
+use boxpool::record::BroughtUp;
 use boxpool::{BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
 use serde::Serialize;
 use std::time::Duration;
@@ -32,6 +33,28 @@ pub struct BoxSummary {
     pub shares: Vec<ShareSummary>,
     /// Until when it can be had back, if it is deleted.
     pub deleted_until: Option<Timestamp>,
+    /// How it was last brought up, if it ever was.
+    pub brought_up: Option<BroughtUp>,
+}
+
+impl BoxSummary {
+    /// A box that has never been used.
+    #[must_use]
+    pub fn new(name: &BoxName, state: impl Into<String>, created: Timestamp) -> Self {
+        Self {
+            name: name.to_string(),
+            state: state.into(),
+            created,
+            last_used: created,
+            disk_bytes: None,
+            keepalive: false,
+            connects: 0,
+            ran_ms: 0,
+            shares: Vec::new(),
+            deleted_until: None,
+            brought_up: None,
+        }
+    }
 }
 
 /// Somebody else who may connect to a box.

@@ -53,6 +53,7 @@ pub mod exit;
 pub mod forward;
 pub mod hold;
 pub mod hostkey;
+pub mod latest;
 pub mod limits;
 pub mod lobby;
 mod lock;

@@ -20,6 +20,7 @@ fn summary(view: &BoxView) -> BoxSummary {
         ran_ms: u64::try_from(view.usage.ran(SystemClock.now()).as_millis()).unwrap_or(u64::MAX),
         shares: view.shares.iter().map(|(account, share)| shared(account, share)).collect(),
         deleted_until: view.deleted_until,
+        brought_up: view.brought_up,
     }
 }
 

@@ -226,19 +226,8 @@ mod tests {
         let error = too_many(&BoxName::new("c").unwrap(), &others);
         assert!(error.detail().contains("2 boxes of yours run (a, b), which is the most"), "{error}");
         let is_up = |state: &str, keepalive| {
-            let (name, at) = ("a".into(), boxpool::Timestamp(0));
-            is_up(&BoxSummary {
-                name,
-                state: state.into(),
-                created: at,
-                last_used: at,
-                disk_bytes: None,
-                keepalive,
-                connects: 0,
-                ran_ms: 0,
-                shares: Vec::new(),
-                deleted_until: None,
-            })
+            let found = BoxSummary::new(&BoxName::new("a").unwrap(), state, boxpool::Timestamp(0));
+            is_up(&BoxSummary { keepalive, ..found })
         };
         assert!(is_up("placing", false) && is_up("suspending", false) && is_up("parked", true));
         assert!(!is_up("parked", false) && !is_up("detaching", false));

@@ -11,6 +11,7 @@ use crate::certificate::Authorities;
 use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
 use crate::disk_limit::DiskLimit;
+use crate::latest::Latest;
 use crate::limits::{Activity, Ban, Permit, PreAuth};
 use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
@@ -167,6 +168,8 @@ pub struct Gateway {
     pub activity: Activity,
     /// The operator's part.
     pub operator: Operator,
+    /// How long the last way into each box took.
+    pub latest: Latest,
 }
 
 impl Gateway {
@@ -195,7 +198,15 @@ impl Gateway {
         if let Some(remote) = remote {
             dialer = dialer.through(remote);
         }
-        Arc::new(Self { boxes, accounts, settings, dialer, activity: Activity::default(), operator })
+        Arc::new(Self {
+            boxes,
+            accounts,
+            settings,
+            dialer,
+            activity: Activity::default(),
+            operator,
+            latest: Latest::default(),
+        })
     }
 
     /// Serves `listener` until `stop` completes; then tells the users, ends their connections, and returns. The boxes

@@ -371,9 +371,11 @@ impl Phase {
         }
     }
 
-    /// Notes how long it took since `began`.
-    pub fn took_since(self, began: Instant) {
-        metrics::histogram!(CONNECT_SECONDS, "phase" => self.word()).record(began.elapsed().as_secs_f64());
+    /// Notes how long it took since `began`, and says so.
+    pub fn took_since(self, began: Instant) -> Duration {
+        let took = began.elapsed();
+        metrics::histogram!(CONNECT_SECONDS, "phase" => self.word()).record(took.as_secs_f64());
+        took
     }
 }
 

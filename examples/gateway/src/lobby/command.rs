@@ -21,6 +21,8 @@ pub enum Command {
     Spinup(BoxName),
     /// The user's boxes.
     List,
+    /// All about one box.
+    Show(BoxName),
     /// Goes into a box, to its shell or for one command line.
     Connect {
         /// Which.
@@ -88,6 +90,7 @@ impl Command {
             Self::Version => "version",
             Self::Spinup(_) => "spinup",
             Self::List => "list",
+            Self::Show(_) => "show",
             Self::Connect { .. } => "connect",
             Self::Start(_) => "start",
             Self::Stop(_) => "stop",
@@ -108,6 +111,7 @@ impl Command {
     pub fn target(&self) -> Option<&BoxName> {
         match self {
             Self::Spinup(name)
+            | Self::Show(name)
             | Self::Connect { name, .. }
             | Self::Undelete(name)
             | Self::Usage(Some(name))
@@ -143,13 +147,17 @@ const EVENTS_SHOWN: usize = 50;
 /// And so many at most.
 const EVENTS_MAX: usize = 1_000;
 
+/// Another word for `spinup`.
+const CREATE: &str = "create";
+
 /// How each command is written, and what it does.
 pub const USAGES: &[(&str, &str, &str)] = &[
     ("help", "help", "what there is"),
     ("whoami", "whoami", "your account and your key"),
     ("version", "version", "the gateway's version"),
-    ("spinup", "spinup NAME", "make a new box"),
+    ("spinup", "spinup NAME", "make a new box; so does create NAME"),
     ("list", "list", "your boxes, and where each of them is"),
+    ("show", "show NAME", "all about one box, and how long the last connect took"),
     (
         "connect",
         "connect NAME [--of ACCOUNT] [-- COMMAND…]",
@@ -179,7 +187,7 @@ pub fn is_command(line: &[u8]) -> bool {
     let first = String::from_utf8_lossy(line);
     let first = first.split_ascii_whitespace().next().unwrap_or_default();
     USAGES.iter().any(|(name, ..)| name.split(' ').next() == Some(first))
-        || matches!(first, "--help" | "-h" | "--version")
+        || matches!(first, CREATE | "--help" | "-h" | "--version")
 }
 
 /// Parses a command line. The second part of an error says whether JSON was asked for.
@@ -196,6 +204,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
 
     let mut plain = words[..own].iter().map(|word| word.text.as_str()).filter(|word| *word != "--json");
     let Some(verb) = plain.next() else { return Ok(Parsed { command: Command::Help, json }) };
+    let verb = if verb == CREATE { "spinup" } else { verb };
     if matches!(verb, "key" | "share") {
         let usage = if verb == "key" { key::USAGE } else { share::USAGE };
         if rest.is_some() {
@@ -242,7 +251,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
     }
     let takes_name = matches!(
         verb,
-        "spinup" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive" | "resize" | "events"
+        "spinup" | "show" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive" | "resize" | "events"
     );
     let mut size = None;
     if verb == "resize" && !names.is_empty() {
@@ -279,6 +288,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         "version" => Command::Version,
         "spinup" => Command::Spinup(checked(name)?),
         "list" => Command::List,
+        "show" => Command::Show(checked(name)?),
         "connect" => Command::Connect { name: checked(name)?, of, command: rest },
         "start" => Command::Start(checked(name)?),
         "stop" => Command::Stop(checked(name)?),
@@ -312,6 +322,12 @@ mod tests {
         let parsed = parse("connect dev1 -- echo --json  'a  b'").unwrap();
         let command = Command::Connect { name: name("dev1"), of: None, command: Some("echo --json  'a  b'".into()) };
         assert_eq!(parsed, Parsed { command, json: false });
+    }
+
+    #[test]
+    fn create_is_spinup() {
+        assert_eq!(parse("create dev1").unwrap().command, Command::Spinup(name("dev1")));
+        assert!(is_command(b"create dev1"));
     }
 
     #[test]

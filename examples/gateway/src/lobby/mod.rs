@@ -9,6 +9,7 @@ mod command;
 pub mod input;
 mod key;
 mod share;
+mod show;
 mod words;
 
 pub use command::{Command, Parsed, USAGES, is_command, parse};
@@ -218,6 +219,7 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             }
             Answer { text, json: json!({"boxes": boxes, "deleted": deleted}) }
         }
+        Command::Show(name) => show::answer(connection, find(connection, name).await?, name)?,
         Command::Start(name) => {
             find(connection, name).await?;
             let started = gateway.boxes.start(&account.id, name, gateway.settings.connect_limit).await?;

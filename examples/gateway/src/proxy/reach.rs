@@ -9,7 +9,7 @@ use crate::visit::Phase;
 use boxpool::{BoxName, Endpoint, Epoch, Progress, UserId};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// On whose behalf boxes are brought up and dialled.
 pub trait Bringer: Sync {
@@ -38,8 +38,24 @@ pub async fn reach(
     openings: Openings,
     shown: Option<&UserSide>,
 ) -> Result<(Upstream, Arc<Hold>), Refusal> {
+    reach_timed(from, hold, openings, shown).await.map(|(upstream, hold, _)| (upstream, hold))
+}
+
+/// How long it took until the box could be dialled, and until its SSH server had let the gateway in.
+pub type Took = [Duration; 2];
+
+/// As [`reach`], and how long it took.
+///
+/// # Errors
+/// As [`reach`].
+pub async fn reach_timed(
+    from: &impl Bringer,
+    hold: Arc<Hold>,
+    openings: Openings,
+    shown: Option<&UserSide>,
+) -> Result<(Upstream, Arc<Hold>, Took), Refusal> {
     let error = match dial(from, &hold, &openings, shown).await? {
-        Ok(upstream) => return Ok((upstream, hold)),
+        Ok((upstream, took)) => return Ok((upstream, hold, took)),
         Err(error) => error,
     };
     tracing::warn!(box_name = %hold.name(), %error, "box not reached");
@@ -51,7 +67,7 @@ pub async fn reach(
     drop(hold);
     let hold = from.hold_of(&owner, &name, distrust)?;
     match dial(from, &hold, &openings, shown).await? {
-        Ok(upstream) => Ok((upstream, hold)),
+        Ok((upstream, took)) => Ok((upstream, hold, took)),
         Err(error) => Err(Refusal::new(ExitCode::Broken, error.to_string())),
     }
 }
@@ -62,21 +78,22 @@ async fn dial(
     hold: &Hold,
     openings: &Openings,
     shown: Option<&UserSide>,
-) -> Result<Result<Upstream, DialError>, Refusal> {
+) -> Result<Result<(Upstream, Took), DialError>, Refusal> {
     let began = Instant::now();
     let endpoint = tokio::select! {
         endpoint = hold.reachable() => endpoint?,
         never = show(hold, shown) => match never {},
     };
-    Phase::Box.took_since(began);
+    let up_after = Phase::Box.took_since(began);
     let began = Instant::now();
     let dialled = from.dial(&endpoint, openings.clone()).await;
-    if dialled.is_ok() {
-        Phase::Dial.took_since(began);
-    }
+    let dialled = dialled.map(|upstream| (upstream, [up_after, Phase::Dial.took_since(began)]));
     let up = hold.up().await?;
     // It may have come up elsewhere in the end.
-    if up == endpoint { Ok(dialled) } else { Ok(from.dial(&up, openings.clone()).await) }
+    if up == endpoint {
+        return Ok(dialled);
+    }
+    Ok(from.dial(&up, openings.clone()).await.map(|upstream| (upstream, [up_after, began.elapsed()])))
 }
 
 /// Tells a person who looks on what is being waited for. Each step is told once, a place in the line when it changes.

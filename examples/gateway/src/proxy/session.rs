@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::hold::Hold;
 use crate::proxy::backlog::{Backlog, Closed, Next, Pressure};
-use crate::proxy::reach::reach;
+use crate::proxy::reach::reach_timed;
 use crate::upstream::{Openings, Upstream};
 use crate::user::UserSide;
 use crate::visit::{Kind, Phase};
@@ -293,11 +293,12 @@ async fn bring_up(
 ) -> Result<(Started, Arc<Hold>), Refusal> {
     let shown = preamble.pty.is_some().then_some(user);
     let openings = Openings { agent: preamble.agent, x11: preamble.x11.is_some(), forwarded: false };
-    let (upstream, hold) = reach(connection.as_ref(), hold, openings, shown).await?;
+    let (upstream, hold, [up, dialled]) = reach_timed(connection.as_ref(), hold, openings, shown).await?;
     let began = Instant::now();
     let answered = tokio::time::timeout(ANSWER_LIMIT, begin(upstream, user, preamble, start)).await;
     let started = answered.map_err(|_| Refusal::new(ExitCode::Broken, "the box did not answer in time"))??;
-    Phase::Start.took_since(began);
+    let took = [up, dialled, Phase::Start.took_since(began)];
+    connection.gateway.latest.note(hold.owner(), hold.name(), took);
     Ok((started, hold))
 }
 

@@ -66,18 +66,7 @@ pub struct FakeSession {
 impl FakeBoxes {
     fn summary(name: &BoxName, each: &FakeBox) -> BoxSummary {
         let running = each.sessions.load(Ordering::SeqCst) > 0;
-        BoxSummary {
-            name: name.to_string(),
-            state: if running { "running" } else { "detached" }.into(),
-            created: Timestamp(1),
-            last_used: Timestamp(1),
-            disk_bytes: None,
-            keepalive: false,
-            connects: 0,
-            ran_ms: 0,
-            shares: Vec::new(),
-            deleted_until: None,
-        }
+        BoxSummary::new(name, if running { "running" } else { "detached" }, Timestamp(1))
     }
 
     pub fn sessions(&self, name: &str) -> usize {

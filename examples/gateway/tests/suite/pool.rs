@@ -27,6 +27,35 @@ async fn a_box_is_made_used_suspended_used_again_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn show_tells_how_long_each_part_of_the_last_connect_took() {
+    let site = Site::new();
+    let gateway = site.start(config()).await;
+    let show = async || site.run(&gateway, "gateway", &["show", "dev1", "--json"]).await.json();
+    assert_eq!(site.run(&gateway, "gateway", &["show", "dev1"]).await.code, 3);
+    assert_eq!(site.run(&gateway, "gateway", &["create", "dev1"]).await.code, 0);
+    let fresh = show().await;
+    assert!(fresh["brought_up"].is_null() && fresh["last_connect"].is_null(), "{fresh}");
+    for from in ["detached", "parked"] {
+        let begun = std::time::Instant::now();
+        assert_eq!(site.run(&gateway, "dev1", &["true"]).await.code, 0);
+        let most = u64::try_from(begun.elapsed().as_millis()).unwrap();
+        site.until_state(&gateway, "dev1", "parked").await;
+        let shown = show().await;
+        let (up, last) = (&shown["brought_up"], &shown["last_connect"]);
+        assert_eq!((&shown["name"], &up["from"]), (&"dev1".into(), &from.into()), "{shown}");
+        let parts = ["waited_ms", "attached_ms", "started_ms"].map(|part| up[part].as_u64().unwrap());
+        assert!(parts.iter().sum::<u64>() <= up["total_ms"].as_u64().unwrap(), "{shown}");
+        let parts = ["box_ms", "dial_ms", "start_ms"].map(|part| last[part].as_u64().unwrap());
+        assert!((1..=most).contains(&parts.iter().sum()), "{most}: {shown}");
+    }
+    let text = site.run(&gateway, "gateway", &["show", "dev1"]).await.text();
+    for part in ["state         parked", "from being parked: waited", "here: box up in"] {
+        assert!(text.contains(part), "{text}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_box_is_stopped_started_and_kept_running() {
     let site = Site::new();
     let gateway = site.start(config()).await;

@@ -5,24 +5,28 @@
 
 #![allow(clippy::unwrap_used)] // a measurement, not a library
 
-#[path = "../tests/harness/mod.rs"]
+#[path = "../../tests/harness/mod.rs"]
 mod harness;
+mod stalled;
 
 use boxpool::EndpointAddress;
 use boxpool_gateway::server::Settings;
+use futures::future::join_all;
 use harness::light::storm;
 use harness::{Bench, settings, whoami};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-const CONNECTS: usize = 25;
+const CONNECTS: usize = 100;
 const ECHOES: usize = 300;
 const STREAMS: usize = 5;
 const STREAM_BYTES: usize = 256 << 20;
-const IDLE: usize = 50;
+const IDLE: usize = 1000;
+/// So many of them log in at once: the box's own SSH server takes no more than a hundred that are not in yet.
+const IDLE_AT_ONCE: usize = 20;
 const STORM: usize = 2000;
 
 /// One of the two ways into the same box.
@@ -58,8 +62,9 @@ impl Ways {
         began.elapsed().as_secs_f64() * 1000.0
     }
 
-    async fn echoes(&self, way: Way) -> Vec<f64> {
-        let mut child = self.ssh(way, &[], "cat").stdin(Stdio::piped()).spawn().unwrap();
+    /// A byte there and back, again and again, with these options.
+    async fn echoes(&self, way: Way, options: &[&str]) -> Vec<f64> {
+        let mut child = self.ssh(way, options, "cat").stdin(Stdio::piped()).spawn().unwrap();
         let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut taken = Vec::new();
         for _ in 0..=ECHOES {
@@ -69,6 +74,35 @@ impl Ways {
             taken.push(began.elapsed().as_secs_f64() * 1000.0);
         }
         taken.split_off(1) // the first waits for the login
+    }
+
+    /// The same on a connection whose other channel takes as much out of the box as there is room for.
+    async fn echoes_beside_bulk(&self, way: Way) -> Vec<f64> {
+        let shared = self.share(way).await;
+        let mut bulk = self.ssh(way, &shared.options(), "cat /dev/zero").spawn().unwrap();
+        let mut output = bulk.stdout.take().unwrap();
+        output.read_exact(&mut [0]).await.unwrap();
+        let taking = tokio::spawn(async move {
+            let mut buffer = vec![0; 256 << 10];
+            while output.read(&mut buffer).await.unwrap() > 0 {}
+        });
+        let taken = self.echoes(way, &shared.options()).await;
+        bulk.kill().await.unwrap();
+        taking.await.unwrap();
+        taken
+    }
+
+    /// A connection that several commands share, as OpenSSH's ControlMaster has it.
+    async fn share(&self, way: Way) -> Shared {
+        let socket = self.bench.path(match way {
+            Way::Gateway => "through",
+            Way::Direct => "past",
+        });
+        let _ = std::fs::remove_file(&socket);
+        let path = socket.display().to_string();
+        let master = self.ssh(way, &["-M", "-N", "-S", &path], "").spawn().unwrap();
+        harness::appears(&socket).await;
+        Shared { path, _master: master }
     }
 
     /// MiB in a second, out of the box or into it.
@@ -101,6 +135,18 @@ impl Ways {
         assert!(child.wait().await.unwrap().success());
         assert_eq!(count, STREAM_BYTES);
         f64::from(u32::try_from(STREAM_BYTES >> 20).unwrap()) / began.elapsed().as_secs_f64()
+    }
+}
+
+/// Ends with its connection when dropped.
+struct Shared {
+    path: String,
+    _master: Child,
+}
+
+impl Shared {
+    fn options(&self) -> [&str; 2] {
+        ["-S", &self.path]
     }
 }
 
@@ -144,10 +190,14 @@ async fn main() {
         through.push(ways.connect(Way::Gateway).await);
         direct.push(ways.connect(Way::Direct).await);
     }
-    row("ssh box true, median", "ms", quantile(through.clone(), 0.5), quantile(direct.clone(), 0.5));
-    row("ssh box true, slowest", "ms", quantile(through, 1.0), quantile(direct, 1.0));
-    let (through, direct) = (ways.echoes(Way::Gateway).await, ways.echoes(Way::Direct).await);
+    for (what, part) in [("ssh box true, median", 0.5), ("ssh box true, 99 of 100", 0.99)] {
+        row(what, "ms", quantile(through.clone(), part), quantile(direct.clone(), part));
+    }
+    let (through, direct) = (ways.echoes(Way::Gateway, &[]).await, ways.echoes(Way::Direct, &[]).await);
     row("one byte there and back, median", "ms", quantile(through, 0.5), quantile(direct, 0.5));
+    let through = ways.echoes_beside_bulk(Way::Gateway).await;
+    let direct = ways.echoes_beside_bulk(Way::Direct).await;
+    row("the same beside a download, median", "ms", quantile(through, 0.5), quantile(direct, 0.5));
     for cipher in ["aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
         for down in [true, false] {
             let (mut through, mut direct) = (Vec::new(), Vec::new());
@@ -164,14 +214,18 @@ async fn main() {
         }
     }
 
+    stalled::measure(&ways).await;
     let before = resident();
     let mut idle = Vec::new();
-    for _ in 0..IDLE {
-        let mut child = ways.ssh(Way::Gateway, &[], "echo; cat").stdin(Stdio::piped()).spawn().unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
-        idle.push(child);
+    while idle.len() < IDLE {
+        let one = async || {
+            let mut child = ways.ssh(Way::Gateway, &[], "echo; cat").stdin(Stdio::piped()).spawn().unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
+            child
+        };
+        idle.extend(join_all((0..IDLE_AT_ONCE).map(|_| one())).await);
     }
-    println!("one idle session: {} KiB of memory", resident().saturating_sub(before) / IDLE as u64);
+    println!("one of {IDLE} idle sessions: {} KiB of memory", resident().saturating_sub(before) / IDLE as u64);
     drop(idle);
     let began = Instant::now();
     let all_in = storm(&ways.bench, STORM).await;

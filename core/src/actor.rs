@@ -4,11 +4,11 @@
 //! that the store does not: when the process dies here, its record names it, and another node finishes the step.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxRef, Epoch, InstanceId, UserId};
+use crate::id::{BoxRef, Epoch, InstanceId, SnapshotId, UserId};
 use crate::parking::ParkedBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
-use crate::record::{BoxRecord, Mode, Placement, PlacementEvent};
+use crate::record::{BoxRecord, Mode, Placement, PlacementEvent, SnapshotRecord};
 use crate::records::{Held, box_key};
 use crate::runtime::{Endpoint, Guest};
 use crate::shared::{BoxKey, Shared};
@@ -24,6 +24,15 @@ pub(crate) const WATCH_OTHER_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) enum Message {
     Create {
+        /// The snapshot that it is to be a copy of.
+        copy_of: Option<SnapshotRecord>,
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// Have the box's disk copied into a snapshot, while nothing runs on it.
+    CopyDisk {
+        of: BoxRef,
+        to: SnapshotId,
+        deadline: Instant,
         done: oneshot::Sender<Result<BoxRecord>>,
     },
     Connect(Connect),
@@ -231,8 +240,12 @@ impl Actor {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Create { done } => {
-                let answer = self.create().await;
+            Message::Create { copy_of, done } => {
+                let answer = self.create(copy_of.as_ref()).await;
+                let _ = done.send(answer);
+            }
+            Message::CopyDisk { of, to, deadline, done } => {
+                let answer = self.copy_disk(&of, &to, deadline).await;
                 let _ = done.send(answer);
             }
             Message::Connect(connect) => self.connect(connect).await,
@@ -394,7 +407,8 @@ impl Actor {
 
     /// The guest of a box that is on an instance.
     pub(crate) fn guest(record: &BoxRecord, instance: &InstanceId) -> Guest {
-        let guest = Guest::new(instance.clone(), record.volume.volume().clone(), record.owner.clone(), record.epoch);
+        let guest = Guest::new(instance.clone(), record.volume.volume().clone(), record.owner.clone(), record.epoch)
+            .copied(record.copied_from.is_some());
         match &record.device {
             Some(device) => guest.on_device(device.clone()),
             None => guest,

@@ -278,7 +278,7 @@ impl Adoption {
 
     fn volume_record(&self, id: &VolumeId, status: VolumeStatus) -> VolumeRecord {
         let (generation, created_at) = (String::new(), self.clock.now());
-        VolumeRecord { id: id.clone(), status, generation, created_at, envelope: Envelope::new() }
+        VolumeRecord { id: id.clone(), status, generation, source: None, created_at, envelope: Envelope::new() }
     }
 }
 

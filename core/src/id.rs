@@ -115,6 +115,10 @@ checked_id!(
     BoxName, "box name", check_name
 );
 checked_id!(
+    /// What a user calls a snapshot of a box. Unique per user.
+    SnapshotName, "snapshot name", check_name
+);
+checked_id!(
     /// One incarnation of a box: a box deleted and made again under the same name has another id.
     BoxId, "box id", check_opaque
 );
@@ -127,7 +131,7 @@ checked_id!(
     VolumeId, "volume id", check_opaque
 );
 checked_id!(
-    /// What new volumes are copied from.
+    /// What volumes are copied from.
     SnapshotId, "snapshot id", check_opaque
 );
 checked_id!(

@@ -72,6 +72,7 @@ mod saga;
 mod session;
 mod shared;
 mod signal;
+mod snapshots;
 mod stock;
 mod store;
 mod stray;
@@ -84,7 +85,9 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::{Limits, PoolConfig, Recycle};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};
 pub use golden::{GoldenBuilder, Permit};
-pub use id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, SnapshotId, UserId, VolumeId};
+pub use id::{
+    BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, SnapshotId, SnapshotName, UserId, VolumeId,
+};
 pub use memory::MemoryStore;
 pub use parking::{LeastRecentlyUsed, ParkedBox, ParkingPolicy};
 pub use plan::{Census, Step, WarmTarget, plan};
@@ -98,6 +101,7 @@ pub use runtime::{
     Cleared, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, Started, StartedBy, Suspended,
 };
 pub use session::Session;
+pub use snapshots::BoxSnapshot;
 pub use store::{
     Cursor, Entry, Key, MAX_KEY_PART_BYTES, MAX_VALUE_BYTES, Page, StateStore, Stored, Table, Version, check_record,
 };

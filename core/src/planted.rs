@@ -179,6 +179,14 @@ bugs! {
     SharedWithAll,
     /// That a box's volume has grown is written down, and nobody has made it grow.
     GrowthOnlyNoted,
+    /// A box that was moved while it was copied is not noticed: the copy is of a disk in use.
+    SnapshotUnchecked,
+    /// A copy of a box is resumed with the memory of the one that was copied.
+    CopyWakesAsTwin,
+    /// A snapshot's record goes and the snapshot stays.
+    SnapshotOnlyForgotten,
+    /// Snapshots that were half taken or half deleted are taken up by nobody.
+    NoRecoveryOfSnapshots,
     // Waiting.
     /// B12: a call that never answers is waited for.
     NoLimitOnCalls,

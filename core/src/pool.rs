@@ -194,6 +194,8 @@ pub struct BoxView {
     pub volume: VolumeId,
     /// How large its owner has had its volume grown, or wants it, in bytes; `None` when it is as it was made.
     pub grown_to: Option<u64>,
+    /// The snapshot that it was made of, if it was.
+    pub copied_from: Option<SnapshotId>,
     /// What happens when the last session ends.
     pub mode: Mode,
     /// How many nodes hold sessions on it.
@@ -213,7 +215,7 @@ pub struct BoxView {
 }
 
 impl BoxView {
-    fn of(record: BoxRecord) -> Self {
+    pub(crate) fn of(record: BoxRecord) -> Self {
         Self {
             name: record.owner.name,
             id: record.owner.id,
@@ -221,6 +223,7 @@ impl BoxView {
             epoch: record.epoch,
             volume: record.volume.volume().clone(),
             grown_to: record.grown_to.max(record.grow_to),
+            copied_from: record.copied_from,
             mode: record.mode,
             holders: record.holders.len(),
             created_at: record.created_at,
@@ -306,7 +309,7 @@ impl Pool {
     pub async fn create_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
         self.refuse_while_draining("create box", name)?;
         let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Create { done });
+        self.shared.tell(&(user.clone(), name.clone()), Message::Create { copy_of: None, done });
         self.answered("create box", name, answer).await.map(BoxView::of)
     }
 
@@ -441,7 +444,8 @@ impl Pool {
         }
         loop {
             let unfinished = self.shared.actors();
-            if unfinished.is_empty() || Instant::now() >= deadline {
+            let at_work = !unfinished.is_empty() || Arc::strong_count(&self.shared.errands) > 1;
+            if !at_work || Instant::now() >= deadline {
                 self.shared.stop.set(true);
                 let left = active.len().saturating_sub(unfinished.len());
                 return DrainReport { left, unfinished };
@@ -598,7 +602,7 @@ impl Pool {
         Ok(self.get_box(user, name).await?.and_then(|view| view.placement.instance().cloned()))
     }
 
-    fn refuse_while_draining(&self, operation: &'static str, name: &BoxName) -> Result<()> {
+    pub(crate) fn refuse_while_draining(&self, operation: &'static str, name: &impl fmt::Display) -> Result<()> {
         if self.shared.is_draining() {
             let detail = "this node is shutting down; try again in a moment, at another";
             return Err(Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail));
@@ -621,10 +625,10 @@ impl Pool {
         self.answered(operation, name, answer).await
     }
 
-    async fn answered<T>(
+    pub(crate) async fn answered<T>(
         &self,
         operation: &'static str,
-        name: &BoxName,
+        name: &impl fmt::Display,
         answer: oneshot::Receiver<Result<T>>,
     ) -> Result<T> {
         answer.await.unwrap_or_else(|_| {

@@ -5,7 +5,7 @@
 
 use crate::actor::Message;
 use crate::error::{ErrorKind, Result};
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, SnapshotId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
@@ -25,6 +25,8 @@ struct Memory {
     suspects: BTreeSet<(crate::UserId, crate::BoxName)>,
     /// Resources without a record, and since when.
     orphans: BTreeMap<String, Instant>,
+    /// The same of snapshots of boxes.
+    stray_snapshots: BTreeMap<SnapshotId, Instant>,
 }
 
 /// What a look at all boxes has seen.
@@ -77,6 +79,9 @@ impl Shared {
             memory.suspects = boxes.in_a_step;
             if !self.is_paused() {
                 self.look_for_orphans(memory, &seen).await?;
+            }
+            if let Err(error) = self.look_at_snapshots(&mut memory.stray_snapshots).await {
+                tracing::warn!(error = %crate::Report(&error), "snapshots were not looked at; the next census tries again");
             }
         }
         let mut suspects = std::mem::take(&mut memory.suspects);
@@ -448,6 +453,7 @@ impl Shared {
             id: id.clone(),
             status,
             generation: String::new(),
+            source: None,
             created_at: self.now(),
             envelope: Envelope::new(),
         };

@@ -4,9 +4,9 @@
 //! that the write happened; an unchanged version means that it may be sent again, because only one of the two can win.
 
 use crate::error::{Effect, Error, ErrorKind, Result};
-use crate::id::{BoxName, InstanceId, NodeId, UserId, VolumeId};
+use crate::id::{BoxName, InstanceId, NodeId, SnapshotName, UserId, VolumeId};
 use crate::planted::{self, Bug};
-use crate::record::{BOXES, GOLDENS, INSTANCES, LEASES, NODES, Record, SCHEMA, VOLUMES};
+use crate::record::{BOXES, GOLDENS, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES};
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -237,6 +237,19 @@ pub(crate) fn seat_of(id: &InstanceId) -> &str {
 /// Where the record of a generation's golden snapshot lives.
 pub(crate) fn golden_key(generation: &str) -> Key {
     Key::new(GOLDENS, "golden", generation)
+}
+
+/// Where the record of a snapshot that has a name lives.
+pub(crate) fn snapshot_key(owner: &UserId, name: &SnapshotName) -> Key {
+    Key::new(SNAPSHOTS, owner.as_str(), name.as_str())
+}
+
+/// Where a snapshot's record lives. No name begins with the mark of those that have none.
+pub(crate) fn key_of_snapshot(record: &SnapshotRecord) -> Key {
+    match &record.name {
+        Some(name) => snapshot_key(&record.of.owner, name),
+        None => Key::new(SNAPSHOTS, record.of.owner.as_str(), format!("_{}", record.id)),
+    }
 }
 
 /// Where a node's record lives.

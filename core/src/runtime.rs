@@ -52,19 +52,29 @@ pub struct Guest {
     pub owner: BoxRef,
     /// The fencing token. The runtime writes it durably on the volume before it acts, and refuses every older one.
     pub epoch: Epoch,
+    /// Its volume is a copy of another box's. Before anybody is told where it is reached it has a host key, a machine id
+    /// and a random seed of its own, and the other's host name no more.
+    pub copied: bool,
 }
 
 impl Guest {
     /// A guest whose device is not known.
     #[must_use]
     pub fn new(instance: InstanceId, volume: VolumeId, owner: BoxRef, epoch: Epoch) -> Self {
-        Self { instance, volume, device: None, owner, epoch }
+        Self { instance, volume, device: None, owner, epoch, copied: false }
     }
 
     /// Says how the volume is found on the instance.
     #[must_use]
     pub fn on_device(mut self, device: Device) -> Self {
         self.device = Some(device);
+        self
+    }
+
+    /// Says whether its volume is a copy of another box's.
+    #[must_use]
+    pub fn copied(mut self, copied: bool) -> Self {
+        self.copied = copied;
         self
     }
 }

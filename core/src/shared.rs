@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) refill_instances: Notify,
     pub(crate) refill_volumes: Notify,
     pub(crate) draining: AtomicBool,
+    /// What is done for callers beside the boxes' own tasks; a drain waits for it.
+    pub(crate) errands: Arc<()>,
     pub(crate) stop: Signal<bool>,
     tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     desk: Mutex<BTreeMap<BoxKey, Handle>>,
@@ -122,6 +124,7 @@ impl Shared {
             refill_instances: Notify::new(),
             refill_volumes: Notify::new(),
             draining: AtomicBool::new(false),
+            errands: Arc::default(),
             stop: Signal::new(false),
             desk: Mutex::new(BTreeMap::new()),
             state: Mutex::new(state),

@@ -151,6 +151,26 @@ pub enum What {
     Undelete,
     /// Deletes the box for good, whatever the retention.
     Purge,
+    /// Keeps a snapshot of the box.
+    Snapshot {
+        /// Which of the user's, by number.
+        called: u8,
+    },
+    /// Deletes a snapshot.
+    DropSnapshot {
+        /// Which of the user's, by number.
+        called: u8,
+    },
+    /// Makes the box from a snapshot.
+    Restore {
+        /// Which of the user's, by number.
+        called: u8,
+    },
+    /// Makes another box that is a copy of this one.
+    Duplicate {
+        /// Which of the user's boxes, by number.
+        to: u8,
+    },
     /// Lets somebody else connect, or no more.
     Share {
         /// Which of the two.
@@ -447,6 +467,11 @@ impl Case {
             // Boxes that are kept running make no room for others.
             pool.max_total = pool.max_total.max(u32::from(users * names) + 1);
             pool.retention = *draw.pick(&[0, 10_000, 60_000, 3_600_000]);
+            // With a luck of their own: what else happens is as it was before there were snapshots.
+            let mut of_snapshots = Hash::new(seed).text("snapshots").draw();
+            let copies = of_snapshots.between(0, 6);
+            ops.extend((0..copies).map(|_| Op::of_snapshots(&mut of_snapshots, span, gateways, users, names)));
+            pool.max_total += u32::from(users) * u32::from(names) * u32::from(copies > 0);
         }
         Case {
             zones,
@@ -563,6 +588,18 @@ impl Op {
             11 => What::Share { on: draw.chance(0.7) },
             _ => What::Guest,
         };
+        Self::somewhere(draw, span, gateways, users, names, what)
+    }
+
+    /// What is done with copies of a box's disk.
+    fn of_snapshots(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
+        let what = match draw.between(0, 9) {
+            0..=3 => What::Snapshot { called: draw.between(1, 2) as u8 },
+            4..=6 => What::Restore { called: draw.between(1, 2) as u8 },
+            7 => What::DropSnapshot { called: draw.between(1, 2) as u8 },
+            _ => What::Duplicate { to: draw.between(1, u64::from(names) + 1) as u8 },
+        };
+        let names = if matches!(what, What::Restore { .. }) { names + 1 } else { names };
         Self::somewhere(draw, span, gateways, users, names, what)
     }
 

@@ -123,6 +123,10 @@ pub(crate) fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
     Op { at: at * 1_000, gateway, user, name: 1, what }
 }
 
+fn named(name: u8, op: Op) -> Op {
+    Op { name, ..op }
+}
+
 pub(crate) fn visit(stay: u64) -> What {
     What::Visit { stay: stay * 1_000, patience: 300_000, rude: false }
 }
@@ -234,6 +238,40 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             flow(
                 shape.clone(),
                 vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Resize { gib: 9 }), op(80, 1, 1, visit(1))],
+                vec![],
+            ),
+        ),
+        (
+            "keep a snapshot of a parked box, restore it",
+            flow(
+                shape.clone(),
+                vec![
+                    op(40, 1, 1, visit(1)),
+                    op(60, 0, 1, What::Snapshot { called: 1 }),
+                    named(2, op(70, 1, 1, What::Restore { called: 1 })),
+                    named(2, op(80, 0, 1, visit(1))),
+                ],
+                vec![],
+            ),
+        ),
+        (
+            "keep a snapshot, delete it and its box",
+            flow(
+                shape.clone(),
+                vec![
+                    op(40, 1, 1, visit(1)),
+                    op(60, 0, 1, What::Snapshot { called: 1 }),
+                    op(70, 1, 1, What::Delete),
+                    op(80, 0, 1, What::DropSnapshot { called: 1 }),
+                ],
+                vec![],
+            ),
+        ),
+        (
+            "duplicate a box that lingers, use the copy",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, visit(1)), op(42, 1, 1, What::Duplicate { to: 2 }), named(2, op(60, 0, 1, visit(1)))],
                 vec![],
             ),
         ),

@@ -12,8 +12,8 @@ use crate::oracle::status;
 use crate::oracle::stock::Habits;
 use boxpool::record::{BoxRecord, Mode, Placement};
 use boxpool::{
-    Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus, UserId,
-    Via, VolumeId,
+    Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
+    SnapshotId, SnapshotName, UserId, Via, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -417,6 +417,42 @@ impl Stage {
                 }
                 self.count_refusal(answer.as_ref().err());
             }
+            What::Snapshot { called } => {
+                let called = snapshot(called);
+                let answer = self.timed(number, "snapshot", TWICE, pool.take_snapshot(&user, &name, &called)).await;
+                if let Ok(taken) = &answer {
+                    self.judge_snapshot(taken);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::DropSnapshot { called } => {
+                let called = snapshot(called);
+                let before = self.snapshot_called(&user, &called);
+                let dropping = pool.delete_snapshot(&user, &called);
+                let answer = self.timed(number, "delete snapshot", LIMIT, dropping).await;
+                if let (Ok(()), Some(before)) = (&answer, before) {
+                    self.judge_dropped(&before);
+                }
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Restore { called } => {
+                let called = snapshot(called);
+                let restoring = pool.restore_box(&user, &called, &name);
+                let answer = self.timed(number, "restore", LIMIT, restoring).await;
+                if let Ok(view) = &answer {
+                    self.judge_copy(&user, view);
+                }
+                self.judge_create(answer.map(|view| view.volume));
+            }
+            What::Duplicate { to } => {
+                let to = names(op.user, to).1;
+                let copying = pool.duplicate_box(&user, &name, &to);
+                let answer = self.timed(number, "duplicate", 2 * TWICE, copying).await;
+                if let Ok(view) = &answer {
+                    self.judge_copy(&user, view);
+                }
+                self.judge_create(answer.map(|view| view.volume));
+            }
             What::Purge => {
                 let before = self.owner(op.user, op.name);
                 let answer = self.timed(number, "purge", LIMIT, pool.purge_box(&user, &name)).await;
@@ -518,6 +554,14 @@ impl Stage {
         }
         self.state().lives += u64::from(worked);
         worked
+    }
+
+    /// That user's snapshot of that name, as it is recorded now.
+    fn snapshot_called(&self, user: &UserId, name: &SnapshotName) -> Option<SnapshotId> {
+        let world = self.cloud.world().state();
+        let its =
+            |record: &&boxpool::record::SnapshotRecord| record.of.owner == *user && record.name.as_ref() == Some(name);
+        world.oracle.books.snapshots.values().find(its).map(|record| record.id.clone())
     }
 
     /// That user's boxes, as they are recorded now.
@@ -778,6 +822,9 @@ impl Stage {
 /// The longest that creating or deleting a box may take: its volume's limit, and the wait for another's step.
 const LIMIT: Duration = Duration::from_secs(700);
 
+/// The same for what waits for a box to come to rest, and then does as much again.
+const TWICE: Duration = Duration::from_secs(1_400);
+
 /// With whom boxes are shared.
 fn guest() -> UserId {
     names(99, 1).0
@@ -798,6 +845,10 @@ fn is_brisk(case: &Case) -> bool {
 
 fn is_there(error: &Error) -> bool {
     error.kind() == ErrorKind::AlreadyExists
+}
+
+fn snapshot(called: u8) -> SnapshotName {
+    SnapshotName::new(format!("s{called}")).expect("a letter and a number make a valid name")
 }
 
 fn names(user: u8, name: u8) -> (UserId, BoxName) {

@@ -190,6 +190,10 @@ pub fn verbs(size: Size) -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(|on| What::Keep { on }),
         2 => select(vec![What::Delete, What::Undelete, What::Purge]),
         1 => any::<bool>().prop_map(|on| What::Share { on }),
+        2 => (1..=2_u8).prop_map(|called| What::Snapshot { called }),
+        1 => (1..=2_u8).prop_map(|called| What::Restore { called }),
+        1 => (1..=2_u8).prop_map(|called| What::DropSnapshot { called }),
+        1 => (1..=3_u8).prop_map(|to| What::Duplicate { to }),
         1 => Just(What::Guest),
     ];
     prop_oneof![

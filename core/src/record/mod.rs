@@ -8,6 +8,7 @@ mod golden;
 mod instance;
 mod node;
 mod placement;
+mod snapshot;
 mod volume;
 
 pub use brought_up::{BroughtUp, BroughtUpFrom};
@@ -15,6 +16,7 @@ pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
 pub use instance::{InstanceEvent, InstanceRecord, InstanceStatus};
 pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause};
 pub use placement::{BoxRecord, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
+pub use snapshot::{SnapshotEvent, SnapshotRecord, SnapshotStatus};
 pub use volume::{VolumeEvent, VolumeRecord, VolumeStatus};
 
 use crate::store::Table;
@@ -33,6 +35,8 @@ pub const VOLUMES: Table = Table::new("volumes");
 pub const INSTANCES: Table = Table::new("instances");
 /// Golden snapshots: partition = `golden`, row = generation.
 pub const GOLDENS: Table = Table::new("goldens");
+/// Snapshots of boxes: partition = owner, row = name, or `_` and the id where it has none.
+pub const SNAPSHOTS: Table = Table::new("snapshots");
 /// Nodes: partition and row = id.
 pub const NODES: Table = Table::new("nodes");
 /// Leases: partition and row = role.

@@ -85,6 +85,12 @@ pub enum EventKind {
     BoxStopped,
     /// A box's volume was grown; the detail says to how many bytes.
     BoxResized,
+    /// A snapshot was taken of a box; the detail says what it is called.
+    SnapshotTaken,
+    /// A snapshot of a box was deleted; the detail says what it was called.
+    SnapshotDeleted,
+    /// A box was made of a snapshot or of another box; the detail says of which.
+    BoxCopied,
     /// Its owner said whether a box goes on running without a session; the detail says `on` or `off`.
     KeepaliveSet,
     /// A guest was found gone and was started again.

@@ -18,7 +18,7 @@
 
 use super::{BOXES, BroughtUp, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId, UserId, VolumeId};
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::Device;
 use crate::runtime::Endpoint;
@@ -374,6 +374,9 @@ pub struct BoxRecord {
     /// How large its volume was grown, in bytes; `None` when it is as it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grown_to: Option<u64>,
+    /// The snapshot of a box that its volume is a copy of. Its guest must not take itself for the one that was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<SnapshotId>,
     /// Its owner has deleted it, and may have it back until then. It is not there for anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_until: Option<Timestamp>,
@@ -411,6 +414,7 @@ impl BoxRecord {
             forget_memory: false,
             grow_to: None,
             grown_to: None,
+            copied_from: None,
             deleted_until: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),

@@ -3,7 +3,7 @@
 
 use super::{Envelope, IllegalTransition, VOLUMES, record};
 use crate::clock::Timestamp;
-use crate::id::{BoxRef, NodeId, VolumeId};
+use crate::id::{BoxRef, NodeId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// What a volume is used for.
@@ -132,6 +132,9 @@ pub struct VolumeRecord {
     pub status: VolumeStatus,
     /// The golden generation it was copied from.
     pub generation: String,
+    /// The snapshot of a box that it is copied from, where it is not the golden one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SnapshotId>,
     /// When the record was made.
     pub created_at: Timestamp,
     /// Schema, mark, unknown fields.

@@ -2,12 +2,13 @@
 
 use crate::actor::Actor;
 use crate::error::{Effect, Error, ErrorKind, Result};
-use crate::id::{BoxId, BoxRef, VolumeId};
+use crate::id::{BoxId, BoxRef, SnapshotId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
-use crate::provider::{VolumeSpec, VolumeState};
+use crate::provider::{VolumeSource, VolumeSpec, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, Placement, SnapshotRecord, VolumeBinding, VolumeEvent, VolumeRecord,
+    VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
 use crate::shared::{Shared, limited};
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Actor {
-    pub(crate) async fn create(&mut self) -> Result<BoxRecord> {
+    /// A new box, with a volume of the pool's, or with a copy of a snapshot.
+    pub(crate) async fn create(&mut self, copy_of: Option<&SnapshotRecord>) -> Result<BoxRecord> {
         self.shared.check_in_touch("create box")?;
         let (user, name) = self.key.clone();
         let owner = BoxRef { owner: user, name, id: self.shared.new_box_id()? };
-        let candidate = self.shared.take_volume();
+        let candidate = if copy_of.is_some() { None } else { self.shared.take_volume() };
         let (volume, fresh) = match &candidate {
             Some(held) => (held.record.id.clone(), None),
             None => {
@@ -27,7 +29,14 @@ impl Actor {
                 (fresh.clone(), Some(fresh))
             }
         };
-        let record = BoxRecord::new(owner, volume, self.shared.now());
+        let mut record = BoxRecord::new(owner, volume, self.shared.now());
+        if let Some(snapshot) = copy_of {
+            record.copied_from = Some(snapshot.id.clone());
+            record.grown_to = snapshot.grown_to;
+            // A volume may remember the epochs of the box that was copied, and its memory: that is never woken twice.
+            record.epoch = snapshot.epoch;
+            record.forget_memory = !planted::is(Bug::CopyWakesAsTwin);
+        }
         let key = box_key(&self.key.0, &self.key.1);
         let held = match self.shared.records.insert_once(&key, record).await {
             Ok(held) => held,
@@ -71,6 +80,7 @@ impl Actor {
                 self.delete(deadline).await
             }
             Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = undone {
@@ -110,6 +120,11 @@ impl Actor {
                     (next, lost && same)
                 }
                 Ok(Bound::Refused) => (held, true),
+                Ok(Bound::SourceGone) => {
+                    Box::pin(self.undo_create()).await;
+                    let detail = "the snapshot that it was to be a copy of was deleted meanwhile";
+                    return Err(Error::new(ErrorKind::NotFound, "create box", &self.key.1).with_detail(detail));
+                }
                 Err(error) if error.kind() == ErrorKind::Conflict => (self.look_again(&held).await?, false),
                 Err(error) => return Err(error),
             };
@@ -142,8 +157,11 @@ impl Actor {
             if fresh != Some(volume) && !planted::is(Bug::VolumeNameUsedAgain) {
                 return Ok(Bound::Wait);
             }
-            self.shared.volume_source()?;
-            return match self.shared.intend_volume(volume, Some(held.record.owner.clone())).await {
+            let source = held.record.copied_from.clone();
+            if source.is_none() {
+                self.shared.volume_source()?;
+            }
+            return match self.shared.intend_volume(volume, Some(held.record.owner.clone()), source).await {
                 Ok(_) => Ok(Bound::Look),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Bound::Look),
                 // It may come to be later on; then it is discarded, since no box wants it.
@@ -156,13 +174,18 @@ impl Actor {
             // Bound to us by an earlier attempt. The record is written again: while no box named this volume, somebody may have
             // set out to delete it.
             VolumeStatus::Bound { owner } if ours(owner) => self.take(held, &found).await,
-            VolumeStatus::Free => self.take(held, &found).await,
+            VolumeStatus::Free if held.record.copied_from.is_none() => self.take(held, &found).await,
             VolumeStatus::Creating { node, wanted_by: Some(owner) } if ours(owner) => {
                 if *node != self.shared.node && !self.shared.is_dead(node) {
                     return Ok(Bound::Wait);
                 }
                 let Some(_guard) = self.shared.busy.enter(volume.as_str()) else { return Ok(Bound::Wait) };
-                self.shared.await_volume(&found.record).await?;
+                match self.shared.await_volume(&found.record).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound && found.record.source.is_some() => {
+                        return Ok(Bound::SourceGone);
+                    }
+                    answer => answer?,
+                }
                 self.take(held, &found).await
             }
             // Somebody else's.
@@ -185,7 +208,10 @@ impl Actor {
     async fn want_another(&mut self, held: &Held<BoxRecord>, fresh: &mut Option<VolumeId>) -> Result<Held<BoxRecord>> {
         let mut record = held.record.clone();
         record.refused.push(record.volume.volume().clone());
-        let candidate = self.shared.take_volume().map(|candidate| candidate.record.id);
+        let candidate = match record.copied_from {
+            None => self.shared.take_volume().map(|candidate| candidate.record.id),
+            Some(_) => None,
+        };
         let next = match candidate.filter(|candidate| !record.refused.contains(candidate)) {
             Some(candidate) => candidate,
             None => fresh.insert(self.shared.new_volume_id()?).clone(),
@@ -205,6 +231,8 @@ enum Bound {
     Wait,
     /// It will never be this box's.
     Refused,
+    /// What it was to be a copy of is not there any more. Nothing of the box is.
+    SourceGone,
 }
 
 impl Shared {
@@ -217,11 +245,17 @@ impl Shared {
     }
 
     /// The intent to make a volume.
-    pub(crate) async fn intend_volume(&self, id: &VolumeId, wanted_by: Option<BoxRef>) -> Result<Held<VolumeRecord>> {
+    pub(crate) async fn intend_volume(
+        &self,
+        id: &VolumeId,
+        wanted_by: Option<BoxRef>,
+        source: Option<SnapshotId>,
+    ) -> Result<Held<VolumeRecord>> {
         let record = VolumeRecord {
             id: id.clone(),
             status: VolumeStatus::Creating { node: self.node.clone(), wanted_by },
             generation: self.config.volume_generation.clone(),
+            source,
             created_at: self.now(),
             envelope: Envelope::new(),
         };
@@ -232,7 +266,11 @@ impl Shared {
     pub(crate) async fn await_volume(&self, record: &VolumeRecord) -> Result<()> {
         let limit = self.config.limits.volume_ready;
         let mut poll = Poll::new(limit);
-        let spec = VolumeSpec::new(record.id.clone(), self.volume_source()?);
+        let source = match &record.source {
+            Some(snapshot) => VolumeSource::Snapshot(snapshot.clone()),
+            None => self.volume_source()?,
+        };
+        let spec = VolumeSpec::new(record.id.clone(), source);
         let mut seen = false;
         loop {
             self.check_in_touch("create volume")?;

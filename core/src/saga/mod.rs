@@ -13,7 +13,9 @@ mod place;
 mod recover;
 mod retain;
 mod share;
+mod snapshot;
 mod stop;
 mod vacate;
 
 pub(crate) use create::named;
+pub(crate) use snapshot::MARK;

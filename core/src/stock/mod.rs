@@ -2,6 +2,7 @@
 
 mod golden;
 mod instances;
+mod snapshots;
 mod volumes;
 
 use crate::planted::{self, Bug};

@@ -108,7 +108,7 @@ impl Shared {
         self.check_in_touch("create volume")?;
         let id = self.new_volume_id()?;
         let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
-        let held = self.intend_volume(&id, None).await?;
+        let held = self.intend_volume(&id, None, None).await?;
         let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
         self.spawn(async move {
             let _guard = guard;

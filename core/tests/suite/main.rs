@@ -12,4 +12,5 @@ mod determinism;
 mod editions;
 mod lives;
 mod pause;
+mod snapshots;
 mod verbs;

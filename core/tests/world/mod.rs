@@ -26,7 +26,7 @@ pub enum Fault {
     Takes(Duration),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Volume {
     pub on: Option<InstanceId>,
     pub epoch: Epoch,
@@ -48,6 +48,7 @@ pub struct RunningGuest {
 pub struct State {
     pub instances: BTreeSet<InstanceId>,
     pub volumes: BTreeMap<VolumeId, Volume>,
+    pub snapshots: BTreeMap<SnapshotId, Volume>,
     pub guests: BTreeMap<VolumeId, RunningGuest>,
     pub broken: Vec<String>,
     pub calls: BTreeMap<&'static str, u32>,
@@ -202,7 +203,14 @@ impl InstanceProvider for World {
 impl VolumeProvider for World {
     async fn ensure(&self, spec: &VolumeSpec) -> Result<VolumeView> {
         self.call("volume.ensure", spec.id.as_str(), |state| {
-            state.volumes.entry(spec.id.clone()).or_default();
+            let copied = match &spec.source {
+                // Any other is there from the beginning.
+                VolumeSource::Snapshot(id) if id.as_str().starts_with("of-box-") => {
+                    state.snapshots.get(id).cloned().ok_or_else(|| absent(id))?
+                }
+                _ => Volume::default(),
+            };
+            state.volumes.entry(spec.id.clone()).or_insert(copied);
             Ok(VolumeView::new(spec.id.clone(), VolumeState::Ready))
         })
         .await
@@ -261,14 +269,28 @@ impl VolumeProvider for World {
     async fn force_detach(&self, attach: &Attach) -> Result<Detached> {
         self.detach(attach).await
     }
-    async fn snapshot(&self, _: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
-        Ok(SnapshotView::new(id.clone(), true))
+    async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
+        self.call("snapshot", volume.as_str(), |state| {
+            if state.guests.contains_key(volume) && !state.snapshots.contains_key(id) {
+                return Err(Error::new(ErrorKind::Busy, "snapshot volume", volume));
+            }
+            let mut copied = state.volumes.get(volume).cloned().ok_or_else(|| absent(volume))?;
+            (copied.on, copied.used) = (None, false);
+            state.snapshots.entry(id.clone()).or_insert(copied);
+            Ok(SnapshotView::new(id.clone(), true))
+        })
+        .await
     }
     async fn list_snapshots(&self, _: Option<&Cursor>) -> Result<Page<SnapshotView>> {
-        Ok(Page { items: vec![], next: None })
+        let items = self.state().snapshots.keys().map(|id| SnapshotView::new(id.clone(), true)).collect();
+        Ok(Page { items, next: None })
     }
-    async fn delete_snapshot(&self, _: &SnapshotId) -> Result<()> {
-        Ok(())
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        self.call("snapshot.delete", id.as_str(), |state| {
+            state.snapshots.remove(id);
+            Ok(())
+        })
+        .await
     }
     async fn delete(&self, id: &VolumeId) -> Result<()> {
         self.call("volume.delete", id.as_str(), |state| {

@@ -107,8 +107,8 @@ fn hosts(config: &Config, place: &Place) -> Result<AzureHosts> {
 /// The tables of a gateway: the pool's, and the accounts.
 #[must_use]
 pub fn all_tables() -> Vec<Table> {
-    use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, VOLUMES};
-    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS, crate::account::record::ACCOUNTS]
+    use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
+    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, SNAPSHOTS, NODES, LEASES, EVENTS, crate::account::record::ACCOUNTS]
 }
 
 /// Opens everything, and makes tables and keys that are missing.

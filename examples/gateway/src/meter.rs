@@ -113,6 +113,7 @@ pub const METERS: &[Meter] = {
         meter("boxpool_claims_swept_total", Counter, "claims that were left behind and ended"),
         by("boxpool_connect_seconds", Histogram, "via", VIA, "bringing a box up, by where it was"),
         by("boxpool_connects_total", Counter, "via", VIA, "boxes that were brought up or joined, by where they were"),
+        meter("boxpool_snapshots_taken_total", Counter, "snapshots of boxes that were taken"),
         meter("boxpool_goldens_built_total", Counter, "golden snapshots that were built"),
         meter("boxpool_guests_lost_total", Counter, "boxes that were found gone and started again"),
         meter("boxpool_instances_doubted_total", Counter, "machines that were deleted because they may not be clean"),

@@ -113,10 +113,12 @@ impl State {
             return Ok(volume.view(&spec.id));
         }
         let refuse = |kind, why: String| Err(Error::new(kind, operation.as_str(), &spec.id).with_detail(why));
-        let (content, bytes) = match &spec.source {
-            VolumeSource::Empty { bytes } => (Content::default(), *bytes),
+        let (content, bytes, epoch) = match &spec.source {
+            VolumeSource::Empty { bytes } => (Content::default(), *bytes, Epoch(0)),
             VolumeSource::Snapshot(id) => match state.snapshots.get(id) {
-                Some(snapshot) if snapshot.is_ready(state.now) => (snapshot.content.clone(), snapshot.bytes),
+                Some(snapshot) if snapshot.is_ready(state.now) => {
+                    (snapshot.content.clone(), snapshot.bytes, snapshot.epoch)
+                }
                 Some(_) => return refuse(ErrorKind::Busy, format!("snapshot {id} is not ready yet")),
                 None => return refuse(ErrorKind::NotFound, format!("there is no snapshot {id}")),
             },
@@ -135,7 +137,7 @@ impl State {
             content,
             link: None,
             used: false,
-            epoch: Epoch(0),
+            epoch,
             owner: None,
             created_at: now,
         };
@@ -283,13 +285,17 @@ impl State {
             snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
             return Ok(snapshot.view(id, now));
         }
-        if state.guest_runs_on(volume) {
+        let in_use = state.guest_runs_on(volume);
+        // A cloud that knows nothing of epochs knows nothing of guests: it copies the disk as it is.
+        if in_use && state.limits.attach_remembers_epochs {
             return Err(Error::new(ErrorKind::Busy, operation.as_str(), volume)
                 .with_detail("a guest runs on the volume; suspend or stop it first"));
         }
-        let source = state.look_at_volume(volume).ok_or_else(|| absent(operation, volume))?;
-        let (content, bytes) = (source.content.clone(), source.bytes);
-        let snapshot = Snapshot { content, bytes, looks_left: pending, due, created_at };
+        let source = state.look_at_volume(volume).filter(|source| source.phase != Phase::Deleting);
+        let source = source.ok_or_else(|| absent(operation, volume))?;
+        let (content, bytes, epoch) = (source.content.clone(), source.bytes, source.epoch);
+        state.oracle.snapshot_taken(id, volume, &content.owned, in_use);
+        let snapshot = Snapshot { content, epoch, bytes, looks_left: pending, due, created_at };
         let view = snapshot.view(id, now);
         state.snapshots.insert(id.clone(), snapshot);
         Ok(view)

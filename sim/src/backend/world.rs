@@ -193,6 +193,8 @@ pub(crate) struct Volume {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(super) content: Content,
+    /// The newest epoch that the volume remembered: it is part of what was copied.
+    pub(super) epoch: Epoch,
     pub(super) bytes: u64,
     pub(super) looks_left: u32,
     pub(super) due: u64,
@@ -402,7 +404,14 @@ impl SimWorld {
     /// Puts an empty snapshot there, ready to be copied from.
     pub(crate) fn make_snapshot(&self, id: &SnapshotId) {
         let created_at = self.clock.now();
-        let snapshot = Snapshot { content: Content::default(), bytes: 1 << 30, looks_left: 0, due: 0, created_at };
+        let snapshot = Snapshot {
+            content: Content::default(),
+            epoch: Epoch::default(),
+            bytes: 1 << 30,
+            looks_left: 0,
+            due: 0,
+            created_at,
+        };
         self.state().snapshots.insert(id.clone(), snapshot);
     }
 

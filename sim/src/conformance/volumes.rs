@@ -275,6 +275,45 @@ pub async fn a_copy_outlives_its_snapshot(bench: impl VolumeBench) {
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound, "nothing is made of nothing");
 }
 
+/// Capability: a snapshot is in the list as long as it is there, so that one which nobody knows of is found.
+pub async fn a_snapshot_is_listed_until_it_is_deleted(bench: impl VolumeBench) {
+    let original = ready_volume(&bench).await;
+    let snapshot = SnapshotId::new(format!("listed-{original}")).unwrap();
+    let until_listed = async |wanted: bool| {
+        let done = async {
+            while snapshot_is_listed(&bench, &snapshot).await != wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, done).await.expect("a listing follows");
+    };
+    assert!(!snapshot_is_listed(&bench, &snapshot).await);
+    bench.volumes().snapshot(&original, &snapshot).await.unwrap();
+    until_listed(true).await;
+    let made = async {
+        while !bench.volumes().snapshot(&original, &snapshot).await.unwrap().ready {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, made).await.expect("a snapshot becomes ready");
+    bench.volumes().delete_snapshot(&snapshot).await.unwrap();
+    until_listed(false).await;
+}
+
+async fn snapshot_is_listed(bench: &impl VolumeBench, id: &SnapshotId) -> bool {
+    let mut cursor = None;
+    loop {
+        let page = bench.volumes().list_snapshots(cursor.as_ref()).await.unwrap();
+        if page.items.iter().any(|view| view.id == *id) {
+            return true;
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return false,
+        }
+    }
+}
+
 /// Makes one test of each promise. The expression makes a [`VolumeBench`](crate::conformance::VolumeBench); it may `.await`. After it,
 /// the capabilities that the provider states: `remembers_epochs`, `snapshots`.
 #[macro_export]
@@ -301,7 +340,7 @@ macro_rules! volume_conformance {
         $crate::volume_conformance!(@each $bench an_older_epoch_is_fenced);
     };
     (@snapshots $bench:tt) => {
-        $crate::volume_conformance!(@each $bench a_copy_outlives_its_snapshot);
+        $crate::volume_conformance!(@each $bench a_copy_outlives_its_snapshot a_snapshot_is_listed_until_it_is_deleted);
     };
     (@each [virtual $bench:expr] $($promise:ident)*) => {
         $(

@@ -8,14 +8,16 @@ mod promises;
 mod records;
 pub(crate) mod repairs;
 pub(crate) mod settled;
+mod snapshots;
 pub(crate) mod status;
 pub(crate) mod stock;
 
 use boxpool::record::BoxRecord;
-use boxpool::{BoxRef, Epoch, Key, VolumeId};
+use boxpool::{BoxRef, Epoch, Key, SnapshotId, VolumeId};
 use promises::Promise;
 pub(crate) use promises::{Ended, line_of};
 use records::Books;
+use snapshots::Copy;
 use std::collections::BTreeMap;
 
 /// What the judges remember.
@@ -24,6 +26,8 @@ pub(crate) struct Oracle {
     pub(crate) books: Books,
     pub(crate) stock: stock::Stock,
     promises: BTreeMap<BoxRef, Promise>,
+    /// What was copied into each snapshot of a box.
+    copies: BTreeMap<SnapshotId, Copy>,
     /// The newest epoch with which anybody acted on a volume.
     epochs: BTreeMap<VolumeId, Epoch>,
     /// Situations that were reached, and how often.
@@ -42,7 +46,12 @@ impl Oracle {
         let forgets = |books: &Books| books.boxes.get(key).is_some_and(|record| record.forget_memory);
         let retains = |books: &Books| books.boxes.get(key).is_some_and(|record| record.deleted_until.is_some());
         let (forgot, retained) = (forgets(&self.books), retains(&self.books));
-        let wrong = self.books.wrote(key, value, now, &mut self.stock, &mut self.marks);
+        let is_new = !self.books.boxes.contains_key(key);
+        let mut wrong = self.books.wrote(key, value, now, &mut self.stock, &mut self.marks);
+        wrong.extend(self.wrote_snapshot(key, value));
+        if is_new && let Some(record) = self.books.boxes.get(key).cloned() {
+            self.box_appeared(&record);
+        }
         if !forgot
             && forgets(&self.books)
             && let Some(BoxRecord { owner, epoch, .. }) = self.books.boxes.get(key).cloned()

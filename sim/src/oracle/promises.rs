@@ -11,6 +11,8 @@ use boxpool::{BoxRef, Epoch, Guest, StartedBy, VolumeId};
 pub(crate) struct Promise {
     /// Lines that a guest was told are on its disk.
     lines: Vec<String>,
+    /// Those that came with the disk of the box of which it is a copy.
+    pub(super) inherited: Vec<String>,
     /// What its memory held when it was saved, until it is used again.
     saved: Option<u64>,
     /// Whether a user has seen what its memory holds now.
@@ -24,7 +26,7 @@ pub(crate) struct Promise {
     /// The newest epoch in which its owner stopped it.
     stopped: Option<Epoch>,
     /// It was stopped, and no guest has booted since.
-    must_boot: bool,
+    pub(super) must_boot: bool,
 }
 
 /// How a guest ended.
@@ -42,7 +44,7 @@ pub(crate) fn line_of(owner: &BoxRef, text: &str) -> String {
 }
 
 impl Oracle {
-    fn promise(&mut self, owner: &BoxRef) -> &mut Promise {
+    pub(super) fn promise(&mut self, owner: &BoxRef) -> &mut Promise {
         if !self.promises.contains_key(owner) {
             self.promises.insert(owner.clone(), Promise::default());
         }
@@ -117,11 +119,11 @@ impl Oracle {
         let mut wrong = Vec::from_iter(self.acted("a start", guest));
         let owner = &guest.owner;
         let own = line_of(owner, "");
-        if let Some(foreign) = lines.iter().find(|line| !line.starts_with(&own)) {
+        let promise = self.promise(owner);
+        if let Some(foreign) = lines.iter().find(|line| !line.starts_with(&own) && !promise.inherited.contains(line)) {
             wrong.push(format!("I2: {owner} came up with another's data: {foreign:?}"));
         }
-        let promise = self.promise(owner);
-        if let Some(lost) = promise.lines.iter().find(|line| !lines.contains(line)) {
+        if let Some(lost) = promise.lines.iter().chain(&promise.inherited).find(|line| !lines.contains(line)) {
             wrong.push(format!("I4: {owner} came up without {lost:?}, which was durable"));
         }
         match promise.saved.take() {

@@ -4,7 +4,8 @@
 use super::stock::Stock;
 use boxpool::record::{
     BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
-    InstanceStatus, LEASES, Mode, NODES, NodeRecord, Placement, VOLUMES, VolumeBinding, VolumeRecord, VolumeStatus,
+    InstanceStatus, LEASES, Mode, NODES, NodeRecord, Placement, SnapshotRecord, VOLUMES, VolumeBinding, VolumeRecord,
+    VolumeStatus,
 };
 use boxpool::{BoxId, BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ pub(crate) struct Books {
     pub(crate) volumes: BTreeMap<VolumeId, VolumeRecord>,
     pub(crate) nodes: BTreeSet<NodeId>,
     pub(crate) goldens: BTreeMap<Key, GoldenRecord>,
+    /// Snapshots of boxes.
+    pub(crate) snapshots: BTreeMap<Key, SnapshotRecord>,
     /// Every name that a golden snapshot ever had.
     golden_names: BTreeSet<SnapshotId>,
     /// Volumes on which a guest ran at some time.

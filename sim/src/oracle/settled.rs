@@ -1,8 +1,8 @@
 //! What must be true once faults have stopped and everything had its time: I5 (no leak, nothing dangling), I7 and I8.
 
 use crate::backend::{Phase, State};
-use boxpool::PoolConfig;
 use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, VolumeBinding, VolumeStatus};
+use boxpool::{PoolConfig, SnapshotId};
 
 /// Everything that is not as it must be when the world has come to rest; `live` names the nodes that are alive.
 pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::NodeId]) -> Vec<String> {
@@ -71,7 +71,21 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
             GoldenState::Ready { .. } | GoldenState::Gone => {}
         }
     }
-    for snapshot in state.snapshots.keys().filter(|snapshot| **snapshot != crate::golden()) {
+    for record in books.snapshots.values() {
+        let (id, word) = (&record.id, record.status.word());
+        if let Some(node) = record.status.worker() {
+            found.push(format!("I7: snapshot {id} of {} is still {word} by {node}", record.of));
+        } else if !state.has_ready_snapshot(id) {
+            found.push(format!("I5: snapshot {id} of {} is {word} and does not exist", record.of));
+        }
+    }
+    let of_boxes = |id: &SnapshotId| id.as_str().starts_with("of-box-");
+    for snapshot in state.snapshots.keys().filter(|snapshot| of_boxes(snapshot)) {
+        if !books.snapshots.values().any(|record| record.id == *snapshot) {
+            found.push(format!("I5: snapshot {snapshot} has no record"));
+        }
+    }
+    for snapshot in state.snapshots.keys().filter(|snapshot| **snapshot != crate::golden() && !of_boxes(snapshot)) {
         let ready = |record: &GoldenRecord| record.state == GoldenState::Ready { snapshot: snapshot.clone() };
         if !books.goldens.is_empty() && !books.goldens.values().any(ready) {
             found.push(format!("I5: snapshot {snapshot} is left and nobody uses it"));

@@ -26,6 +26,8 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::GuestConnected => owner && instance && epoch && detail,
         EventKind::KeepaliveSet => owner && volume && detail,
         EventKind::BoxResized => owner && volume && epoch && detail,
+        EventKind::SnapshotTaken | EventKind::SnapshotDeleted => owner && epoch && detail,
+        EventKind::BoxCopied => owner && volume && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
         // A box that is being deleted may be nowhere.
         EventKind::TakenOver => owner && epoch && detail && (instance || event.detail.starts_with("deleting")),

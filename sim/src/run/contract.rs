@@ -6,8 +6,10 @@ use crate::backend::Phase;
 use crate::engine::Faults;
 use crate::oracle::Ended;
 use crate::oracle::repairs::Counts;
-use boxpool::record::{EventKind, Placement, VolumeBinding, VolumeStatus};
-use boxpool::{BoxId, BoxName, BoxRef, Error, ErrorKind, NodeId, Pool, Session, UserId, VolumeId};
+use boxpool::record::{EventKind, Placement, SnapshotStatus, VolumeBinding, VolumeStatus};
+use boxpool::{
+    BoxId, BoxName, BoxRef, BoxSnapshot, BoxView, Error, ErrorKind, NodeId, Pool, Session, SnapshotId, UserId, VolumeId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -165,6 +167,42 @@ impl Stage {
         drop(state);
         if runs_on {
             self.cloud.violate(format!("contract: {owner} was stopped, and runs on"));
+        }
+    }
+
+    /// A snapshot that was taken is there, as long as nobody deletes it.
+    pub(super) fn judge_snapshot(&self, taken: &BoxSnapshot) {
+        let state = self.cloud.world().state();
+        let record = state.oracle.books.snapshots.values().find(|record| record.id == taken.id);
+        let kept = record.is_some_and(|record| record.status == SnapshotStatus::Ready);
+        let there = state.has_ready_snapshot(&taken.id);
+        drop(state);
+        if kept && !there {
+            self.cloud.violate(format!("contract: snapshot {} was taken, and does not exist", taken.id));
+        }
+    }
+
+    /// A snapshot that was deleted is not there.
+    pub(super) fn judge_dropped(&self, id: &SnapshotId) {
+        let state = self.cloud.world().state();
+        let record = state.oracle.books.snapshots.values().any(|record| record.id == *id);
+        drop(state);
+        if record {
+            self.cloud.violate(format!("contract: snapshot {id} was deleted, and its record is there"));
+        }
+    }
+
+    /// A copy has on its disk what was copied.
+    pub(super) fn judge_copy(&self, user: &UserId, view: &BoxView) {
+        let owner = BoxRef { owner: user.clone(), name: view.name.clone(), id: view.id.clone() };
+        let state = self.cloud.world().state();
+        let lacks = state.volumes.get(&view.volume).and_then(|volume| {
+            let has = &volume.content.owned;
+            state.oracle.inherited(&owner).into_iter().find(|line| !has.contains(line))
+        });
+        drop(state);
+        if let Some(line) = lacks {
+            self.cloud.violate(format!("contract: {owner} is a copy, and lacks {line:?}"));
         }
     }
 

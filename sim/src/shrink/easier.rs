@@ -94,6 +94,7 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         What::Start { .. } => what(What::Create),
         What::Guest => what(What::Create),
         What::Resize { .. } => what(What::Stop),
+        What::Duplicate { .. } => what(What::Snapshot { called: 1 }),
         What::Share { on: true } => what(What::Share { on: false }),
         What::Keep { on: true } => what(What::Keep { on: false }),
         What::Create
@@ -104,6 +105,9 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         | What::Stop
         | What::Undelete
         | What::Purge
+        | What::Snapshot { .. }
+        | What::DropSnapshot { .. }
+        | What::Restore { .. }
         | What::Share { on: false }
         | What::Keep { on: false } => {}
     }

@@ -2,7 +2,7 @@
 //! Manager, whose log counts, and the real emulator of the tables behind a proxy that counts.
 
 use async_trait::async_trait;
-use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, VOLUMES};
+use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
 use boxpool::{
     BoxName, Cleared, ConnectRequest, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, InstanceId, Pool,
     PoolConfig, Result, Started, StartedBy, Suspended, UserId, VolumeId, VolumeSource, WarmTarget,
@@ -106,7 +106,7 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
     let before_tables = crate::proxy::Proxy::before(crate::azurite::shared().port);
     tables.endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", before_tables.port);
     let tables_store = TableStore::open(&tables).unwrap();
-    tables_store.make_tables(&[BOXES, VOLUMES, INSTANCES, GOLDENS, NODES, LEASES, EVENTS]).await.unwrap();
+    tables_store.make_tables(&[BOXES, VOLUMES, INSTANCES, GOLDENS, SNAPSHOTS, NODES, LEASES, EVENTS]).await.unwrap();
     let store = Arc::new(CountingStore::new(Arc::new(tables_store)));
     let guests = Arc::new(Guests { running: Mutex::default(), store: store.clone(), started_at: Mutex::default() });
     let (pool, worker) =

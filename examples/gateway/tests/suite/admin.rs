@@ -209,6 +209,7 @@ async fn set_aside(site: &Site, id: &str) {
         id: VolumeId::new(id).unwrap(),
         status: VolumeStatus::Quarantined { why: "it has no record\u{1b}[2J".into() },
         generation: String::new(),
+        source: None,
         created_at: Timestamp(1),
         envelope: Envelope::new(),
     };

@@ -134,6 +134,7 @@ mod tests {
             id: volume,
             status: bound,
             generation: String::new(),
+            source: None,
             created_at,
             envelope: Envelope::new(),
         };

@@ -123,6 +123,7 @@ mod tests {
             id: VolumeId::new(format!("v{number}")).unwrap(),
             status: VolumeStatus::Free,
             generation: "g".into(),
+            source: None,
             created_at: Timestamp(0),
             envelope: Envelope::new(),
         };

@@ -318,30 +318,6 @@ impl LocalQemu {
         self.save_state(work, &mut qmp, &work.dir.join("state.partial")).await
     }
 
-    /// A suspended volume's files become a snapshot.
-    pub(crate) async fn copy_to_snapshot(
-        &self,
-        source: &VolumeDir,
-        meta: &crate::saved::Meta,
-        place: &Path,
-    ) -> Result<()> {
-        let host = &*self.inner.host;
-        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let work = place.with_file_name(format!(".{name}.partial"));
-        let limit = Duration::from_secs(600);
-        must(host, "snapshot volume", Command::new("rm").arg("-rf").arg(&work)).await?;
-        self.make_dir(&work, "0755").await?;
-        let flatten =
-            Command::new("qemu-img").args(["convert", "-O", "qcow2"]).arg(source.disk()).arg(work.join("disk.qcow2"));
-        must(host, "snapshot volume", flatten.limit(limit)).await?;
-        let kernel = self.inner.layout.snapshot(&meta.snapshot);
-        let copy = Command::new("cp").args(["--sparse=always", "--no-preserve=mode,ownership"]);
-        let copy =
-            copy.args([source.mem(), source.state(), kernel.join("vmlinux"), kernel.join("initrd.cpio")]).arg(&work);
-        must(host, "snapshot volume", copy.limit(limit)).await?;
-        self.seal(&work, place, meta.machine.clone(), meta.login.clone()).await
-    }
-
     /// Makes the parts read-only and durable, writes the manifest, and moves all to its place.
     async fn seal(&self, work: &Path, place: &Path, machine: Machine, login: String) -> Result<()> {
         let host = &*self.inner.host;

@@ -3,6 +3,7 @@
 //! ```text
 //! <state>/                       0710, of QEMU's own group, which must pass through; 0700 where QEMU runs as we do
 //!   snapshots/<id>/              0444 files: disk.qcow2 mem state vmlinux initrd.cpio manifest.json
+//!   kept/<id>/                   0700: disk.qcow2 snapshot.json, a snapshot of a box
 //!   volumes/<id>/                disk.qcow2 mem state saved.json meta.json epoch attached.json lock alive
 //!   slots/<id>/                  volume (the id of the volume that is on it) lock
 //! <run>/<volume>/                0700: qmp.sock qga.sock pid – a short path, as sockets need
@@ -43,6 +44,10 @@ impl Layout {
     }
     pub(crate) fn volumes(&self) -> PathBuf {
         self.state.join("volumes")
+    }
+    /// Snapshots of boxes.
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.state.join("kept")
     }
     pub(crate) fn slots(&self) -> PathBuf {
         self.state.join("slots")

@@ -12,6 +12,7 @@ mod host;
 mod hosted;
 mod hosts;
 pub mod image;
+mod kept;
 mod layout;
 mod machine;
 mod process;
@@ -123,6 +124,8 @@ impl LocalQemu {
         for folder in [state.clone(), layout.volumes(), layout.slots(), layout.run.clone()] {
             install(&*host, private.clone().arg(&folder), &state).await?;
         }
+        // Nobody but us reads them: a box's disk is copied from there.
+        install(&*host, Command::new("install").args(["-d", "-m", "0700"]).arg(layout.kept()), &state).await?;
         // They may lie, or lead, outside, and serve other state directories too, whose QEMU runs as another user. Those inside are
         // behind the state directory's own mode.
         let snapshots = layout.snapshots();

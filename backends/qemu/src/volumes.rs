@@ -6,6 +6,8 @@
 use crate::LocalQemu;
 use crate::golden::Manifest;
 use crate::host::{Command, must};
+use crate::kept::Kept;
+use crate::layout::VolumeDir;
 use crate::saved::{AttachedTo, Meta, SCHEMA, Saved};
 use async_trait::async_trait;
 use boxpool::{
@@ -31,6 +33,9 @@ impl LocalQemu {
     }
 
     async fn clone_snapshot(&self, id: &VolumeId, snapshot: &SnapshotId) -> Result<()> {
+        if let Some(kept) = self.kept(snapshot).await? {
+            return self.clone_kept(id, snapshot, kept).await;
+        }
         let host = &*self.inner.host;
         let from = self.inner.layout.snapshot(snapshot);
         let manifest: Option<Manifest> = self.load(&from.join("manifest.json")).await?;
@@ -41,22 +46,14 @@ impl LocalQemu {
         let memory = u64::from(manifest.machine.memory_mib) << 20;
         self.require_room(&self.inner.layout.state, memory).await?;
 
-        let place = self.inner.layout.volume(id);
-        let mut work = place.clone();
-        work.dir = self.inner.layout.volumes().join(format!(".{id}.partial"));
-        must(host, "create volume", Command::new("rm").arg("-rf").arg(&work.dir)).await?;
-        self.make_dir(&work.dir, "0711").await?;
+        let work = self.beside(id).await?;
         let create = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]);
         must(host, "create volume", create.arg(from.join("disk.qcow2")).arg(work.disk())).await?;
         let copy = Command::new("cp")
             .args(["--sparse=always", "--no-preserve=mode"])
             .args([from.join("mem"), from.join("state")]);
         must(host, "create volume", copy.arg(&work.dir).limit(COPY_LIMIT)).await?;
-        let keygen = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "box", "-f"]);
-        must(host, "create volume", keygen.arg(work.host_key())).await?;
-        let public = host.read(&work.dir.join("host_key.pub")).await?.unwrap_or_default();
-        let public = String::from_utf8_lossy(&public);
-        let host_key = public.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        let host_key = self.make_host_key(&work).await?;
         let state_bytes = self.size(&work.state()).await?.unwrap_or(0);
         let meta = Meta {
             schema: SCHEMA,
@@ -77,8 +74,48 @@ impl LocalQemu {
             Command::new("sync").args([work.disk(), work.mem(), work.state()]).limit(COPY_LIMIT),
         )
         .await?;
-        must(host, "create volume", Command::new("mv").arg("-T").args([&work.dir, &place.dir])).await?;
-        Ok(())
+        self.put_in_place(&work, id).await
+    }
+
+    /// A copy of a box's disk: with a host key of its own, and without memory, so that it boots and is then made its own machine.
+    async fn clone_kept(&self, id: &VolumeId, snapshot: &SnapshotId, kept: Kept) -> Result<()> {
+        let host = &*self.inner.host;
+        let disk = self.kept_place(snapshot).join("disk.qcow2");
+        let used = host.look(&disk).await?.map_or(0, |facts| facts.allocated_bytes);
+        self.require_room(&self.inner.layout.state, used).await?;
+        let work = self.beside(id).await?;
+        self.copy_disk(&disk, &work.disk()).await?;
+        let host_key = self.make_host_key(&work).await?;
+        let Kept { base, machine, login, .. } = kept;
+        let (identified, disk_generation) = (false, 0);
+        let meta = Meta { schema: SCHEMA, snapshot: base, machine, login, host_key, identified, disk_generation };
+        self.save(&work.meta(), &meta).await?;
+        must(host, "create volume", Command::new("chmod").arg("0600").arg(work.disk())).await?;
+        self.put_in_place(&work, id).await
+    }
+
+    /// An empty folder in which a volume is made.
+    async fn beside(&self, id: &VolumeId) -> Result<VolumeDir> {
+        let mut work = self.inner.layout.volume(id);
+        work.dir = self.inner.layout.volumes().join(format!(".{id}.partial"));
+        must(&*self.inner.host, "create volume", Command::new("rm").arg("-rf").arg(&work.dir)).await?;
+        self.make_dir(&work.dir, "0711").await?;
+        Ok(work)
+    }
+
+    /// A host key of the volume's own. Returns its public part.
+    async fn make_host_key(&self, work: &VolumeDir) -> Result<String> {
+        let host = &*self.inner.host;
+        let keygen = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "box", "-f"]);
+        must(host, "create volume", keygen.arg(work.host_key())).await?;
+        let public = host.read(&work.dir.join("host_key.pub")).await?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&public).split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    async fn put_in_place(&self, work: &VolumeDir, id: &VolumeId) -> Result<()> {
+        let place = self.inner.layout.volume(id);
+        let moved = Command::new("mv").arg("-T").args([&work.dir, &place.dir]);
+        must(&*self.inner.host, "create volume", moved).await.map(drop)
     }
 }
 
@@ -174,22 +211,20 @@ impl VolumeProvider for LocalQemu {
     }
 
     async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
-        let source = self.inner.layout.volume(volume);
-        let _lock = self.locked(&source).await?;
-        let place = self.inner.layout.snapshot(id);
-        if self.inner.host.read(&place.join("manifest.json")).await?.is_some() {
+        if self.kept(id).await?.is_some() {
             return Ok(SnapshotView::new(id.clone(), true));
         }
+        let source = self.inner.layout.volume(volume);
+        let _lock = self.locked(&source).await?;
         if self.pid(&source).await?.is_some() {
             let detail = "its guest runs; suspend it first";
             return Err(Error::new(ErrorKind::Busy, "snapshot volume", volume).with_detail(detail));
         }
         let meta = self.meta(&source).await?;
-        if !self.loadable(&source, &meta).await? {
-            let detail = "it has no saved memory; connect to its box once and leave, then try again";
-            return Err(Error::new(ErrorKind::Busy, "snapshot volume", volume).with_detail(detail));
+        // Another process may have made it while this one waited.
+        if self.kept(id).await?.is_none() {
+            self.keep(&source, &meta, id).await?;
         }
-        self.copy_to_snapshot(&source, &meta, &place).await?;
         Ok(SnapshotView::new(id.clone(), true))
     }
 
@@ -200,11 +235,25 @@ impl VolumeProvider for LocalQemu {
                 self.inner.host.read(&self.inner.layout.snapshots().join(&name).join("manifest.json")).await?.is_some();
             items.extend(SnapshotId::new(name).ok().map(|id| SnapshotView::new(id, ready)));
         }
+        let kept = self.names_in(&self.inner.layout.kept()).await?;
+        items.extend(
+            kept.into_iter().filter_map(|name| SnapshotId::new(name).ok()).map(|id| SnapshotView::new(id, true)),
+        );
         Ok(Page { items, next: None })
     }
 
-    /// Volumes copied from it use its disk as their base, so one that is in use is kept.
+    /// Volumes copied from a golden one use its disk as their base, and so do the snapshots of boxes: one that is in use is kept.
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        if self.forget(id).await? {
+            return Ok(());
+        }
+        for name in self.names_in(&self.inner.layout.kept()).await? {
+            let Ok(kept) = SnapshotId::new(name) else { continue };
+            if self.kept(&kept).await?.is_some_and(|kept| kept.base == *id) {
+                let detail = format!("snapshot {kept} is based on it; it goes when that is deleted");
+                return Err(Error::new(ErrorKind::Busy, "delete snapshot", id).with_detail(detail));
+            }
+        }
         for name in self.names_in(&self.inner.layout.volumes()).await? {
             let Ok(volume) = VolumeId::new(name) else { continue };
             let meta: Option<Meta> = self.load(&self.inner.layout.volume(&volume).meta()).await?;

@@ -59,7 +59,7 @@ mod instances {
 
 mod volumes {
     use super::*;
-    boxpool_sim::volume_conformance!(Bench::new().await, remembers_epochs);
+    boxpool_sim::volume_conformance!(Bench::new().await, remembers_epochs, snapshots);
 }
 
 mod runtime {

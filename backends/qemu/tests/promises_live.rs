@@ -4,7 +4,7 @@
 mod guests;
 
 use boxpool::{
-    Attach, EndpointAddress, Epoch, ErrorKind, GuestRuntime, GuestStatus, StartedBy, Suspended, VolumeId,
+    Attach, EndpointAddress, Epoch, ErrorKind, GuestRuntime, GuestStatus, SnapshotId, StartedBy, Suspended, VolumeId,
     VolumeProvider, VolumeSource, VolumeSpec,
 };
 use boxpool_qemu::LocalQemu;
@@ -241,4 +241,43 @@ async fn qemu_runs_as_a_user_of_its_own_and_another_user_of_the_host_finds_no_wa
     let started = qemu.start(&later(&guest, 3)).await.unwrap();
     assert_eq!(started.by, StartedBy::Boot);
     assert_eq!(bench.ssh(&started.endpoint, "hostname"), "lowly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_box_has_its_disk_as_it_was_and_is_another_machine() {
+    let bench = Bench::new().await;
+    let original = bench.guest("original").await;
+    let first = bench.start(&original).await;
+    bench.ssh(&first.endpoint, "echo old > /root/file; echo held > /dev/shm/note; sync");
+    let its_machine = bench.ssh(&first.endpoint, "cat /etc/machine-id");
+    let snapshot = SnapshotId::new("of-box-live").unwrap();
+    let refused = bench.qemu.snapshot(&original.volume, &snapshot).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "its guest runs");
+    bench.qemu.suspend(&original).await.unwrap();
+    assert!(bench.qemu.snapshot(&original.volume, &snapshot).await.unwrap().ready);
+
+    let again = bench.start(&later(&original, 2)).await;
+    assert_eq!(again.by, StartedBy::Resume, "the original is as it was");
+    bench.ssh(&again.endpoint, "echo new > /root/file; sync");
+    let mut copy = bench.guest("copy").await;
+    bench.qemu.detach(&Attach::new(copy.volume.clone(), copy.instance.clone(), Epoch(1))).await.unwrap();
+    copy.volume = VolumeId::new("v-00000000000000cc").unwrap();
+    let spec = VolumeSpec::new(copy.volume.clone(), VolumeSource::Snapshot(snapshot.clone()));
+    VolumeProvider::ensure(&bench.qemu, &spec).await.unwrap();
+    bench.qemu.attach(&Attach::new(copy.volume.clone(), copy.instance.clone(), Epoch(1))).await.unwrap();
+    bench.qemu.delete_snapshot(&snapshot).await.unwrap();
+    let copied = bench.start(&copy).await;
+
+    assert_eq!(copied.by, StartedBy::Boot);
+    assert_ne!(copied.endpoint.host_key, again.endpoint.host_key);
+    // With its own host key and no other: the client checks it.
+    assert_eq!(bench.ssh(&copied.endpoint, "cat /root/file; hostname; ls /dev/shm"), "old\ncopy");
+    assert_ne!(bench.ssh(&copied.endpoint, "cat /etc/machine-id"), its_machine);
+    assert_eq!(
+        bench.ssh(&again.endpoint, "cat /root/file /dev/shm/note; hostname; cat /etc/machine-id"),
+        format!("new\nheld\noriginal\n{its_machine}")
+    );
+    bench.qemu.suspend(&copy).await.unwrap();
+    let back = bench.start(&later(&copy, 2)).await;
+    assert_eq!((back.by, back.endpoint.host_key), (StartedBy::Resume, copied.endpoint.host_key));
 }

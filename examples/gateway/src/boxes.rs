@@ -5,7 +5,7 @@
 use crate::size::Size;
 use async_trait::async_trait;
 use boxpool::record::BroughtUp;
-use boxpool::{BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, Timestamp, UserId};
+use boxpool::{BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, SnapshotName, Timestamp, UserId};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -68,6 +68,21 @@ pub struct ShareSummary {
     pub last_used: Option<Timestamp>,
     /// How often they have connected.
     pub connects: u64,
+}
+
+/// A snapshot of a box, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotSummary {
+    /// What the owner calls it.
+    pub name: String,
+    /// Of which box it was taken, which need not be there any more.
+    pub of: String,
+    /// How far it is: `taking ready deleting`.
+    pub state: String,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// How large the disk is that a box made of it has; `None` where only the default is known.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Something that happened to a box.
@@ -155,6 +170,31 @@ pub trait Boxes: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Keeps a copy of a box's disk.
+    async fn take_snapshot(&self, _: &UserId, name: &BoxName, _: &SnapshotName) -> Result<SnapshotSummary> {
+        Err(unsupported("snapshot box", name))
+    }
+
+    /// The snapshots of `owner`.
+    async fn list_snapshots(&self, _: &UserId) -> Result<Vec<SnapshotSummary>> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes a snapshot. Boxes that were made of it stay.
+    async fn delete_snapshot(&self, _: &UserId, called: &SnapshotName) -> Result<()> {
+        Err(unsupported("delete snapshot", called))
+    }
+
+    /// Makes a box of a snapshot.
+    async fn restore(&self, _: &UserId, _: &SnapshotName, to: &BoxName) -> Result<BoxSummary> {
+        Err(unsupported("restore snapshot", to))
+    }
+
+    /// Makes a box of another one.
+    async fn duplicate(&self, _: &UserId, name: &BoxName, _: &BoxName) -> Result<BoxSummary> {
+        Err(unsupported("duplicate box", name))
+    }
+
     /// Whether somebody else may connect.
     async fn share(&self, _: &UserId, name: &BoxName, _: &UserId, _: bool) -> Result<BoxSummary> {
         Err(unsupported("share box", name))
@@ -172,7 +212,7 @@ pub trait Boxes: Send + Sync + 'static {
     async fn status(&self) -> Result<PoolNumbers>;
 }
 
-fn unsupported(operation: &'static str, name: &BoxName) -> Error {
+fn unsupported(operation: &'static str, name: &impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Permanent, operation, name).with_detail("this gateway's boxes have no such operation")
 }
 

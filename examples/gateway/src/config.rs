@@ -232,6 +232,8 @@ pub struct Limits {
     pub boxes_per_user: usize,
     /// Boxes of one user that may run at once.
     pub running_boxes_per_user: usize,
+    /// Snapshots one user may keep.
+    pub snapshots_per_user: usize,
     /// How large the disks of one user may be, taken together, in GiB. As many as there may be, never grown, when not said.
     pub disk_gib_per_user: Option<u32>,
     /// Connections one user may have.
@@ -354,6 +356,7 @@ impl Default for Limits {
         Self {
             boxes_per_user: 10,
             running_boxes_per_user: 10,
+            snapshots_per_user: 10,
             disk_gib_per_user: None,
             connections_per_user: 100,
             channels_per_connection: 64,

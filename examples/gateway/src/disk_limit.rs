@@ -4,11 +4,11 @@
 //! being made, grown or had back counts from the moment it is asked for. Gateways tell each other only by the boxes' own
 //! records, so two of them that are asked at the same moment may let one too many grow.
 
-use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, SnapshotSummary, Wish};
 use crate::lock::lock;
 use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::{BoxName, Error, ErrorKind, Result, UserId};
+use boxpool::{BoxName, Error, ErrorKind, Result, SnapshotName, UserId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,6 +49,11 @@ impl DiskLimit {
     fn sized(&self, mut each: BoxSummary) -> BoxSummary {
         each.disk_bytes.get_or_insert(self.fresh.0);
         each
+    }
+
+    fn sized_snapshot(&self, mut kept: SnapshotSummary) -> SnapshotSummary {
+        kept.disk_bytes.get_or_insert(self.fresh.0);
+        kept
     }
 
     /// Counts what the box is to have, beside what is there.
@@ -159,6 +164,31 @@ impl Boxes for DiskLimit {
 
     async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
         Ok(self.inner.list_deleted(owner).await?.into_iter().map(|each| self.sized(each)).collect())
+    }
+
+    async fn take_snapshot(&self, owner: &UserId, name: &BoxName, called: &SnapshotName) -> Result<SnapshotSummary> {
+        self.inner.take_snapshot(owner, name, called).await.map(|kept| self.sized_snapshot(kept))
+    }
+
+    async fn list_snapshots(&self, owner: &UserId) -> Result<Vec<SnapshotSummary>> {
+        Ok(self.inner.list_snapshots(owner).await?.into_iter().map(|kept| self.sized_snapshot(kept)).collect())
+    }
+
+    async fn delete_snapshot(&self, owner: &UserId, called: &SnapshotName) -> Result<()> {
+        self.inner.delete_snapshot(owner, called).await
+    }
+
+    async fn restore(&self, owner: &UserId, from: &SnapshotName, to: &BoxName) -> Result<BoxSummary> {
+        let kept = self.list_snapshots(owner).await?.into_iter().find(|kept| kept.name == from.as_str());
+        let bytes = kept.and_then(|kept| kept.disk_bytes).unwrap_or(self.fresh.0);
+        let _claim = self.claim("restore snapshot", owner, to, bytes).await?;
+        self.inner.restore(owner, from, to).await.map(|each| self.sized(each))
+    }
+
+    async fn duplicate(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        let bytes = self.get(owner, name).await?.and_then(|each| each.disk_bytes).unwrap_or(self.fresh.0);
+        let _claim = self.claim("duplicate box", owner, to, bytes).await?;
+        self.inner.duplicate(owner, name, to).await.map(|each| self.sized(each))
     }
 
     async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {

@@ -1,11 +1,14 @@
 //! The pool behind the gateway.
 
-use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, ShareSummary, Wish};
+use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, ShareSummary, SnapshotSummary, Wish};
 use crate::page;
 use crate::size::Size;
 use async_trait::async_trait;
 use boxpool::record::{EventRecord, Mode, Share};
-use boxpool::{BoxName, BoxView, Clock, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, SystemClock, UserId};
+use boxpool::{
+    BoxName, BoxSnapshot, BoxView, Clock, ConnectRequest, Endpoint, Epoch, Pool, Result, Session, SnapshotName,
+    SystemClock, UserId,
+};
 use std::time::Duration;
 
 fn summary(view: &BoxView) -> BoxSummary {
@@ -21,6 +24,16 @@ fn summary(view: &BoxView) -> BoxSummary {
         shares: view.shares.iter().map(|(account, share)| shared(account, share)).collect(),
         deleted_until: view.deleted_until,
         brought_up: view.brought_up,
+    }
+}
+
+fn kept_as(kept: &BoxSnapshot) -> SnapshotSummary {
+    SnapshotSummary {
+        name: kept.name.to_string(),
+        of: kept.of.name.to_string(),
+        state: kept.state().to_owned(),
+        created: kept.created_at,
+        disk_bytes: kept.grown_to,
     }
 }
 
@@ -81,6 +94,26 @@ impl Boxes for Pool {
 
     async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
         Ok(Pool::list_deleted(self, owner).await?.iter().map(summary).collect())
+    }
+
+    async fn take_snapshot(&self, owner: &UserId, name: &BoxName, called: &SnapshotName) -> Result<SnapshotSummary> {
+        Pool::take_snapshot(self, owner, name, called).await.map(|kept| kept_as(&kept))
+    }
+
+    async fn list_snapshots(&self, owner: &UserId) -> Result<Vec<SnapshotSummary>> {
+        Ok(Pool::list_snapshots(self, owner).await?.iter().map(kept_as).collect())
+    }
+
+    async fn delete_snapshot(&self, owner: &UserId, called: &SnapshotName) -> Result<()> {
+        Pool::delete_snapshot(self, owner, called).await
+    }
+
+    async fn restore(&self, owner: &UserId, from: &SnapshotName, to: &BoxName) -> Result<BoxSummary> {
+        self.restore_box(owner, from, to).await.map(|view| summary(&view))
+    }
+
+    async fn duplicate(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        self.duplicate_box(owner, name, to).await.map(|view| summary(&view))
     }
 
     async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {

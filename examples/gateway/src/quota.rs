@@ -4,11 +4,11 @@
 //! wants a box is counted before it is brought up. Gateways tell each other only by the boxes' own records, so two of them
 //! that are asked at the same moment may let one too many run.
 
-use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
+use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, SnapshotSummary, Wish};
 use crate::lock::lock;
 use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, UserId};
+use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, SnapshotName, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -149,6 +149,26 @@ impl Boxes for RunningLimit {
 
     async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
         self.inner.list_deleted(owner).await
+    }
+
+    async fn take_snapshot(&self, owner: &UserId, name: &BoxName, called: &SnapshotName) -> Result<SnapshotSummary> {
+        self.inner.take_snapshot(owner, name, called).await
+    }
+
+    async fn list_snapshots(&self, owner: &UserId) -> Result<Vec<SnapshotSummary>> {
+        self.inner.list_snapshots(owner).await
+    }
+
+    async fn delete_snapshot(&self, owner: &UserId, called: &SnapshotName) -> Result<()> {
+        self.inner.delete_snapshot(owner, called).await
+    }
+
+    async fn restore(&self, owner: &UserId, from: &SnapshotName, to: &BoxName) -> Result<BoxSummary> {
+        self.inner.restore(owner, from, to).await
+    }
+
+    async fn duplicate(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        self.inner.duplicate(owner, name, to).await
     }
 
     async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {

@@ -2,6 +2,7 @@
 
 use super::key::{self, KeyCommand};
 use super::share::{self, ShareCommand};
+use super::snapshot::{self, SnapshotCommand};
 use super::words;
 use crate::exit::Refusal;
 use crate::login;
@@ -74,6 +75,8 @@ pub enum Command {
     Usage(Option<BoxName>),
     /// Who else may connect.
     Share(ShareCommand),
+    /// Copies of boxes.
+    Snapshot(SnapshotCommand),
     /// How the pool does.
     Status,
     /// About the user's keys.
@@ -101,6 +104,7 @@ impl Command {
             Self::Undelete(_) => "undelete",
             Self::Usage(_) => "usage",
             Self::Share(command) => command.verb(),
+            Self::Snapshot(command) => command.verb(),
             Self::Status => "status",
             Self::Key(command) => command.verb(),
         }
@@ -122,6 +126,7 @@ impl Command {
             | Self::Keepalive { name, .. }
             | Self::Delete { name, .. } => Some(name),
             Self::Share(command) => Some(command.target()),
+            Self::Snapshot(command) => command.target(),
             Self::Help
             | Self::Whoami
             | Self::Version
@@ -169,6 +174,11 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
     ("delete", "delete NAME --yes [--now]", "delete a box and everything in it; with --now it cannot be had back"),
     ("undelete", "undelete NAME", "have a deleted box back"),
+    ("snapshot create", "snapshot create BOX [NAME]", "keep a copy of a box's disk; nobody may be in it meanwhile"),
+    ("snapshot list", "snapshot list [BOX]", "your snapshots"),
+    ("snapshot restore", "snapshot restore NAME NEWBOX", "make a box of a snapshot"),
+    ("snapshot delete", "snapshot delete NAME --yes", "delete a snapshot; boxes made of it stay"),
+    ("duplicate", "duplicate BOX NEWBOX", "make a box that is a copy of another"),
     ("share list", "share list NAME", "who else may connect to a box, and has"),
     ("share add", "share add NAME ACCOUNT", "let another account connect to a box"),
     ("share remove", "share remove NAME ACCOUNT", "let it connect no more"),
@@ -205,15 +215,22 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
     let mut plain = words[..own].iter().map(|word| word.text.as_str()).filter(|word| *word != "--json");
     let Some(verb) = plain.next() else { return Ok(Parsed { command: Command::Help, json }) };
     let verb = if verb == CREATE { "spinup" } else { verb };
-    if matches!(verb, "key" | "share") {
-        let usage = if verb == "key" { key::USAGE } else { share::USAGE };
+    if matches!(verb, "key" | "share" | "snapshot" | "duplicate") {
+        let usage = match verb {
+            "key" => key::USAGE,
+            "share" => share::USAGE,
+            "snapshot" => snapshot::USAGE,
+            _ => snapshot::USAGE_OF_DUPLICATE,
+        };
         if rest.is_some() {
             return Err(fail(format!("{verb} takes nothing after --; it is written: {usage}")));
         }
         let words = plain.collect::<Vec<_>>();
         let command = match verb {
             "key" => Command::Key(key::parse(&words).map_err(fail)?),
-            _ => Command::Share(share::parse(&words).map_err(fail)?),
+            "share" => Command::Share(share::parse(&words).map_err(fail)?),
+            "snapshot" => Command::Snapshot(snapshot::parse(&words).map_err(fail)?),
+            _ => Command::Snapshot(snapshot::parse_duplicate(&words).map_err(fail)?),
         };
         return Ok(Parsed { command, json });
     }

@@ -10,11 +10,13 @@ pub mod input;
 mod key;
 mod share;
 mod show;
+mod snapshot;
 mod words;
 
 pub use command::{Command, Parsed, USAGES, is_command, parse};
 pub use key::KeyCommand;
 pub use share::ShareCommand;
+pub use snapshot::SnapshotCommand;
 
 use crate::boxes::BoxSummary;
 use crate::connection::Connection;
@@ -124,16 +126,27 @@ pub fn no_box(login: &str) -> Refusal {
 /// # Errors
 /// Why not.
 pub async fn create_box(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Refusal> {
-    let owner = &connection.account()?.id;
-    let gateway = &connection.gateway;
-    let most = gateway.settings.boxes_per_user;
-    let exists = || Refusal {
+    room_for(connection, name).await?;
+    let created = connection.gateway.boxes.create(&connection.account()?.id, name).await;
+    created.map_err(|error| match error.kind() {
+        boxpool::ErrorKind::AlreadyExists => exists(name),
+        _ => Refusal::from(error),
+    })
+}
+
+fn exists(name: &BoxName) -> Refusal {
+    Refusal {
         kind: "already_exists",
         ..Refusal::new(ExitCode::Failed, format!("you have a box named \"{name}\" already"))
-    };
-    let boxes = gateway.boxes.list(owner).await?;
+    }
+}
+
+/// Whether the user may have one more box, of that name.
+async fn room_for(connection: &Connection, name: &BoxName) -> Result<(), Refusal> {
+    let most = connection.gateway.settings.boxes_per_user;
+    let boxes = connection.gateway.boxes.list(&connection.account()?.id).await?;
     if boxes.iter().any(|known| known.name == name.as_str()) {
-        return Err(exists());
+        return Err(exists(name));
     }
     if boxes.len() >= most {
         return Err(Refusal::new(
@@ -141,11 +154,7 @@ pub async fn create_box(connection: &Connection, name: &BoxName) -> Result<BoxSu
             format!("you have {most} boxes, which is the most; delete one first"),
         ));
     }
-    let created = gateway.boxes.create(owner, name).await;
-    created.map_err(|error| match error.kind() {
-        boxpool::ErrorKind::AlreadyExists => exists(),
-        _ => Refusal::from(error),
-    })
+    Ok(())
 }
 
 struct Answer {
@@ -260,6 +269,7 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             Answer { text, json: json!({"boxes": boxes.iter().map(used).collect::<Vec<Value>>()}) }
         }
         Command::Share(command) => share::answer(connection, command).await?,
+        Command::Snapshot(command) => snapshot::answer(connection, command).await?,
         Command::Key(command) => key::answer(connection, command, input).await?,
         Command::Status => {
             let status = gateway.boxes.status().await?;
@@ -339,12 +349,12 @@ fn help(connection: &Connection) -> Answer {
     }
     text.push_str(
         "\nEvery command takes --json. A login name that is not the name of one of your boxes leads here.\n\
-         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no such box or key, 75 try again later,\n\
+         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no such box, snapshot or key, 75 try again later,\n\
          255 the connection broke.\n",
     );
     let commands: Vec<Value> =
         USAGES.iter().map(|(name, usage, what)| json!({"name": name, "usage": usage, "what": what})).collect();
-    let codes = json!({"0": "done", "1": "refused or failed", "2": "wrong usage", "3": "no such box or key",
+    let codes = json!({"0": "done", "1": "refused or failed", "2": "wrong usage", "3": "no such box, snapshot or key",
         "75": "try again later", "130": "given up", "255": "the connection broke"});
     Answer { text, json: json!({"commands": commands, "exit_codes": codes, "json_flag": "--json"}) }
 }

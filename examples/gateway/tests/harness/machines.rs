@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Cleared, Cursor, Detached, Device, Endpoint, EndpointAddress, Error, ErrorKind, Guest,
     GuestRuntime, GuestStatus, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Page, Result,
-    SnapshotId, SnapshotView, Started, StartedBy, Suspended, VolumeId, VolumeProvider, VolumeSpec, VolumeState,
-    VolumeView,
+    SnapshotId, SnapshotView, Started, StartedBy, Suspended, VolumeId, VolumeProvider, VolumeSource, VolumeSpec,
+    VolumeState, VolumeView,
 };
 use boxpool_gateway::hostkey::ensure_key;
 use std::collections::BTreeMap;
@@ -59,6 +59,15 @@ impl Machines {
 
     pub fn running(&self) -> usize {
         self.state.lock().unwrap().guests.len()
+    }
+
+    /// All that tests keep in a box.
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.dir.join(from).join("file"), self.dir.join(to));
+        if from.exists() {
+            std::fs::create_dir_all(&to).unwrap();
+            std::fs::copy(from, to.join("file")).unwrap();
+        }
     }
 
     /// Ends every guest at once, as a machine that dies does.
@@ -130,6 +139,9 @@ impl State {
 #[async_trait]
 impl VolumeProvider for Machines {
     async fn ensure(&self, spec: &VolumeSpec) -> Result<VolumeView> {
+        if let VolumeSource::Snapshot(from) = &spec.source {
+            self.copy(from.as_str(), spec.id.as_str());
+        }
         let mut state = self.state.lock().unwrap();
         state.volumes.entry(spec.id.clone()).or_default();
         state.volume(&spec.id).ok_or_else(|| absent("make", &spec.id))
@@ -170,7 +182,11 @@ impl VolumeProvider for Machines {
         self.detach(attach).await
     }
 
-    async fn snapshot(&self, _: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
+    async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
+        if self.state.lock().unwrap().guests.contains_key(volume) {
+            return Err(Error::new(ErrorKind::Busy, "snapshot", volume));
+        }
+        self.copy(volume.as_str(), id.as_str());
         Ok(SnapshotView::new(id.clone(), true))
     }
 
@@ -178,7 +194,8 @@ impl VolumeProvider for Machines {
         Ok(Page { items: Vec::new(), next: None })
     }
 
-    async fn delete_snapshot(&self, _: &SnapshotId) -> Result<()> {
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        let _ = std::fs::remove_dir_all(self.dir.join(id.as_str()));
         Ok(())
     }
 

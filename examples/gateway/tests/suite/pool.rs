@@ -190,6 +190,47 @@ async fn a_disk_is_grown_within_the_limit_and_the_box_tells_what_happened_to_it(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_box_is_copied_by_a_snapshot_or_at_once_and_each_goes_its_own_way() {
+    let site = Site::new();
+    let limits = Limits { snapshots_per_user: 1, boxes_per_user: 2, ..Limits::default() };
+    let gateway = site.start(Config { limits, ..config() }).await;
+    let ask = async |command: &str| site.run(&gateway, "gateway", &[command, "--json"]).await;
+    let inside = async |name: &str, command: &str| site.run(&gateway, name, &[command]).await.text();
+    assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev1"]).await.code, 0);
+    inside("dev1", "echo old > $BOXHOME/file").await;
+    site.until_state(&gateway, "dev1", "parked").await;
+
+    let kept = ask("snapshot create dev1 monday").await.json();
+    assert_eq!((&kept["name"], &kept["of"], &kept["state"]), (&"monday".into(), &"dev1".into(), &"ready".into()));
+    let refused = ask("snapshot create dev1").await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(inside("dev1", "echo new > $BOXHOME/file; cat $BOXHOME/file").await, "new\n");
+    assert_eq!(ask("snapshot restore monday dev2").await.json()["name"], "dev2");
+    assert_eq!(inside("dev2", "cat $BOXHOME/file; echo $BOXNAME").await, "old\ndev2\n");
+    assert_eq!(inside("dev1", "cat $BOXHOME/file").await, "new\n");
+    assert_eq!(ask("duplicate dev1 dev3").await.code, 1, "two boxes are the most");
+    assert_eq!(ask("delete dev1 --yes").await.code, 0);
+    assert_eq!(ask("snapshot list dev1").await.json()["snapshots"][0]["name"], "monday");
+
+    assert_eq!(ask("snapshot delete monday").await.code, 2);
+    assert_eq!(ask("snapshot delete monday --yes").await.code, 0);
+    assert_eq!(ask("snapshot list").await.json()["snapshots"], serde_json::json!([]));
+    assert_eq!(ask("duplicate dev2 dev3").await.json()["name"], "dev3");
+    assert_eq!(inside("dev3", "cat $BOXHOME/file").await, "old\n");
+    for command in [
+        "snapshot create nosuch",
+        "snapshot restore monday dev4",
+        "snapshot delete monday --yes",
+        "duplicate nosuch dev4",
+    ] {
+        assert_eq!(ask(command).await.code, 3, "{command}");
+    }
+    let taken = ask("duplicate dev2 dev3").await;
+    assert_eq!((taken.code, taken.stderr.contains("already_exists")), (1, true), "{taken:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_share_one_guest_and_it_is_suspended_when_both_have_left() {
     let site = Site::new();
     let (a, b) = (site.start(config()).await, site.start(config()).await);

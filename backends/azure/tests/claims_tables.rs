@@ -1,7 +1,12 @@
 //! Sixty-four gateways on one emulator of Azure Tables take machines at the same time: how many of their compare-and-swaps
 //! are lost to each other.
 
-use crate::world::{World, config};
+#![allow(clippy::unwrap_used)]
+
+mod azurite;
+#[path = "../../../core/tests/world/mod.rs"]
+mod world;
+
 use async_trait::async_trait;
 use boxpool::record::INSTANCES;
 use boxpool::{
@@ -14,6 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use world::{World, config};
 
 const GATEWAYS: u64 = 64;
 const CONNECTS_EACH: u64 = 3;
@@ -76,8 +82,7 @@ async fn until(what: &str, reached: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
-    let (options, world, claims) =
-        (crate::azurite::fresh_options(), Arc::new(World::default()), Arc::new(Claims::default()));
+    let (options, world, claims) = (azurite::fresh_options(), Arc::new(World::default()), Arc::new(Claims::default()));
     let mut config = config(MACHINES);
     config.instances = WarmTarget::new(MACHINES, MACHINES, MACHINES);
     config.instances.max_concurrent_creates = 64;

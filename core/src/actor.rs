@@ -4,7 +4,7 @@
 //! that the store does not: when the process dies here, its record names it, and another node finishes the step.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxRef, Epoch, InstanceId, SnapshotId, UserId};
+use crate::id::{BoxName, BoxRef, Epoch, InstanceId, SnapshotId, UserId};
 use crate::parking::ParkedBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
@@ -63,6 +63,12 @@ pub(crate) enum Message {
     Stop {
         /// And grow its volume to so many bytes while it is down.
         grow_to: Option<u64>,
+        deadline: Instant,
+        done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// Call the box something else.
+    Rename {
+        to: BoxName,
         deadline: Instant,
         done: oneshot::Sender<Result<BoxRecord>>,
     },
@@ -271,6 +277,10 @@ impl Actor {
                 let answer = self.stop(grow_to, deadline).await;
                 let _ = done.send(answer);
             }
+            Message::Rename { to, deadline, done } => {
+                let answer = self.rename(&to, deadline).await;
+                let _ = done.send(answer);
+            }
             Message::SetMode { mode, deadline, done } => {
                 let answer = self.set_mode(mode, deadline).await;
                 let _ = done.send(answer);
@@ -415,8 +425,12 @@ impl Actor {
         }
     }
 
-    /// Whether the node at work on a step is out of it: dead, or ourselves, since an actor does one thing at a time.
+    /// Whether the node at work on a step is out of it: dead, or ourselves, since an actor does one thing at a time. What has
+    /// arrived under a new name anybody may settle.
     pub(crate) fn is_up_to_us(&self, placement: &Placement) -> bool {
+        if matches!(placement, Placement::Arriving { .. }) {
+            return true;
+        }
         placement.worker().is_some_and(|node| {
             *node == self.shared.node || self.shared.is_dead(node) || planted::is(Bug::TakeOverWithoutLiveness)
         })

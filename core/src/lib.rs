@@ -51,6 +51,7 @@ mod index;
 mod limited;
 mod liveness;
 mod memory;
+mod names;
 mod parking;
 mod pause;
 mod plan;

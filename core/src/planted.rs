@@ -187,6 +187,14 @@ bugs! {
     SnapshotOnlyForgotten,
     /// Snapshots that were half taken or half deleted are taken up by nobody.
     NoRecoveryOfSnapshots,
+    /// A box has a new name, and its volume is bound to the old one.
+    RenameLeavesVolume,
+    /// What is left of a rename that was given up is taken for the box.
+    GhostComesAlive,
+    /// A rename is given up, and whoever was at it before can still go on with it.
+    RenameGivenUpUnsaid,
+    /// While a box is renamed it is in the list under both names.
+    RenamedListedTwice,
     // Waiting.
     /// B12: a call that never answers is waited for.
     NoLimitOnCalls,

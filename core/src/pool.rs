@@ -5,13 +5,13 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::golden::GoldenBuilder;
-use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
 use crate::record::{BoxRecord, BroughtUp, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
-use crate::records::{Records, box_key};
+use crate::records::Records;
 use crate::runtime::GuestRuntime;
 use crate::session::Session;
 use crate::shared::{BoxKey, Parts, Shared};
@@ -235,7 +235,8 @@ impl BoxView {
         }
     }
 
-    /// The state in one word: `detached`, `placing`, `running`, `suspending`, `parked`, `detaching` or `deleting`.
+    /// The state in one word: `detached`, `placing`, `running`, `suspending`, `parked`, `detaching`, `deleting`, `renaming` or, for a
+    /// moment, `arriving` under its new name.
     #[must_use]
     pub fn state(&self) -> &'static str {
         self.placement.word()
@@ -318,8 +319,8 @@ impl Pool {
     /// # Errors
     /// The store's.
     pub async fn get_box(&self, user: &UserId, name: &BoxName) -> Result<Option<BoxView>> {
-        let found = self.shared.records.get::<BoxRecord>(&box_key(user, name)).await?;
-        Ok(found.filter(|held| held.record.deleted_until.is_none()).map(|held| BoxView::of(held.record)))
+        let found = self.shared.box_called(user, name).await?;
+        Ok(found.filter(|record| record.deleted_until.is_none()).map(BoxView::of))
     }
 
     /// All boxes of a user, by name; not those that are deleted and could be had back.
@@ -339,8 +340,7 @@ impl Pool {
     }
 
     async fn all_boxes(&self, user: &UserId) -> Result<Vec<BoxView>> {
-        let all = self.shared.records.scan_all::<BoxRecord>(Some(user.as_str())).await?;
-        Ok(all.into_iter().map(|(_, held)| BoxView::of(held.record)).collect())
+        Ok(self.shared.boxes_of(user).await?.into_iter().map(BoxView::of).collect())
     }
 
     /// Deletes a box, whatever it is doing. Sessions on it end. Waits until it is done.
@@ -502,6 +502,24 @@ impl Pool {
             .map(BoxView::of)
     }
 
+    /// Calls a box something else. It stays the same box: its id, volume, memory, shares and all that is known of it go along.
+    /// One that is parked is taken off its instance for it. Under the old name there is no box then.
+    ///
+    /// # Errors
+    /// `Invalid` when that is its name; `NotFound`; `AlreadyExists` when the user has a box of that name, or a deleted one that can
+    /// still be had back; `Busy` when the box runs, or when a step of another node does not end; `Unavailable` while draining.
+    /// When it fails half-way the box is `renaming`, and has the one name or the other after the next call or the reconcile.
+    #[tracing::instrument(name = "boxpool.rename", skip_all, fields(%user, %name, %to))]
+    pub async fn rename_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxView> {
+        const WHAT: &str = "rename box";
+        if name == to {
+            return Err(Error::new(ErrorKind::Invalid, WHAT, name).with_detail("that is its name"));
+        }
+        self.ask(WHAT, user, name, |deadline, done| Message::Rename { to: to.clone(), deadline, done })
+            .await
+            .map(BoxView::of)
+    }
+
     /// Says what happens when the last session of a box ends. One that is to [keep running](Mode::KeepRunning) is never suspended
     /// and never makes room, whichever gateway dies; when it does not run (its machine has died, say) the maintainer brings
     /// it up again with its next census. A [stop](Pool::stop_box) ends this too.
@@ -569,29 +587,37 @@ impl Pool {
     /// # Errors
     /// The store's.
     pub async fn events(&self, user: &UserId, limit: usize) -> Result<Vec<EventRecord>> {
-        self.newest_events(user, limit, |_| true).await
+        let mut all = self.all_events(user).await?;
+        Ok(all.split_off(all.len().saturating_sub(limit)))
     }
 
-    /// The newest events of one box, oldest first, at most `limit`; those of earlier boxes of that name are among them. It need not
-    /// be there any more. Reads all events of the user.
+    /// The newest events of one box, oldest first, at most `limit`; those of earlier boxes of that name are among them, and what
+    /// happened to it before it was renamed. It need not be there any more. Reads all events of the user.
     ///
     /// # Errors
     /// The store's.
     pub async fn box_events(&self, user: &UserId, name: &BoxName, limit: usize) -> Result<Vec<EventRecord>> {
-        self.newest_events(user, limit, |owner| owner.name == *name).await
+        let mut all = self.all_events(user).await?;
+        let mut renamed: BTreeMap<BoxId, usize> = BTreeMap::new();
+        for (at, event) in all.iter().enumerate().filter(|(_, event)| event.kind == EventKind::BoxRenamed) {
+            if let Some(owner) = event.owner.as_ref().filter(|owner| owner.name == *name) {
+                renamed.insert(owner.id.clone(), at);
+            }
+        }
+        let mut at = 0..;
+        all.retain(|event| {
+            let (owner, at) = (event.owner.as_ref(), at.next());
+            owner.is_some_and(|owner| owner.name == *name || renamed.get(&owner.id).copied() > at)
+        });
+        Ok(all.split_off(all.len().saturating_sub(limit)))
     }
 
-    async fn newest_events(
-        &self,
-        user: &UserId,
-        limit: usize,
-        wanted: impl Fn(&BoxRef) -> bool,
-    ) -> Result<Vec<EventRecord>> {
+    async fn all_events(&self, user: &UserId) -> Result<Vec<EventRecord>> {
         let all = self.shared.records.scan_all::<EventRecord>(Some(user.as_str())).await?;
         let mut all: Vec<_> = all.into_iter().map(|(_, held)| held.record).collect();
         // An older version kept the pool's own events under a name that a user may have.
-        all.retain(|event| event.owner.as_ref().is_some_and(|owner| owner.owner == *user && wanted(owner)));
-        Ok(all.split_off(all.len().saturating_sub(limit)))
+        all.retain(|event| event.owner.as_ref().is_some_and(|owner| owner.owner == *user));
+        Ok(all)
     }
 
     /// Where a user's box is now, without changing anything.

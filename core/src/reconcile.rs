@@ -111,7 +111,9 @@ impl Shared {
             Placement::Placing { node, .. }
             | Placement::Suspending { node, .. }
             | Placement::Detaching { node, .. }
-            | Placement::Deleting { node, .. } => self.is_dead(node) || left_by_us(node),
+            | Placement::Deleting { node, .. }
+            | Placement::Renaming { node, .. } => self.is_dead(node) || left_by_us(node),
+            Placement::Arriving { .. } => true,
         };
         let failed = planted::is(Bug::FailureLeavesStep) && matches!(record.placement, Placement::Placing { .. });
         let nobody = planted::is(Bug::NoRecoveryOfBoxes) || failed;
@@ -255,6 +257,11 @@ impl Shared {
         let found = self.records.get::<BoxRecord>(&box_key(&owner.owner, &owner.name)).await?;
         let id = &held.record.id;
         if found.is_some_and(|found| found.record.owner == *owner && found.record.volume.volume() == id) {
+            return Ok(());
+        }
+        // Its box may have changed its name since the volume was read.
+        let now = self.records.get::<VolumeRecord>(&volume_key(id)).await?;
+        if now.is_none_or(|now| now.version != held.version) {
             return Ok(());
         }
         let used = self.volumes.get(id).await?.is_some_and(|view| view.used && !planted::is(Bug::WidowedUsedIsDeleted));

@@ -142,6 +142,11 @@ pub enum What {
         /// To so many GiB.
         gib: u64,
     },
+    /// Calls the box something else.
+    Rename {
+        /// As the user's box of that number.
+        to: u8,
+    },
     /// Has the box run without a session, or no more.
     Keep {
         /// Which of the two.
@@ -472,6 +477,10 @@ impl Case {
             let copies = of_snapshots.between(0, 6);
             ops.extend((0..copies).map(|_| Op::of_snapshots(&mut of_snapshots, span, gateways, users, names)));
             pool.max_total += u32::from(users) * u32::from(names) * u32::from(copies > 0);
+            let mut of_renames = Hash::new(seed).text("renames").draw();
+            let renames = of_renames.between(0, 5);
+            ops.extend((0..renames).map(|_| Op::of_renames(&mut of_renames, span, gateways, users, names + 1)));
+            pool.max_total += u32::from(users) * u32::from(renames > 0);
         }
         Case {
             zones,
@@ -587,6 +596,16 @@ impl Op {
             10 => What::Purge,
             11 => What::Share { on: draw.chance(0.7) },
             _ => What::Guest,
+        };
+        Self::somewhere(draw, span, gateways, users, names, what)
+    }
+
+    /// Boxes are called something else, and used as what they are called.
+    fn of_renames(draw: &mut Draw, span: u64, gateways: usize, users: u8, names: u8) -> Self {
+        let what = match draw.between(0, 6) {
+            0..=4 => What::Rename { to: draw.between(1, u64::from(names)) as u8 },
+            5 => What::Start { patience: 300_000 },
+            _ => What::Visit { stay: 1_000, patience: 300_000, rude: false },
         };
         Self::somewhere(draw, span, gateways, users, names, what)
     }

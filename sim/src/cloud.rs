@@ -502,7 +502,7 @@ impl SimCloud {
     #[must_use]
     pub fn places_of(&self, owner: &BoxRef) -> Vec<InstanceId> {
         let state = self.world.state();
-        state.guests.iter().filter(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone()).collect()
+        state.guests.iter().filter(|(_, guest)| guest.owner.id == owner.id).map(|((_, on), _)| on.clone()).collect()
     }
 
     /// How many guests run.
@@ -521,7 +521,7 @@ impl SimCloud {
     pub fn hang_guest(&self, owner: &BoxRef, hung: bool) {
         self.engine().note(None, Kind::Fault, if hung { "guest hangs" } else { "guest answers" }, owner.name.as_str());
         let mut state = self.world.state();
-        for guest in state.guests.values_mut().filter(|guest| guest.owner == *owner) {
+        for guest in state.guests.values_mut().filter(|guest| guest.owner.id == owner.id) {
             guest.hung = hung;
             guest.hung_once |= hung;
         }

@@ -6,7 +6,7 @@
 
 use crate::backend::Operation;
 use crate::case::{Case, Event, Happening, Op, PoolShape, Profile, What};
-use crate::crashpoints::{SHORT, begins_at, flow, flows, op, probe, telling, visit};
+use crate::crashpoints::{SHORT, begins_at, flow, flows, op, probe, second, telling, visit};
 use crate::engine::{Fate, LoggedCall, Pace, Refusal};
 use crate::run::{Findings, Outcome, Probe, run_probed};
 use std::fmt;
@@ -63,6 +63,44 @@ fn encounters() -> Vec<(&'static str, Case)> {
         ),
         ("deleted while it is made", calm(&fresh, vec![at(40, 0, What::Create), at(40, 1, What::Delete)])),
         ("deleted while it comes up", calm(&shape, vec![at(40, 0, visit(1)), at(40, 1, What::Delete)])),
+        (
+            "two rename the same box",
+            calm(
+                &shape,
+                vec![at(40, 2, What::Create), at(60, 0, What::Rename { to: 2 }), at(60, 1, What::Rename { to: 3 })],
+            ),
+        ),
+        (
+            "two boxes get one name",
+            calm(
+                &shape,
+                vec![
+                    at(40, 2, What::Create),
+                    second(at(41, 2, What::Create)),
+                    at(60, 0, What::Rename { to: 3 }),
+                    second(at(60, 1, What::Rename { to: 3 })),
+                ],
+            ),
+        ),
+        (
+            "connected to while it is renamed",
+            calm(
+                &shape,
+                vec![
+                    at(40, 2, What::Create),
+                    at(60, 0, What::Rename { to: 2 }),
+                    at(60, 1, What::Start { patience: 300_000 }),
+                ],
+            ),
+        ),
+        (
+            "made under the name that another gets",
+            calm(&shape, vec![at(40, 2, What::Create), at(60, 0, What::Rename { to: 2 }), second(at(60, 1, visit(1)))]),
+        ),
+        (
+            "deleted while it is renamed",
+            calm(&shape, vec![at(40, 2, What::Create), at(60, 0, What::Rename { to: 2 }), at(60, 1, What::Delete)]),
+        ),
         (
             "connected to while it leaves",
             calm(&shape, vec![at(40, 0, visit(1)), Op { at: 44_005, ..at(44, 1, visit(1)) }]),

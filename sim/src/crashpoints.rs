@@ -123,8 +123,9 @@ pub(crate) fn op(at: u64, gateway: usize, user: u8, what: What) -> Op {
     Op { at: at * 1_000, gateway, user, name: 1, what }
 }
 
-fn named(name: u8, op: Op) -> Op {
-    Op { name, ..op }
+/// The user's second box.
+pub(crate) fn second(op: Op) -> Op {
+    Op { name: 2, ..op }
 }
 
 pub(crate) fn visit(stay: u64) -> What {
@@ -248,8 +249,8 @@ pub fn flows() -> Vec<(&'static str, Case)> {
                 vec![
                     op(40, 1, 1, visit(1)),
                     op(60, 0, 1, What::Snapshot { called: 1 }),
-                    named(2, op(70, 1, 1, What::Restore { called: 1 })),
-                    named(2, op(80, 0, 1, visit(1))),
+                    second(op(70, 1, 1, What::Restore { called: 1 })),
+                    second(op(80, 0, 1, visit(1))),
                 ],
                 vec![],
             ),
@@ -271,7 +272,7 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             "duplicate a box that lingers, use the copy",
             flow(
                 shape.clone(),
-                vec![op(40, 1, 1, visit(1)), op(42, 1, 1, What::Duplicate { to: 2 }), named(2, op(60, 0, 1, visit(1)))],
+                vec![op(40, 1, 1, visit(1)), op(42, 1, 1, What::Duplicate { to: 2 }), second(op(60, 0, 1, visit(1)))],
                 vec![],
             ),
         ),
@@ -309,6 +310,35 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             flow(
                 shape.clone(),
                 vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Share { on: true }), op(70, 1, 1, What::Guest)],
+                vec![],
+            ),
+        ),
+        (
+            "rename a detached box, return to it",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, What::Create), op(60, 0, 1, What::Rename { to: 2 }), second(op(80, 1, 1, START))],
+                vec![],
+            ),
+        ),
+        (
+            "rename a parked box, return to it",
+            flow(
+                shape.clone(),
+                vec![op(40, 1, 1, visit(1)), op(60, 0, 1, What::Rename { to: 2 }), second(op(80, 1, 1, START))],
+                vec![],
+            ),
+        ),
+        (
+            "rename a box, and back",
+            flow(
+                shape.clone(),
+                vec![
+                    op(40, 1, 1, What::Create),
+                    op(60, 0, 1, What::Rename { to: 2 }),
+                    second(op(62, 1, 1, What::Rename { to: 1 })),
+                    op(90, 1, 1, START),
+                ],
                 vec![],
             ),
         ),
@@ -468,6 +498,7 @@ pub(crate) const SHORT: &[&str] = &[
     "a parked box makes room",
     "delete a detached box",
     "delete a parked box",
+    "rename a detached box, return to it",
 ];
 
 /// What befalls the first call of a pair: nobody dies.

@@ -12,7 +12,7 @@ use crate::oracle::status;
 use crate::oracle::stock::Habits;
 use boxpool::record::{BoxRecord, Mode, Placement};
 use boxpool::{
-    Adoption, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
+    Adoption, BoxId, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
     SnapshotId, SnapshotName, UserId, Via, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -379,7 +379,7 @@ impl Stage {
                 let answer = self.timed(number, "list", LIMIT, pool.list_boxes(&user)).await;
                 self.count_refusal(answer.as_ref().err());
                 if let Ok(list) = answer {
-                    self.judge_list(&user, &before, &list.iter().map(|view| view.id.clone()).collect());
+                    self.judge_list(&user, &before, &list.iter().map(|view| view.id.clone()).collect::<Vec<_>>());
                 }
             }
             What::Adopt => {
@@ -452,6 +452,16 @@ impl Stage {
                     self.judge_copy(&user, view);
                 }
                 self.judge_create(answer.map(|view| view.volume));
+            }
+            What::Rename { to } => {
+                let to = names(op.user, to).1;
+                let before = self.is_named(&user, &to);
+                let answer = self.timed(number, "rename", LIMIT, pool.rename_box(&user, &name, &to)).await;
+                match &answer {
+                    Ok(view) => self.judge_rename(view, &to),
+                    Err(error) => self.judge_name_in_use(error, &user, &to, before),
+                }
+                self.count_refusal(answer.as_ref().err());
             }
             What::Purge => {
                 let before = self.owner(op.user, op.name);
@@ -564,8 +574,14 @@ impl Stage {
         world.oracle.books.snapshots.values().find(its).map(|record| record.id.clone())
     }
 
+    /// Whether there is any record under that name.
+    fn is_named(&self, user: &UserId, name: &BoxName) -> bool {
+        let state = self.cloud.world().state();
+        state.oracle.books.boxes.values().any(|record| record.owner.owner == *user && record.owner.name == *name)
+    }
+
     /// That user's boxes, as they are recorded now.
-    fn boxes_of(&self, user: &UserId) -> BTreeSet<BoxRef> {
+    fn boxes_of(&self, user: &UserId) -> BTreeSet<BoxId> {
         let state = self.cloud.world().state();
         state
             .oracle
@@ -573,7 +589,8 @@ impl Stage {
             .boxes
             .values()
             .filter(|record| record.owner.owner == *user && record.deleted_until.is_none())
-            .map(|record| record.owner.clone())
+            .filter(|record| state.oracle.books.is_box(record))
+            .map(|record| record.owner.id.clone())
             .collect()
     }
 
@@ -735,14 +752,18 @@ impl Stage {
         found
     }
 
-    async fn must_come_up(self: Arc<Self>, index: usize, owner: BoxRef, begun: Instant) {
+    async fn must_come_up(self: Arc<Self>, index: usize, mut owner: BoxRef, begun: Instant) {
         let mut number = index;
         let mut last = String::new();
         while begun.elapsed() < LIVENESS_BOUND {
             number += 1;
             let gone = {
                 let state = self.cloud.world().state();
-                let record = state.oracle.books.box_of(&owner);
+                let record = state.oracle.books.current(&owner.id);
+                // It may have been renamed by now.
+                if let Some(record) = record {
+                    owner = record.owner.clone();
+                }
                 let deleting = |record: &BoxRecord| matches!(record.placement, Placement::Deleting { .. });
                 record.is_none_or(|record| record.deleted_until.is_some() || deleting(record))
             };

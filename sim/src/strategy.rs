@@ -187,6 +187,7 @@ pub fn verbs(size: Size) -> impl Strategy<Value = Op> {
         2 => Just(What::Stop),
         1 => (1_u64..9).prop_map(|gib| What::Resize { gib }),
         1 => select(vec![300_000, 20_000]).prop_map(|patience| What::Start { patience }),
+        1 => (1_u8..4).prop_map(|to| What::Rename { to }),
         2 => any::<bool>().prop_map(|on| What::Keep { on }),
         2 => select(vec![What::Delete, What::Undelete, What::Purge]),
         1 => any::<bool>().prop_map(|on| What::Share { on }),

@@ -42,6 +42,9 @@ const TOLD: &[Told] = &[
     told::what_is_kept_comes_up_again,
     told::what_is_deleted_can_be_had_back_in_time,
     told::who_is_let_in_is_looked_at_when_the_volume_is_there,
+    told::what_is_left_of_a_rename_is_no_box,
+    told::who_wakes_late_renames_nothing,
+    told::what_is_being_renamed_is_listed_once,
 ];
 
 fn is_sound(what: &str, violations: &[String]) {

@@ -83,6 +83,8 @@ pub enum EventKind {
     BoxStarted,
     /// A box was shut down by its owner, and its memory dropped.
     BoxStopped,
+    /// Its owner calls a box something else from now on. Told of under both names: the detail says `to` or `from`, and which.
+    BoxRenamed,
     /// A box's volume was grown; the detail says to how many bytes.
     BoxResized,
     /// A snapshot was taken of a box; the detail says what it is called.

@@ -11,14 +11,17 @@
 //!
 //!  Running, Parked ── Stop ──▶ Detaching                    TakeOver: another node continues a step
 //!  Detached, Running, Parked ── Delete ──▶ Deleting
+//!  Detached ── Rename ──▶ Renaming ── RenameFailed ──▶ Detached
+//!                            │ the record goes, and under the new name
+//!                            └─ ─ ─ ─ ─ Arriving ── Arrived ──▶ Detached
 //! ```
 //! An event that *begins* a step (an intent) raises the epoch; one that reports a result must carry the present epoch,
-//! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching` or `Deleting` names the node that is
-//! at work; when that node is dead, anyone may take over.
+//! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching`, `Renaming` or `Deleting` names the node
+//! that is at work; when that node is dead, anyone may take over. An `Arriving` record is settled by whoever comes across it.
 
 use super::{BOXES, BroughtUp, Envelope, IllegalTransition, record};
 use crate::clock::Timestamp;
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::Device;
 use crate::runtime::Endpoint;
@@ -76,6 +79,25 @@ pub enum Placement {
         /// Where it still may be.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<InstanceId>,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// On no instance, and on its way to another name.
+    Renaming {
+        /// To which.
+        to: BoxName,
+        /// Which attempt: the epoch of its intent. No two attempts of a box have the same.
+        attempt: Epoch,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// On no instance: the record under the new name. It is the box once the volume is bound to that name, and if that never
+    /// happens it is nothing: the attempt was given up, or the record came late.
+    Arriving {
+        /// From which name.
+        from: BoxName,
+        /// Which attempt.
+        attempt: Epoch,
         /// Who does it.
         node: NodeId,
     },
@@ -155,6 +177,23 @@ pub enum PlacementEvent {
         /// Who does it.
         node: NodeId,
     },
+    /// Intent, by the owner: call the box something else.
+    Rename {
+        /// What.
+        to: BoxName,
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Result: it keeps its name.
+    RenameFailed {
+        /// The epoch of the attempt.
+        epoch: Epoch,
+    },
+    /// Result: this is the box's record now.
+    Arrived {
+        /// The record's epoch.
+        epoch: Epoch,
+    },
 }
 
 impl Placement {
@@ -208,6 +247,10 @@ impl Placement {
             (P::Running { instance, .. } | P::Parked { instance, .. }, E::Delete { node }) => {
                 intent(P::Deleting { instance: Some(instance), node })
             }
+            (P::Detached, E::Rename { to, node }) => intent(P::Renaming { to, attempt: epoch.next(), node }),
+            (P::Renaming { to, attempt, .. }, E::TakeOver { node }) => intent(P::Renaming { to, attempt, node }),
+            (P::Renaming { .. }, E::RenameFailed { epoch: done }) if done == epoch => result(P::Detached),
+            (P::Arriving { .. }, E::Arrived { epoch: done }) if done == epoch => result(P::Detached),
             (state, event) => Err(IllegalTransition::new(&state, &event)),
         }
     }
@@ -216,7 +259,7 @@ impl Placement {
     #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
-            Self::Detached => None,
+            Self::Detached | Self::Renaming { .. } | Self::Arriving { .. } => None,
             Self::Placing { instance, .. }
             | Self::Running { instance, .. }
             | Self::Suspending { instance, .. }
@@ -234,7 +277,9 @@ impl Placement {
             Self::Placing { node, .. }
             | Self::Suspending { node, .. }
             | Self::Detaching { node, .. }
-            | Self::Deleting { node, .. } => Some(node),
+            | Self::Deleting { node, .. }
+            | Self::Renaming { node, .. }
+            | Self::Arriving { node, .. } => Some(node),
         }
     }
 
@@ -249,6 +294,8 @@ impl Placement {
             Self::Parked { .. } => "parked",
             Self::Detaching { .. } => "detaching",
             Self::Deleting { .. } => "deleting",
+            Self::Renaming { .. } => "renaming",
+            Self::Arriving { .. } => "arriving",
         }
     }
 }
@@ -434,6 +481,17 @@ impl BoxRecord {
         Ok(Self { placement, epoch, ..self.clone() })
     }
 
+    /// How the record of a box that is being renamed stands under the new name: the same box, with all that it has. `None` when
+    /// it is not being renamed.
+    #[must_use]
+    pub fn under_new_name(&self) -> Option<Self> {
+        let Placement::Renaming { to, attempt, node } = &self.placement else { return None };
+        let owner = BoxRef { name: to.clone(), ..self.owner.clone() };
+        let from = self.owner.name.clone();
+        let placement = Placement::Arriving { from, attempt: *attempt, node: node.clone() };
+        Some(Self { owner, placement, ..self.clone() })
+    }
+
     /// Counts what lies between `before` and this record, and `connects` sessions.
     pub(crate) fn count(&mut self, before: &BoxRecord, connects: u64, now: Timestamp) {
         self.usage.moves(&before.placement, &self.placement, now);
@@ -463,25 +521,31 @@ mod tests {
         InstanceId::new(format!("i{n}")).unwrap()
     }
 
+    fn name(n: u8) -> BoxName {
+        BoxName::new(format!("b{n}")).unwrap()
+    }
+
     fn node(n: u8) -> NodeId {
         NodeId::new(format!("n{n}")).unwrap()
     }
 
     fn placements() -> impl Strategy<Value = Placement> {
-        (0u8..7, 0u8..3, 0u8..3, any::<bool>()).prop_map(|(kind, i, n, known)| match kind {
+        (0u8..9, 0u8..3, 0u8..3, any::<bool>()).prop_map(|(kind, i, n, known)| match kind {
             0 => Placement::Detached,
             1 => Placement::Placing { instance: instance(i), node: node(n) },
             2 => Placement::Running { instance: instance(i), endpoint: endpoint() },
             3 => Placement::Suspending { instance: instance(i), node: node(n), endpoint: known.then(endpoint) },
             4 => Placement::Parked { instance: instance(i), since: Timestamp(1) },
             5 => Placement::Detaching { instance: instance(i), node: node(n) },
+            6 => Placement::Renaming { to: name(i), attempt: Epoch(1), node: node(n) },
+            7 => Placement::Arriving { from: name(i), attempt: Epoch(1), node: node(n) },
             _ => Placement::Deleting { instance: known.then(|| instance(i)), node: node(n) },
         })
     }
 
     fn events() -> impl Strategy<Value = PlacementEvent> {
         use PlacementEvent as E;
-        (0u8..12, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
+        (0u8..15, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
             let (instance, node, epoch) = (instance(i), node(n), Epoch(e));
             match kind {
                 0 => E::Place { instance, node },
@@ -495,6 +559,9 @@ mod tests {
                 8 => E::Detached { epoch },
                 9 => E::TakeOver { node },
                 10 => E::Stop { node },
+                11 => E::Rename { to: name(i), node },
+                12 => E::RenameFailed { epoch },
+                13 => E::Arrived { epoch },
                 _ => E::Delete { node },
             }
         })
@@ -511,6 +578,7 @@ mod tests {
                 let is_result = matches!(
                     event,
                     E::Started { .. } | E::Suspended { .. } | E::SuspendFailed { .. } | E::Detached { .. }
+                        | E::RenameFailed { .. } | E::Arrived { .. }
                 );
                 prop_assert_eq!(after, if is_result { epoch } else { epoch.next() });
             }
@@ -521,7 +589,8 @@ mod tests {
             use PlacementEvent as E;
             let reported = match &event {
                 E::Started { epoch, .. } | E::Suspended { epoch, .. } | E::SuspendFailed { epoch }
-                | E::Detached { epoch } | E::GuestLost { epoch, .. } => Some(*epoch),
+                | E::Detached { epoch } | E::GuestLost { epoch, .. } | E::RenameFailed { epoch }
+                | E::Arrived { epoch } => Some(*epoch),
                 _ => None,
             };
             if let Some(reported) = reported && reported != Epoch(epoch) {
@@ -557,6 +626,23 @@ mod tests {
             let json = serde_json::to_string(&placement).unwrap();
             prop_assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
         }
+    }
+
+    #[test]
+    fn a_box_that_is_being_renamed_takes_everything_along() {
+        let owner =
+            BoxRef { owner: crate::UserId::new("u").unwrap(), name: name(1), id: crate::BoxId::new("b1").unwrap() };
+        let mut record = BoxRecord::new(owner.clone(), VolumeId::new("v1").unwrap(), Timestamp(5));
+        record.epoch = Epoch(7);
+        assert_eq!(record.under_new_name(), None);
+        let renaming = record.after(&PlacementEvent::Rename { to: name(2), node: node(1) }).unwrap();
+        let taken_over = renaming.after(&PlacementEvent::TakeOver { node: node(2) }).unwrap();
+        assert_eq!(taken_over.placement, Placement::Renaming { to: name(2), attempt: Epoch(8), node: node(2) });
+        let arriving = renaming.under_new_name().unwrap();
+        assert_eq!(arriving.placement, Placement::Arriving { from: name(1), attempt: Epoch(8), node: node(1) });
+        let arrived = arriving.after(&PlacementEvent::Arrived { epoch: Epoch(8) }).unwrap();
+        let expected = BoxRecord { owner: BoxRef { name: name(2), ..owner }, epoch: Epoch(8), ..record };
+        assert_eq!(arrived, expected);
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub enum VolumeEvent {
         /// Which box.
         owner: BoxRef,
     },
+    /// The box it is bound to is called something else from now on. This is the moment at which a box changes its name.
+    Rename {
+        /// The box as it was called.
+        from: BoxRef,
+        /// The same box, as it is called now.
+        to: BoxRef,
+    },
     /// It was never bound and is not wanted.
     Discard {
         /// Who does it.
@@ -90,6 +97,11 @@ impl VolumeStatus {
             (S::Bound { owner: has }, E::Bind { owner }) if has == owner => Ok(S::Bound { owner }),
             (S::Creating { wanted_by: Some(wanted), .. }, E::Bind { owner }) if wanted == owner => {
                 Ok(S::Bound { owner })
+            }
+            (S::Bound { owner: has }, E::Rename { from, to })
+                if has == from && (&from.owner, &from.id) == (&to.owner, &to.id) =>
+            {
+                Ok(S::Bound { owner: to })
             }
             (S::Creating { .. } | S::Free, E::Discard { node }) => Ok(S::Deleting { node }),
             (S::Bound { owner: held }, E::DeletedByOwner { owner, node }) if held == owner => Ok(S::Deleting { node }),
@@ -170,13 +182,15 @@ mod tests {
 
     fn histories() -> impl Strategy<Value = Vec<VolumeEvent>> {
         let node = NodeId::new("n1").unwrap();
-        let event = (0u8..7, 0u8..3).prop_map(move |(kind, b)| match kind {
+        let event = (0u8..9, 0u8..3, 0u8..3).prop_map(move |(kind, b, other)| match kind {
             0 => VolumeEvent::Ready,
             1 => VolumeEvent::Bind { owner: owner(b) },
             2 => VolumeEvent::Discard { node: node.clone() },
             3 => VolumeEvent::DeletedByOwner { owner: owner(b), node: node.clone() },
             4 => VolumeEvent::Release { owner: owner(b) },
             5 => VolumeEvent::Erase { node: node.clone() },
+            6 => VolumeEvent::Rename { from: owner(b), to: BoxRef { id: owner(other).id, ..owner(b) } },
+            7 => VolumeEvent::Rename { from: owner(b), to: BoxRef { name: owner(other).name, ..owner(b) } },
             _ => VolumeEvent::TakeOver { node: node.clone() },
         });
         proptest::collection::vec(event, 0..12)
@@ -197,7 +211,7 @@ mod tests {
                 let Ok(after) = status.after(&event) else { continue };
                 if let Some(owned_by) = &owned_by {
                     match &after {
-                        VolumeStatus::Bound { owner } => prop_assert_eq!(owner, owned_by),
+                        VolumeStatus::Bound { owner } => prop_assert_eq!((&owner.owner, &owner.id), (&owned_by.owner, &owned_by.id)),
                         VolumeStatus::Deleting { .. } => {
                             let by_owner = matches!(&event, VolumeEvent::DeletedByOwner { owner, .. } if owner == owned_by);
                             let goes_on = matches!(status, VolumeStatus::Deleting { .. });

@@ -122,7 +122,11 @@ impl Actor {
                 let detail = "the box is being deleted";
                 Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail))
             }
-            step @ (Placement::Placing { .. } | Placement::Suspending { .. } | Placement::Detaching { .. }) => {
+            Placement::Arriving { .. } => self.wait_for_other(&held, connect, journey).await,
+            step @ (Placement::Placing { .. }
+            | Placement::Suspending { .. }
+            | Placement::Detaching { .. }
+            | Placement::Renaming { .. }) => {
                 if self.is_up_to_us(&step) {
                     self.finish_for_connect(held, journey).await
                 } else {
@@ -236,7 +240,10 @@ impl Actor {
             self.held = None;
             let seen = self.load().await?;
             let changed = seen.version != held.version;
-            if changed || self.is_up_to_us(&seen.record.placement) {
+            let arriving = matches!(seen.record.placement, Placement::Arriving { .. });
+            if arriving && !changed {
+                self.recover().await;
+            } else if changed || self.is_up_to_us(&seen.record.placement) {
                 journey.timings.waited += begun.elapsed();
                 return Ok(Round::Again);
             }

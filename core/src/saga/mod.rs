@@ -11,6 +11,7 @@ mod keep;
 mod leave;
 mod place;
 mod recover;
+mod rename;
 mod retain;
 mod share;
 mod snapshot;

@@ -7,6 +7,8 @@
 //! | `Suspending` | suspended, then `Parked` |
 //! | `Detaching` | detached |
 //! | `Deleting` | deleted |
+//! | `Renaming` | renamed, when the record under the new name is there; else it keeps its name |
+//! | `Arriving`, whoever is at it | the box, when its volume says so and the old record is gone; nothing, when no rename stands for it |
 //! | `Running`, held by nobody alive | held by us through the linger, then suspended |
 //! | `Parked` for longer than the limit | its instance is given back |
 
@@ -61,7 +63,15 @@ impl Actor {
                 }
                 Ok(())
             }
+            Placement::Arriving { .. } => {
+                self.held = None;
+                self.shared.settle(&held).await
+            }
             _ if !self.is_up_to_us(&placement) => Ok(()),
+            Placement::Renaming { .. } => {
+                self.log_take_over(&held);
+                self.recover_rename(held).await
+            }
             Placement::Placing { .. } => {
                 self.log_take_over(&held);
                 self.withdraw(held, false).await

@@ -12,5 +12,6 @@ mod determinism;
 mod editions;
 mod lives;
 mod pause;
+mod rename;
 mod snapshots;
 mod verbs;

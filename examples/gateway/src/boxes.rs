@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub struct BoxSummary {
     /// What the owner calls it.
     pub name: String,
-    /// Where it is: `detached placing running suspending parked detaching deleting`.
+    /// Where it is: `detached placing running suspending parked detaching deleting renaming arriving`.
     pub state: String,
     /// When it was made.
     pub created: Timestamp,
@@ -144,6 +144,11 @@ pub trait Boxes: Send + Sync + 'static {
     /// Grows a box's disk. The box is shut down for it, and sessions on it end.
     async fn resize(&self, _: &UserId, name: &BoxName, _: Size) -> Result<BoxSummary> {
         Err(unsupported("resize box", name))
+    }
+
+    /// Calls a box something else. `AlreadyExists` when the owner has one of that name, `Busy` when it runs.
+    async fn rename(&self, _: &UserId, name: &BoxName, _: &BoxName) -> Result<BoxSummary> {
+        Err(unsupported("rename box", name))
     }
 
     /// Whether the box goes on running without a session.

@@ -140,6 +140,10 @@ impl Boxes for DiskLimit {
         self.inner.resize(owner, name, size).await.map(|each| self.sized(each))
     }
 
+    async fn rename(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        self.inner.rename(owner, name, to).await.map(|each| self.sized(each))
+    }
+
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
         self.inner.keep(owner, name, on).await.map(|each| self.sized(each))
     }

@@ -75,6 +75,10 @@ impl Boxes for Pool {
         self.resize_box(owner, name, size.0).await.map(|view| summary(&view))
     }
 
+    async fn rename(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        self.rename_box(owner, name, to).await.map(|view| summary(&view))
+    }
+
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
         let mode = if on { Mode::KeepRunning } else { Mode::SuspendOnLeave };
         self.set_mode(owner, name, mode).await.map(|view| summary(&view))

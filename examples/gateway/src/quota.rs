@@ -129,6 +129,10 @@ impl Boxes for RunningLimit {
         self.inner.resize(owner, name, size).await
     }
 
+    async fn rename(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
+        self.inner.rename(owner, name, to).await
+    }
+
     async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
         // One that does not run is brought up for it.
         let _count = if on { Some(self.counted(owner, name).await?) } else { None };

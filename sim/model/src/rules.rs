@@ -284,6 +284,8 @@ fn ask_box(place: Place, event: BoxEvent, current: bool) -> Option<(Place, bool)
         Placement::Deleting { instance, node: n } => {
             Place::Deleting { instance: instance.as_ref().map(number), node: node(&n) }
         }
+        // Nothing in the model is renamed.
+        Placement::Renaming { .. } | Placement::Arriving { .. } => return None,
     };
     Some((after, epoch != Epoch(NOW)))
 }

@@ -122,7 +122,7 @@ impl State {
         let rests = matches!(record.placement, Placement::Parked { .. } | Placement::Detached);
         if rests
             && before != Some(record.placement.word())
-            && self.guests.values().any(|guest| guest.owner == record.owner)
+            && self.guests.values().any(|guest| guest.owner.id == record.owner.id)
         {
             self.violate(format!("I1: {} is {} and its guest runs", record.owner, record.placement.word()));
         }

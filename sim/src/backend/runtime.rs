@@ -115,12 +115,12 @@ impl State {
             since: self.now,
         };
         self.guests.insert(place_of(guest), process);
-        if let Some(other) = held_by.filter(|other| *other != guest.owner) {
+        if let Some(other) = held_by.filter(|other| other.id != guest.owner.id) {
             self.violate(format!("I3: volume {} of {other} was started for {}", guest.volume, guest.owner));
         }
         let residue =
             self.instances.get_mut(&guest.instance).and_then(|machine| machine.residue.replace(guest.owner.clone()));
-        if let Some(other) = residue.filter(|other| *other != guest.owner) {
+        if let Some(other) = residue.filter(|other| other.id != guest.owner.id) {
             self.violate(format!(
                 "I2: instance {} served {other} and was not cleared before {}",
                 guest.instance, guest.owner

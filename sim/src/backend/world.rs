@@ -657,7 +657,7 @@ impl State {
     }
 
     fn volume_of_guest(&self, owner: &BoxRef, operation: &'static str) -> Result<VolumeId> {
-        let found = self.guests.iter().find(|(_, guest)| guest.owner == *owner && !guest.hung);
+        let found = self.guests.iter().find(|(_, guest)| guest.owner.id == owner.id && !guest.hung);
         found.map(|((volume, _), _)| volume.clone()).ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, operation, owner).with_detail("no guest of this box answers")
         })

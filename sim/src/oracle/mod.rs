@@ -6,14 +6,15 @@
 
 mod promises;
 mod records;
+mod renames;
 pub(crate) mod repairs;
 pub(crate) mod settled;
 mod snapshots;
 pub(crate) mod status;
 pub(crate) mod stock;
 
-use boxpool::record::BoxRecord;
-use boxpool::{BoxRef, Epoch, Key, SnapshotId, VolumeId};
+use boxpool::record::{BoxRecord, Placement};
+use boxpool::{BoxId, Epoch, Key, SnapshotId, VolumeId};
 use promises::Promise;
 pub(crate) use promises::{Ended, line_of};
 use records::Books;
@@ -25,7 +26,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Oracle {
     pub(crate) books: Books,
     pub(crate) stock: stock::Stock,
-    promises: BTreeMap<BoxRef, Promise>,
+    /// By the box, whatever it is called.
+    promises: BTreeMap<BoxId, Promise>,
     /// What was copied into each snapshot of a box.
     copies: BTreeMap<SnapshotId, Copy>,
     /// The newest epoch with which anybody acted on a volume.
@@ -39,9 +41,10 @@ impl Oracle {
     pub(crate) fn wrote(&mut self, key: &Key, value: Option<&str>, now: u64) -> Vec<String> {
         if value.is_none()
             && let Some(record) = self.books.boxes.get(key)
+            && matches!(record.placement, Placement::Deleting { .. })
         {
             // Its owner wanted it gone. A late insert may bring the record back, as a new and empty box.
-            self.promises.remove(&record.owner);
+            self.promises.remove(&record.owner.id);
         }
         let forgets = |books: &Books| books.boxes.get(key).is_some_and(|record| record.forget_memory);
         let retains = |books: &Books| books.boxes.get(key).is_some_and(|record| record.deleted_until.is_some());
@@ -52,8 +55,12 @@ impl Oracle {
         if is_new && let Some(record) = self.books.boxes.get(key).cloned() {
             self.box_appeared(&record);
         }
+        let arrives = |books: &Books| {
+            books.boxes.get(key).is_some_and(|record| matches!(record.placement, Placement::Arriving { .. }))
+        };
         if !forgot
             && forgets(&self.books)
+            && !arrives(&self.books)
             && let Some(BoxRecord { owner, epoch, .. }) = self.books.boxes.get(key).cloned()
         {
             self.stopped(&owner, epoch);

@@ -45,10 +45,10 @@ pub(crate) fn line_of(owner: &BoxRef, text: &str) -> String {
 
 impl Oracle {
     pub(super) fn promise(&mut self, owner: &BoxRef) -> &mut Promise {
-        if !self.promises.contains_key(owner) {
-            self.promises.insert(owner.clone(), Promise::default());
+        if !self.promises.contains_key(&owner.id) {
+            self.promises.insert(owner.id.clone(), Promise::default());
         }
-        self.promises.entry(owner.clone()).or_default()
+        self.promises.entry(owner.id.clone()).or_default()
     }
 
     fn acted(&mut self, what: &str, guest: &Guest) -> Option<String> {
@@ -82,7 +82,7 @@ impl Oracle {
     }
 
     pub(crate) fn ended(&self, owner: &BoxRef) -> Option<Ended> {
-        self.promises.get(owner)?.ended
+        self.promises.get(&owner.id)?.ended
     }
 
     /// Its owner has stopped it: what its memory held, saved or not, is not to be seen again.
@@ -101,18 +101,18 @@ impl Oracle {
 
     /// Whether its owner stopped what ran in that epoch, or what ran later.
     pub(crate) fn was_stopped(&self, owner: &BoxRef, epoch: Epoch) -> bool {
-        self.promises.get(owner).is_some_and(|promise| promise.stopped >= Some(epoch))
+        self.promises.get(&owner.id).is_some_and(|promise| promise.stopped >= Some(epoch))
     }
 
     /// Whether its owner wants what its memory holds gone.
     fn is_given_up(&self, owner: &BoxRef) -> bool {
         let deleting = |record: &BoxRecord| matches!(record.placement, Placement::Deleting { .. });
-        self.books.box_of(owner).is_none_or(|record| record.forget_memory || deleting(record))
+        self.books.current(&owner.id).is_none_or(|record| record.forget_memory || deleting(record))
     }
 
     /// Whether the guest of that epoch died of something that was nobody's doing.
     pub(crate) fn was_lost(&self, owner: &BoxRef, epoch: Epoch) -> bool {
-        self.promises.get(owner).is_some_and(|promise| promise.lost >= Some(epoch))
+        self.promises.get(&owner.id).is_some_and(|promise| promise.lost >= Some(epoch))
     }
 
     pub(crate) fn guest_started(&mut self, guest: &Guest, by: StartedBy, count: u64, lines: &[String]) -> Vec<String> {

@@ -1,13 +1,14 @@
 //! The records, as their writes are seen by an auditor: I3 (a bound volume stays its box's), the edges that must not be,
 //! epochs that never go back, and I8's upper bound.
 
+use super::renames::is_arriving;
 use super::stock::Stock;
 use boxpool::record::{
     BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
     InstanceStatus, LEASES, Mode, NODES, NodeRecord, Placement, SnapshotRecord, VOLUMES, VolumeBinding, VolumeRecord,
     VolumeStatus,
 };
-use boxpool::{BoxId, BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
+use boxpool::{BoxId, BoxName, BoxRef, InstanceId, Key, NodeId, SnapshotId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every record, read.
@@ -32,6 +33,10 @@ pub(crate) struct Books {
     pub(crate) shared: BTreeSet<BoxId>,
     /// Boxes that were deleted at some time so that their owner could have them back.
     pub(crate) retained: BTreeSet<BoxId>,
+    /// Every name that a box was given by a rename.
+    pub(crate) renamed: BTreeSet<(BoxId, BoxName)>,
+    /// Boxes as they were when they left their old name.
+    pub(super) leaving: BTreeMap<BoxId, BoxRecord>,
     /// How often boxes moved from one placement to another.
     pub(crate) moves: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -131,6 +136,7 @@ impl Books {
     }
 
     fn wrote_box(&mut self, key: &Key, new: Option<BoxRecord>, marks: &mut Marks, wrong: &mut Vec<String>) {
+        wrong.extend(self.judge_names(self.boxes.get(key).cloned().as_ref(), new.as_ref()));
         let old = self.boxes.get(key);
         match (old, &new) {
             (Some(old), Some(new)) => {
@@ -188,13 +194,16 @@ impl Books {
                 }
             }
             (Some(old), None) => {
-                if !matches!(old.placement, Placement::Deleting { .. }) {
+                let renamed = matches!(old.placement, Placement::Renaming { .. } | Placement::Arriving { .. });
+                if !renamed && !matches!(old.placement, Placement::Deleting { .. }) {
                     wrong.push(format!("I3: the record of {} was deleted while it was {}", old.owner, old.placement));
                 }
                 let bound = self.volumes.get(old.volume.volume()).is_some_and(
                     |volume| matches!(&volume.status, VolumeStatus::Bound { owner } if *owner == old.owner),
                 );
-                self.gone.insert(old.owner.id.clone());
+                if !renamed {
+                    self.gone.insert(old.owner.id.clone());
+                }
                 // One that was never lived in was bound by a node that did not know yet; it is found and deleted.
                 if bound && self.lived_in.contains(old.volume.volume()) {
                     wrong.push(format!("I5: {} is gone and its volume is bound to it for ever", old.owner));
@@ -202,7 +211,8 @@ impl Books {
             }
             (None, Some(new)) => {
                 *self.moves.entry(("absent", new.placement.word())).or_default() += 1;
-                if self.gone.contains(&new.owner.id) {
+                // What is left of a rename may come late; it is removed.
+                if self.gone.contains(&new.owner.id) && !is_arriving(new) {
                     wrong.push(format!("I3: {} was deleted and is there again", new.owner));
                 }
             }
@@ -211,7 +221,7 @@ impl Books {
         if let Some(new) = &new
             && let VolumeBinding::Bound(volume) = &new.volume
         {
-            if old.is_none_or(|old| old.volume != new.volume) {
+            if old.is_none_or(|old| old.volume != new.volume) && !is_arriving(new) {
                 let holds = self.volumes.get(volume).map(|volume| &volume.status);
                 // One that is set aside is being adopted: its box is named first, and nobody else touches it.
                 let adopted = old.is_none() && matches!(holds, Some(VolumeStatus::Quarantined { .. }));
@@ -219,7 +229,8 @@ impl Books {
                     wrong.push(format!("I3: {} says that {volume} is bound to it, but that is {holds:?}", new.owner));
                 }
                 let also = self.boxes.values().find(|other| {
-                    other.owner != new.owner && matches!(&other.volume, VolumeBinding::Bound(its) if its == volume)
+                    other.owner.id != new.owner.id
+                        && matches!(&other.volume, VolumeBinding::Bound(its) if its == volume)
                 });
                 if let Some(also) = also {
                     wrong.push(format!("I3: {volume} is bound to {} and to {}", also.owner, new.owner));
@@ -256,7 +267,7 @@ impl Books {
         let old = self.volumes.get(&id);
         if let Some(VolumeStatus::Bound { owner }) = old.map(|old| &old.status) {
             match new.as_ref().map(|new| &new.status) {
-                Some(VolumeStatus::Bound { owner: also }) if also == owner => {}
+                Some(VolumeStatus::Bound { owner: also }) if also == owner || self.is_renaming(owner, also) => {}
                 Some(VolumeStatus::Deleting { .. }) => {
                     let asked = match self.box_of(owner) {
                         Some(record) if record.volume == VolumeBinding::Bound(id.clone()) => {
@@ -322,8 +333,11 @@ fn begins_step(placement: &Placement) -> bool {
         Placement::Placing { .. }
         | Placement::Suspending { .. }
         | Placement::Detaching { .. }
-        | Placement::Deleting { .. } => true,
-        Placement::Detached | Placement::Running { .. } | Placement::Parked { .. } => false,
+        | Placement::Deleting { .. }
+        | Placement::Renaming { .. } => true,
+        Placement::Detached | Placement::Running { .. } | Placement::Parked { .. } | Placement::Arriving { .. } => {
+            false
+        }
     }
 }
 

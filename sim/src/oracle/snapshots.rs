@@ -2,6 +2,7 @@
 //! that and nothing of what became of the original since.
 
 use super::Oracle;
+use super::renames::is_arriving;
 use boxpool::record::{BoxRecord, SNAPSHOTS, SnapshotEvent, SnapshotRecord, SnapshotStatus};
 use boxpool::{BoxRef, Key, SnapshotId, VolumeId};
 
@@ -23,6 +24,10 @@ impl Oracle {
     /// A box that is a copy has what was copied, and boots.
     pub(super) fn box_appeared(&mut self, record: &BoxRecord) {
         let Some(copied) = &record.copied_from else { return };
+        // It was there before, under another name.
+        if is_arriving(record) {
+            return;
+        }
         let lines = self.copies.get(copied).map(|copy| copy.lines.clone()).unwrap_or_default();
         let promise = self.promise(&record.owner);
         (promise.inherited, promise.must_boot) = (lines, true);
@@ -31,7 +36,7 @@ impl Oracle {
 
     /// Lines that a copy has from the box that was copied.
     pub(crate) fn inherited(&self, owner: &BoxRef) -> Vec<String> {
-        self.promises.get(owner).map(|promise| promise.inherited.clone()).unwrap_or_default()
+        self.promises.get(&owner.id).map(|promise| promise.inherited.clone()).unwrap_or_default()
     }
 
     pub(super) fn wrote_snapshot(&mut self, key: &Key, value: Option<&str>) -> Vec<String> {

@@ -25,12 +25,15 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::ShareSet => owner && epoch && detail,
         EventKind::GuestConnected => owner && instance && epoch && detail,
         EventKind::KeepaliveSet => owner && volume && detail,
-        EventKind::BoxResized => owner && volume && epoch && detail,
+        EventKind::BoxResized | EventKind::BoxRenamed => owner && volume && epoch && detail,
         EventKind::SnapshotTaken | EventKind::SnapshotDeleted => owner && epoch && detail,
         EventKind::BoxCopied => owner && volume && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
-        // A box that is being deleted may be nowhere.
-        EventKind::TakenOver => owner && epoch && detail && (instance || event.detail.starts_with("deleting")),
+        // A box that is being deleted may be nowhere, and one that is being renamed is.
+        EventKind::TakenOver => {
+            let nowhere = ["deleting", "renaming"].iter().any(|step| event.detail.starts_with(step));
+            owner && epoch && detail && (instance || nowhere)
+        }
         EventKind::Quarantined => volume && detail,
         EventKind::InstanceDoubted => instance && detail && owner == epoch,
         EventKind::Other => false,

@@ -28,12 +28,13 @@ impl Stage {
             return;
         }
         let place = (record.volume.volume().clone(), session.instance().clone());
-        let runs = state.guests.get(&place).is_some_and(|guest| guest.owner == *owner);
+        let runs = state.guests.get(&place).is_some_and(|guest| guest.owner.id == owner.id);
         if runs {
             return;
         }
         let ended = state.oracle.ended(owner);
-        let elsewhere = state.guests.iter().find(|(_, guest)| guest.owner == *owner).map(|((_, on), _)| on.clone());
+        let elsewhere =
+            state.guests.iter().find(|(_, guest)| guest.owner.id == owner.id).map(|((_, on), _)| on.clone());
         // Another gateway that has it still for running learns of a stop only when it is told that nothing answers.
         let excused = ended == Some(Ended::Lost)
             || state.oracle.was_lost(owner, session.epoch())
@@ -109,12 +110,16 @@ impl Stage {
     }
 
     /// A list names all that was there all the time, and nothing that never was.
-    pub(super) fn judge_list(&self, user: &UserId, before: &BTreeSet<BoxRef>, list: &BTreeSet<BoxId>) {
+    /// It names each once, whatever it is called.
+    pub(super) fn judge_list(&self, user: &UserId, before: &BTreeSet<BoxId>, list: &[BoxId]) {
         let after = self.boxes_of(user);
-        if let Some(owner) = before.intersection(&after).find(|owner| !list.contains(&owner.id)) {
-            self.cloud.violate(format!("contract: {owner} is not in its owner's list"));
+        if let Some(id) = before.intersection(&after).find(|id| !list.contains(id)) {
+            self.cloud.violate(format!("contract: {id} is not in its owner's list"));
         }
-        let known = |id: &&BoxId| before.iter().chain(&after).any(|owner| owner.id == **id);
+        if let Some(id) = list.iter().find(|id| list.iter().filter(|also| also == id).count() > 1) {
+            self.cloud.violate(format!("contract: {id} is in its owner's list twice"));
+        }
+        let known = |id: &&BoxId| before.contains(*id) || after.contains(*id);
         if let Some(id) = list.iter().find(|id| !known(id)) {
             self.cloud.violate(format!("contract: a box {id} of {user} is in a list, and is not there"));
         }
@@ -162,7 +167,7 @@ impl Stage {
     /// A box that was stopped does not run on, and its memory is gone or will be before it is started.
     pub(super) fn judge_stop(&self, owner: &BoxRef) {
         let state = self.cloud.world().state();
-        let running = state.guests.values().find(|guest| guest.owner == *owner);
+        let running = state.guests.values().find(|guest| guest.owner.id == owner.id);
         let runs_on = running.is_some_and(|guest| state.oracle.was_stopped(owner, guest.epoch));
         drop(state);
         if runs_on {
@@ -209,7 +214,7 @@ impl Stage {
     /// What was grown is as large as was said.
     pub(super) fn judge_resize(&self, owner: &BoxRef, bytes: u64) {
         let state = self.cloud.world().state();
-        let volume = state.volumes.values().find(|volume| volume.owner.as_ref() == Some(owner));
+        let volume = state.volumes.values().find(|volume| volume.owner.as_ref().is_some_and(|has| has.id == owner.id));
         let found = volume.map(|volume| volume.bytes);
         drop(state);
         if found.is_some_and(|found| found < bytes) {
@@ -225,12 +230,33 @@ impl Stage {
         }
     }
 
+    /// A box that was renamed is what it was, and is called what was said.
+    pub(super) fn judge_rename(&self, view: &BoxView, to: &BoxName) {
+        let named = self.cloud.world().state().oracle.books.renamed.contains(&(view.id.clone(), to.clone()));
+        let arrives = view.state() == "arriving";
+        if view.name != *to || !named && !arrives {
+            self.cloud.violate(format!("contract: a box was renamed to {to}, and is {view:?}"));
+        }
+    }
+
+    /// Who is told that a name is in use: it is, or was a moment ago.
+    pub(super) fn judge_name_in_use(&self, error: &Error, user: &UserId, to: &BoxName, before: bool) {
+        let refused = error.kind() == ErrorKind::AlreadyExists && self.calm;
+        if refused && !before && !self.is_named(user, to) {
+            self.cloud.violate(format!("contract: {to} was said to be in use, and nobody uses it"));
+        }
+    }
+
     pub(super) fn judge_delete(&self, owner: &BoxRef) {
         let state = self.cloud.world().state();
+        // It had another name when its turn came, and what was deleted is another box that was made under the old one.
+        if state.oracle.books.current(&owner.id).is_some_and(|record| record.owner != *owner) {
+            return;
+        }
         // Its owner may have it back, or have had it back already.
         if self.config.retention > Duration::ZERO && state.oracle.books.retained.contains(&owner.id) {
             let deleted = state.oracle.books.box_of(owner).is_some_and(|record| record.deleted_until.is_some());
-            let runs = state.guests.values().any(|guest| guest.owner == *owner);
+            let runs = state.guests.values().any(|guest| guest.owner.id == owner.id);
             drop(state);
             if deleted && runs {
                 self.cloud.violate(format!("contract: {owner} was deleted, and runs"));
@@ -238,11 +264,10 @@ impl Stage {
             return;
         }
         let record = state.oracle.books.box_of(owner).is_some();
-        let guest = state.guests.values().any(|guest| guest.owner == *owner);
-        let volume = state
-            .volumes
-            .values()
-            .any(|volume| volume.owner.as_ref() == Some(owner) && volume.phase != Phase::Deleting);
+        let guest = state.guests.values().any(|guest| guest.owner.id == owner.id);
+        let volume = state.volumes.values().any(|volume| {
+            volume.owner.as_ref().is_some_and(|has| has.id == owner.id) && volume.phase != Phase::Deleting
+        });
         drop(state);
         if record || guest || volume {
             self.cloud.violate(format!(

@@ -93,7 +93,7 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         What::GiveUp { .. } => what(What::Visit { stay: 0, patience: 300_000, rude: false }),
         What::Start { .. } => what(What::Create),
         What::Guest => what(What::Create),
-        What::Resize { .. } => what(What::Stop),
+        What::Resize { .. } | What::Rename { .. } => what(What::Stop),
         What::Duplicate { .. } => what(What::Snapshot { called: 1 }),
         What::Share { on: true } => what(What::Share { on: false }),
         What::Keep { on: true } => what(What::Keep { on: false }),

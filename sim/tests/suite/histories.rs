@@ -154,6 +154,9 @@ fn users_may_do_all_that_can_be_done_with_a_box() {
             "box retained",
             "box undeleted",
             "box shared",
+            "detached → renaming",
+            "renaming → detached",
+            "arriving → detached",
             "boxpool_takeovers_total",
         ],
     );

@@ -241,6 +241,41 @@ pub(crate) fn who_is_let_in_is_looked_at_when_the_volume_is_there() -> Option<St
     kept("a-connect-while-its-box-is-made-and-deleted.json")
 }
 
+/// A box that is left alone for a minute and is renamed then, in `gateways`.
+fn renamed(gateways: usize, others: Vec<Op>) -> Case {
+    let rename = Op { at: 90_000, gateway: 0, user: 1, name: 1, what: What::Rename { to: 2 } };
+    let mut case = quiet(2, vec![visit(30_000, 1, 1_000), rename]);
+    case.ops.extend(others);
+    case.gateways = gateways;
+    case
+}
+
+/// The record under the new name arrives when the rename was given up: it is no box, and goes, and the box is used as before.
+pub(crate) fn what_is_left_of_a_rename_is_no_box() -> Option<String> {
+    let mut case = renamed(2, vec![visit(130_000, 1, 60_000), visit(300_000, 1, 1_000)]);
+    case.script = vec![strike(Operation::StoreInsert, "u1/b2", 1, Fate::Late { by: 60_000 })];
+    first(&run(&case))
+}
+
+/// A gateway stands still in the middle of a rename, which another one gives up, and wakes when its record has arrived.
+pub(crate) fn who_wakes_late_renames_nothing() -> Option<String> {
+    (0..20).find_map(|step| {
+        let by = 30_000 + 1_000 * step;
+        let mut case = renamed(2, vec![Op { gateway: 1, ..visit(300_000, 1, 1_000) }]);
+        case.script = vec![strike(Operation::StoreInsert, "u1/b2", 1, Fate::Stall { by })];
+        case.events = vec![Event { at: 91_000, what: Happening::Pause { gateway: 0, time: by } }];
+        first(&run(&case))
+    })
+}
+
+/// While a box has two records it is in the list once.
+pub(crate) fn what_is_being_renamed_is_listed_once() -> Option<String> {
+    let list = |step: u64| Op { at: 90_500 + 500 * step, gateway: 1, user: 1, name: 1, what: What::List };
+    let mut case = renamed(2, (0..10).map(list).collect());
+    case.script = vec![strike(Operation::StoreDelete, "u1/b1", 1, Fate::Stall { by: 3_000 })];
+    first(&run(&case))
+}
+
 /// A history of the corpus.
 fn kept(file: &str) -> Option<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(file);

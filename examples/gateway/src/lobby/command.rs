@@ -46,6 +46,13 @@ pub enum Command {
         /// Whether the user said that it is meant.
         yes: bool,
     },
+    /// Calls a box something else.
+    Rename {
+        /// Which.
+        name: BoxName,
+        /// What.
+        to: BoxName,
+    },
     /// What happened to a box.
     Events {
         /// Which.
@@ -98,6 +105,7 @@ impl Command {
             Self::Start(_) => "start",
             Self::Stop(_) => "stop",
             Self::Resize { .. } => "resize",
+            Self::Rename { .. } => "rename",
             Self::Events { .. } => "events",
             Self::Keepalive { .. } => "keepalive",
             Self::Delete { .. } => "delete",
@@ -122,6 +130,7 @@ impl Command {
             | Self::Start(name)
             | Self::Stop(name)
             | Self::Resize { name, .. }
+            | Self::Rename { name, .. }
             | Self::Events { name, .. }
             | Self::Keepalive { name, .. }
             | Self::Delete { name, .. } => Some(name),
@@ -171,6 +180,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("start", "start NAME", "bring a box up without going into it"),
     ("stop", "stop NAME", "shut a box down; it boots when you come back"),
     ("resize", "resize NAME SIZE --yes", "grow a box's disk, to 20G, say; the box is shut down for it"),
+    ("rename", "rename OLD NEW", "call a box something else; it must not be running"),
     ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
     ("delete", "delete NAME --yes [--now]", "delete a box and everything in it; with --now it cannot be had back"),
     ("undelete", "undelete NAME", "have a deleted box back"),
@@ -268,7 +278,17 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
     }
     let takes_name = matches!(
         verb,
-        "spinup" | "show" | "connect" | "delete" | "undelete" | "start" | "stop" | "keepalive" | "resize" | "events"
+        "spinup"
+            | "show"
+            | "connect"
+            | "delete"
+            | "undelete"
+            | "start"
+            | "stop"
+            | "keepalive"
+            | "resize"
+            | "rename"
+            | "events"
     );
     let mut size = None;
     if verb == "resize" && !names.is_empty() {
@@ -279,6 +299,13 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         if size.is_none() {
             return Err(fail(format!("resize needs a size such as 20G or 1T; it is written: {usage}")));
         }
+    }
+    let mut to = None;
+    if verb == "rename" && !names.is_empty() {
+        to = match names.split_off(1).as_slice() {
+            [to] => Some(*to),
+            _ => return Err(fail(format!("rename needs the name of a box and its new one; it is written: {usage}"))),
+        };
     }
     let mut on = false;
     if verb == "keepalive" {
@@ -313,6 +340,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
             let Some(size) = size else { return Err(fail(format!("it is written: {usage}"))) };
             Command::Resize { name: checked(name)?, size, yes }
         }
+        "rename" => Command::Rename { name: checked(name)?, to: checked(to)? },
         "events" => Command::Events { name: checked(name)?, limit },
         "keepalive" => Command::Keepalive { name: checked(name)?, on },
         "delete" => Command::Delete { name: checked(name)?, yes, now },
@@ -373,6 +401,11 @@ mod tests {
             ("resize a", "needs a size"),
             ("resize a 20", "needs a size"),
             ("resize a 20G 30G", "needs a size"),
+            ("rename", "needs the name"),
+            ("rename a", "its new one"),
+            ("rename a b c", "its new one"),
+            ("rename a root", "reserved"),
+            ("rename a ../b", "not valid"),
             ("list --yes", "does not know --yes"),
             ("events", "needs the name"),
             ("events a --limit 0", "--limit is 1 to"),
@@ -397,6 +430,8 @@ mod tests {
         assert_eq!(parse("connect dev1 --of ada").unwrap().command, theirs);
         let resize = Command::Resize { name: name("dev1"), size: Size(20 << 30), yes: true };
         assert_eq!(parse("resize dev1 20G --yes").unwrap().command, resize);
+        let rename = Command::Rename { name: name("dev1"), to: name("dev2") };
+        assert_eq!(parse("rename dev1 dev2").unwrap().command, rename);
         let events = Command::Events { name: name("dev1"), limit: 7 };
         assert_eq!(parse("events dev1 --limit 7").unwrap().command, events);
         assert_eq!(parse("usage").unwrap().command, Command::Usage(None));

@@ -240,6 +240,7 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             Answer { text: format!("box {name} is shut down; it boots when you come back\n"), json: json!(stopped) }
         }
         Command::Resize { name, size, yes } => resize(connection, name, *size, *yes).await?,
+        Command::Rename { name, to } => rename(connection, name, to).await?,
         Command::Events { name, limit } => events(connection, name, *limit).await?,
         Command::Keepalive { name, on } => {
             find(connection, name).await?;
@@ -295,6 +296,14 @@ async fn resize(connection: &Connection, name: &BoxName, size: Size, yes: bool) 
     let grown = connection.gateway.boxes.resize(owner, name, size).await?;
     let text = format!("the disk of box {name} has {size}; in the box, see that the file system has grown, too\n");
     Ok(Answer { text, json: json!(grown) })
+}
+
+async fn rename(connection: &Connection, name: &BoxName, to: &BoxName) -> Result<Answer, Refusal> {
+    find(connection, name).await?;
+    let renamed = connection.gateway.boxes.rename(&connection.account()?.id, name, to).await?;
+    let connect = connection.gateway.settings.ssh_line(to.as_str());
+    let text = format!("box {name} is called {to} now; connect with: {connect}\n");
+    Ok(Answer { text, json: json!(renamed) })
 }
 
 async fn events(connection: &Connection, name: &BoxName, limit: usize) -> Result<Answer, Refusal> {

@@ -102,6 +102,53 @@ async fn a_deleted_box_is_had_back_and_a_shared_one_lets_another_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_box_is_the_same_box_and_its_old_name_is_free() {
+    let site = Site::new();
+    let gateway = site.start(Config { retention: Span::seconds(3_600), ..config() }).await;
+    let ask = async |command: &str| site.run(&gateway, "gateway", &[command, "--json"]).await;
+    for name in ["dev1", "taken", "gone"] {
+        assert_eq!(ask(&format!("spinup {name}")).await.code, 0);
+    }
+    assert_eq!(site.run(&gateway, "gone", &["true"]).await.code, 0);
+    assert_eq!(ask("delete gone --yes").await.code, 0);
+    assert_eq!(site.run(&gateway, "dev1", &["echo kept > $BOXHOME/file"]).await.code, 0);
+    assert_eq!(ask("keepalive dev1 on").await.code, 0);
+    assert_eq!(ask("start dev1").await.code, 0);
+    let busy = ask("rename dev1 dev2").await;
+    assert_eq!(busy.code, 75, "{busy:?}");
+    assert!(busy.stderr.contains("stop it first"), "{busy:?}");
+    assert_eq!(ask("keepalive dev1 off").await.code, 0);
+    site.until_state(&gateway, "dev1", "parked").await;
+    for (command, code) in [
+        ("rename dev1 dev1", 2),
+        ("rename dev1 gateway", 2),
+        ("rename dev1 taken", 1),
+        ("rename dev1 gone", 1),
+        ("rename nosuch dev2", 3),
+    ] {
+        let ran = ask(command).await;
+        assert_eq!(ran.code, code, "{command}: {ran:?}");
+    }
+
+    let renamed = ask("rename dev1 dev2").await.json();
+
+    assert_eq!(
+        (&renamed["name"], &renamed["state"], &renamed["connects"]),
+        (&"dev2".into(), &"detached".into(), &2.into())
+    );
+    let names: Vec<_> =
+        ask("list").await.json()["boxes"].as_array().unwrap().iter().map(|each| each["name"].clone()).collect();
+    assert_eq!(names, ["dev2", "taken"]);
+    assert_eq!(site.run(&gateway, "dev1", &["true"]).await.code, 3);
+    assert_eq!(site.run(&gateway, "dev2", &["cat $BOXHOME/file"]).await.text(), "kept\n");
+    let events = ask("events dev2").await.json();
+    let kinds: Vec<_> = events["events"].as_array().unwrap().iter().map(|each| each["kind"].clone()).collect();
+    assert!(kinds.contains(&"box_created".into()) && kinds.contains(&"box_renamed".into()), "{kinds:?}");
+    assert_eq!(ask("spinup dev1").await.code, 0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_gets_in_by_a_share_alone_and_is_out_when_it_is_removed() {
     let site = Site::new();
     make_key(site.dir.path(), "guest");

@@ -65,6 +65,12 @@ fn placement(known: &Known) -> String {
         ),
         Placement::Detaching { instance, node } => format!("its disk is leaving {instance}; {}", by(known, node)),
         Placement::Deleting { node, .. } => format!("its owner deleted it; {}", by(known, node)),
+        Placement::Renaming { to, node, .. } => {
+            format!("it is to be called {to}, or keeps its name when that fails; {}", by(known, node))
+        }
+        Placement::Arriving { from, .. } => format!(
+            "it is what box {from} is to be called: the box, when its disk is bound to it, and else what is left of an attempt,              which the gateways remove"
+        ),
     }
 }
 

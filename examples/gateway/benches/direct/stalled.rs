@@ -17,16 +17,16 @@ pub(crate) async fn measure(ways: &Ways) {
     for down in [true, false] {
         let what = if down { "download" } else { "upload" };
         let before = resident();
-        let through = beside(ways, Way::Gateway, down).await;
-        let grown = resident().saturating_sub(before);
-        let direct = beside(ways, Way::Direct, down).await;
+        let (through, during) = beside(ways, Way::Gateway, down).await;
+        let grown = during.saturating_sub(before);
+        let (direct, _) = beside(ways, Way::Direct, down).await;
         super::row(&format!("a command beside a stalled {what}"), "ms", through, direct);
         println!("a stalled {what} of {} GiB: {grown} KiB of memory", BYTES >> 30);
     }
 }
 
-/// How long another channel's command takes, the median, in milliseconds.
-async fn beside(ways: &Ways, way: Way, down: bool) -> f64 {
+/// How long another channel's command takes, the median, in milliseconds; and the gateway's memory meanwhile, in KiB.
+async fn beside(ways: &Ways, way: Way, down: bool) -> (f64, u64) {
     let shared = ways.share(way).await;
     let mut stalled = ways
         .ssh(way, &shared.options(), &if down { format!("head -c {BYTES} /dev/zero") } else { "sleep 600".to_owned() })
@@ -47,8 +47,9 @@ async fn beside(ways: &Ways, way: Way, down: bool) -> f64 {
         assert!(child.wait().await.unwrap().success() && said == "there\n");
         taken.push(began.elapsed().as_secs_f64() * 1000.0);
     }
+    let during = resident();
     stalled.kill().await.unwrap();
-    super::quantile(taken, 0.5)
+    (super::quantile(taken, 0.5), during)
 }
 
 /// Sends until nothing is taken any more.

@@ -18,7 +18,7 @@ pub(super) fn answer(connection: &Connection, found: BoxSummary, name: &BoxName)
     let mut line = |what: &str, is: &dyn Display| {
         let _ = writeln!(text, "{what:<12}  {is}");
     };
-    let ms = Duration::from_millis;
+    let ms = |time: u64| format!("{time} ms");
     line("name", &found.name);
     line("state", &found.state);
     line("created", &rfc3339(found.created));
@@ -41,12 +41,12 @@ pub(super) fn answer(connection: &Connection, found: BoxSummary, name: &BoxName)
         };
         let (all, waited) = (ms(up.total_ms), ms(up.waited_ms));
         let (attached, started) = (ms(up.attached_ms), ms(up.started_ms));
-        let parts = format!("waited {waited:?}, attached in {attached:?}, started in {started:?}");
-        line("brought up", &format!("{} in {all:?}{from}: {parts}", rfc3339(up.at)));
+        let parts = format!("waited {waited}, attached in {attached}, started in {started}");
+        line("brought up", &format!("{} in {all}{from}: {parts}", rfc3339(up.at)));
     }
     if let Some(entry) = &entry {
         let (up, dialled, started) = (ms(entry.box_ms), ms(entry.dial_ms), ms(entry.start_ms));
-        let parts = format!("box up in {up:?}, dialled in {dialled:?}, began in {started:?}");
+        let parts = format!("box up in {up}, dialled in {dialled}, began in {started}");
         line("last connect", &format!("{} here: {parts}", rfc3339(entry.at)));
     }
     let mut all = serde_json::to_value(&found).map_err(|error| Refusal::new(ExitCode::Failed, error.to_string()))?;

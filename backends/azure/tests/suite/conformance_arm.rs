@@ -1,8 +1,9 @@
 //! Machines and disks keep every promise of instances and volumes, against the simulated Resource Manager.
 
+use crate::arm::options;
 use async_trait::async_trait;
 use boxpool::{InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_azure::AzureCloud;
 use boxpool_sim::arm::{ArmFaults, ArmServer};
 use boxpool_sim::conformance::{InstanceBench, VolumeBench};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,19 +13,6 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 struct Bench {
     cloud: AzureCloud,
     _service: ArmServer,
-}
-
-fn options(service: &ArmServer) -> CloudOptions {
-    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = service.url();
-    options.credential = CredentialChoice::Fixed(Secret::new("token"));
-    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
-    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
-    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
-    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-    options.proxy = Proxy::None;
-    options.budgets = false;
-    options
 }
 
 async fn bench(faults: ArmFaults) -> Bench {

@@ -1,11 +1,12 @@
 //! Lives of a machine and a volume on a simulated Resource Manager that loses requests and answers, forgets operations and
 //! shouts ids: two processes take turns, everything gets where it should, and nothing is left.
 
+use crate::arm::options;
 use boxpool::{
     Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
     SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
-use boxpool_azure::{AzureCloud, Candidate, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_azure::{AzureCloud, Candidate, CloudOptions};
 use boxpool_sim::arm::{ArmBuilder, ArmFate, ArmFaults, ArmServer, ArmStrike, Kind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,19 +16,6 @@ struct Bench {
     service: ArmServer,
     clouds: [AzureCloud; 2],
     turn: AtomicUsize,
-}
-
-fn options(service: &ArmServer) -> CloudOptions {
-    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = service.url();
-    options.credential = CredentialChoice::Fixed(Secret::new("token"));
-    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
-    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
-    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
-    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-    options.proxy = Proxy::None;
-    options.budgets = false;
-    options
 }
 
 impl Bench {

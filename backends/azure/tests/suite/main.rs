@@ -9,6 +9,7 @@ mod proxy;
 #[path = "../stand_in/mod.rs"]
 mod stand_in;
 
+mod arm;
 mod cloud;
 mod conformance_arm;
 mod conformance_tables;

@@ -1,13 +1,14 @@
 //! What a connect costs: requests to Resource Manager, and writes to the store on the user's way. Against the simulated Resource
 //! Manager, whose log counts, and the real emulator of the tables behind a proxy that counts.
 
+use crate::arm::options;
 use async_trait::async_trait;
 use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
 use boxpool::{
     BoxName, Cleared, ConnectRequest, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, InstanceId, Pool,
     PoolConfig, Result, Started, StartedBy, Suspended, UserId, VolumeId, VolumeSource, WarmTarget,
 };
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret, TableStore};
+use boxpool_azure::{AzureCloud, TableStore};
 use boxpool_sim::arm::{ArmServer, Logged};
 use boxpool_sim::backend::{CountingStore, StoreAccess, StoreCall};
 use std::collections::BTreeSet;
@@ -49,19 +50,6 @@ impl GuestRuntime for Guests {
     async fn clear(&self, _: &InstanceId) -> Result<Cleared> {
         Ok(Cleared::Clean)
     }
-}
-
-fn options(service: &ArmServer) -> CloudOptions {
-    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = service.url();
-    options.credential = CredentialChoice::Fixed(Secret::new("token"));
-    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
-    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
-    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
-    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-    options.proxy = Proxy::None;
-    options.budgets = false;
-    options
 }
 
 /// Long enough that nothing happens beside what the test does.

@@ -143,6 +143,9 @@ impl PoolConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
         self.instances.check("instances")?;
         self.volumes.check("volumes")?;
+        if self.volumes.max_reserve > 0 {
+            return Err("volumes: max_reserve must be 0; a volume cannot be stopped".into());
+        }
         if self.dead_after < self.heartbeat_every * 4 {
             return Err(format!(
                 "dead_after {:?} is less than four heartbeats of {:?}; one lost heartbeat must not kill a node",

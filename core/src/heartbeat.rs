@@ -25,6 +25,8 @@ impl Shared {
             started_at: self.now(),
             beat: 0,
             waiting: 0,
+            instances_taken: 0,
+            volumes_taken: 0,
             golden: self.golden.as_ref().map(|builder| builder.generation().to_owned()),
             envelope: Envelope::new(),
         };
@@ -72,6 +74,10 @@ impl Shared {
                 let mut record = held.record.clone();
                 record.beat += 1;
                 record.waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
+                (record.instances_taken, record.volumes_taken) = {
+                    let state = self.state();
+                    (state.instance_pace.taken(), state.volume_pace.taken())
+                };
                 #[cfg(feature = "planted")]
                 planted::note_beat(&self.node, self.now());
                 self.records.update(&key, &held.version, record).await?;
@@ -94,15 +100,20 @@ impl Shared {
             let live = state.liveness.live();
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);
-            let elsewhere = nodes.iter().map(|(_, held)| &held.record).filter(|record| live.contains(&record.id));
-            let elsewhere = elsewhere.filter(|record| record.id != self.node).map(|record| record.waiting);
-            let elsewhere = elsewhere.fold(0, u32::saturating_add);
-            state.waiting_elsewhere = if planted::is(Bug::WaitersElsewhereUnseen) { 0 } else { elsewhere };
+            let others = || nodes.iter().map(|(_, held)| &held.record).filter(|record| record.id != self.node);
+            let waiting = others().filter(|record| live.contains(&record.id)).map(|record| record.waiting);
+            let waiting = waiting.fold(0, u32::saturating_add);
+            state.waiting_elsewhere = if planted::is(Bug::WaitersElsewhereUnseen) { 0 } else { waiting };
+            let instances = others().map(|record| record.instances_taken).fold(0, u64::saturating_add);
+            let volumes = others().map(|record| record.volumes_taken).fold(0, u64::saturating_add);
+            if state.instance_pace.heard(instances) || state.waiting_elsewhere > 0 {
+                self.refill_instances.notify_one();
+            }
+            if state.volume_pace.heard(volumes) {
+                self.refill_volumes.notify_one();
+            }
             (state.liveness.long_dead(FORGET_AFTER), live)
         };
-        if self.state().waiting_elsewhere > 0 {
-            self.refill_instances.notify_one();
-        }
         metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
         for (key, held) in nodes {
             if held.record.id != self.node && forgotten.contains(&held.record.id) {
@@ -119,8 +130,7 @@ impl Shared {
         let found = self.records.get::<LeaseRecord>(&key).await?;
         self.state().pause = found.as_ref().and_then(|held| held.record.pause.clone());
         let Some(held) = found else {
-            let envelope = Envelope::new();
-            let record = LeaseRecord { holder: self.node.clone(), beat: 0, pause: None, envelope };
+            let record = LeaseRecord::new(self.node.clone());
             match self.records.insert(&key, record).await {
                 Ok(_) => self.state().lease_confirmed = Some(begun),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -131,21 +141,31 @@ impl Shared {
         if self.is_draining() {
             if held.record.holder == self.node {
                 self.state().lease_confirmed = None;
-                // What a person ordered outlives this node: the next one takes the lease over when it has stood still for long.
-                if !self.is_paused() {
-                    self.records.delete(&key, &held.version).await?;
+                // The record stays: what a person ordered, and how quiet the pools were, outlive this node.
+                if !held.record.given_up {
+                    let record = LeaseRecord { given_up: true, ..self.handed_on(&held.record) };
+                    self.records.update(&key, &held.version, record).await?;
                 }
             }
             return Ok(());
         }
         let ours = held.record.holder == self.node;
         let expired = !planted::is(Bug::LeaseNeverExpires)
-            && (self.is_dead(&held.record.holder) || watch.stands_still(&held, self.config.dead_after));
+            && (held.record.given_up
+                || self.is_dead(&held.record.holder)
+                || watch.stands_still(&held, self.config.dead_after));
         if ours || expired {
-            let record = LeaseRecord { holder: self.node.clone(), beat: held.record.beat + 1, ..held.record.clone() };
+            let past = if ours { self.handed_on(&held.record) } else { held.record.clone() };
+            let beat = held.record.beat + 1;
+            let record = LeaseRecord { holder: self.node.clone(), beat, given_up: false, ..past };
             self.records.update(&key, &held.version, record).await?;
             self.state().lease_confirmed = Some(begun);
             if !ours {
+                {
+                    let mut state = self.state();
+                    state.instance_pace.take_up(held.record.instances);
+                    state.volume_pace.take_up(held.record.volumes);
+                }
                 tracing::info!(from = %held.record.holder, "this node is the maintainer now");
                 self.refill_instances.notify_one();
                 self.refill_volumes.notify_one();
@@ -154,6 +174,14 @@ impl Shared {
             self.state().lease_confirmed = None;
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    /// The lease with what this node, the maintainer, knows of the pools.
+    fn handed_on(&self, lease: &LeaseRecord) -> LeaseRecord {
+        let state = self.state();
+        LeaseRecord { instances: state.instance_pace.past(), volumes: state.volume_pace.past(), ..lease.clone() }
     }
 }
 
@@ -183,7 +211,7 @@ mod tests {
 
     fn lease(holder: &str, version: &str) -> Held<LeaseRecord> {
         let holder = NodeId::new(holder).unwrap();
-        let record = LeaseRecord { holder, beat: 0, pause: None, envelope: Envelope::new() };
+        let record = LeaseRecord::new(holder);
         Held { record, version: Version(version.to_owned()) }
     }
 

@@ -41,6 +41,7 @@
 mod actor;
 mod adopt;
 mod busy;
+mod census;
 mod clock;
 mod config;
 mod error;
@@ -82,6 +83,7 @@ mod worker;
 
 pub use actor::{Timings, Via};
 pub use adopt::Adoption;
+pub use census::Census;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::{Limits, PoolConfig, Recycle};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};
@@ -91,7 +93,7 @@ pub use id::{
 };
 pub use memory::MemoryStore;
 pub use parking::{LeastRecentlyUsed, ParkedBox, ParkingPolicy};
-pub use plan::{Census, Step, WarmTarget, plan};
+pub use plan::{Step, WarmTarget, plan};
 pub use pool::{BoxView, ConnectRequest, DrainReport, Pool, PoolBuilder, PoolStatus};
 pub use progress::{Progress, progress};
 pub use provider::{

@@ -7,7 +7,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::heartbeat::MAINTAINER;
 use crate::pool::Pool;
-use crate::record::{Envelope, EventKind, EventRecord, LeaseRecord, Pause};
+use crate::record::{EventKind, EventRecord, LeaseRecord, Pause};
 use crate::records::lease_key;
 use crate::shared::Shared;
 use std::time::Duration;
@@ -77,8 +77,8 @@ impl Pool {
                 None if pause.is_none() => return Ok(false),
                 // Nobody is the maintainer; whoever asks is, and rests.
                 None => {
-                    let (holder, envelope) = (shared.node.clone(), Envelope::new());
-                    shared.records.insert(&key, LeaseRecord { holder, beat: 0, pause: pause.clone(), envelope }).await
+                    let lease = LeaseRecord { pause: pause.clone(), ..LeaseRecord::new(shared.node.clone()) };
+                    shared.records.insert(&key, lease).await
                 }
             };
             match written {

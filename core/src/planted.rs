@@ -49,6 +49,12 @@ bugs! {
     // Epochs.
     /// A claim of a later epoch is released by whoever comes late.
     ReleaseWithoutEpoch,
+    /// A machine whose stopping a dead node began goes into the reserve, whatever is still on its way to it.
+    LateStopIsForgotten,
+    /// A machine is noted as stopped without being stopped.
+    StopOnlyNoted,
+    /// More are begun within a minute than may be.
+    AllowanceIgnored,
     /// A take-over does not raise the epoch.
     TakeOverKeepsEpoch,
     // Rolling back.

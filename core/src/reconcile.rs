@@ -160,6 +160,7 @@ impl Shared {
             }
             InstanceStatus::Provisioning { node }
             | InstanceStatus::Recycling { node }
+            | InstanceStatus::Stopping { node }
             | InstanceStatus::Starting { node }
             | InstanceStatus::Deleting { node } => {
                 if planted::is(Bug::NoRecoveryOfInstances) {
@@ -188,6 +189,9 @@ impl Shared {
         if matches!(held.record.status, InstanceStatus::Deleting { .. }) {
             return self.retire(held).await;
         }
+        if matches!(held.record.status, InstanceStatus::Stopping { .. }) {
+            return self.abandon_stop(held).await;
+        }
         let from_another = held.record.status.worker() != Some(&self.node);
         let event = InstanceEvent::TakeOver { node: self.node.clone() };
         let Ok(record) = held.record.after(&event) else { return Ok(()) };
@@ -197,6 +201,7 @@ impl Shared {
         }
         match held.record.status {
             InstanceStatus::Recycling { .. } => self.try_recycle(held).await,
+            InstanceStatus::Starting { .. } => self.finish_wake(held).await,
             _ => self.finish_provision(held).await,
         }
     }
@@ -345,14 +350,11 @@ impl Shared {
         let scratch = |name: &str| self.is_scratch(name);
         let in_use = |name: &str| building && scratch(name);
         let mut seen = BTreeMap::new();
-        let mut running = BTreeSet::new();
+        let mut listed = BTreeMap::new();
         let mut cursor = None;
         loop {
             let page = self.instances.list(cursor.as_ref()).await?;
             for view in page.items {
-                if view.state == InstanceState::Running {
-                    running.insert(view.id.clone());
-                }
                 if !matches!(view.state, InstanceState::Deleting)
                     && !in_use(view.id.as_str())
                     && !self.has_instance_record(&view.id).await?
@@ -363,13 +365,14 @@ impl Shared {
                         self.sweep_orphan_instance(&view.id).await;
                     }
                 }
+                listed.insert(view.id, view.state);
             }
             match page.next {
                 Some(next) => cursor = Some(next),
                 None => break,
             }
         }
-        self.look_for_dead_machines(instances, &running).await?;
+        self.look_for_dead_machines(instances, &listed).await?;
         let mut cursor = None;
         loop {
             let page = self.volumes.list(cursor.as_ref()).await?;
@@ -395,27 +398,31 @@ impl Shared {
         Ok(())
     }
 
-    /// Free instances whose machine is gone, stopped or broken: nobody would notice until a box came to them. The listing is a
-    /// hint; only what `get` says counts.
+    /// Free instances whose machine is gone, stopped or broken: nobody would notice until a box came to them. And machines of the
+    /// reserve that are gone, or run: a late request started them, and nobody would notice until the bill came. The listing is
+    /// a hint; only what `get` says counts.
     async fn look_for_dead_machines(
         self: &Arc<Self>,
         instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
-        running: &BTreeSet<InstanceId>,
+        listed: &BTreeMap<InstanceId, InstanceState>,
     ) -> Result<()> {
         for (held, _) in instances {
             let id = &held.record.id;
             let asleep = planted::is(Bug::FreeIsNeverLookedAt);
-            if held.record.status != InstanceStatus::Free || running.contains(id) || asleep {
+            let reserve = held.record.status == InstanceStatus::Stopped;
+            let expected = if reserve { InstanceState::Stopped } else { InstanceState::Running };
+            let of_stock = reserve || held.record.status == InstanceStatus::Free;
+            if !of_stock || listed.get(id) == Some(&expected) || asleep {
                 continue;
             }
-            let gone = match self.instances.get(id).await? {
-                None => true,
-                Some(view) => {
-                    matches!(view.state, InstanceState::Stopped | InstanceState::Deleting | InstanceState::Failed(_))
-                }
+            let wrong = match self.instances.get(id).await?.map(|view| view.state) {
+                None | Some(InstanceState::Deleting | InstanceState::Failed(_)) => true,
+                Some(InstanceState::Running) => reserve,
+                Some(InstanceState::Stopped) => !reserve,
+                Some(InstanceState::Creating | InstanceState::Stopping | InstanceState::Other(_)) => false,
             };
-            if gone && let Some(guard) = self.busy.enter(id.as_str()) {
-                tracing::warn!(instance = %id, "a free instance does not run any more and is retired");
+            if wrong && let Some(guard) = self.busy.enter(id.as_str()) {
+                tracing::warn!(instance = %id, is = held.record.status.word(), "an instance is not what its record says and is retired");
                 metrics::counter!("boxpool_instances_lost_total").increment(1);
                 let (shared, held) = (Arc::clone(self), held.clone());
                 self.spawn(async move {

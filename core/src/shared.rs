@@ -18,6 +18,7 @@ use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, PO
 use crate::records::{Held, Records};
 use crate::runtime::GuestRuntime;
 use crate::signal::Signal;
+use crate::stock::Pace;
 use crate::store::Key;
 use crate::waiters::Waiters;
 use futures::future::BoxFuture;
@@ -79,8 +80,8 @@ pub(crate) struct State {
     pub(crate) golden: Option<SnapshotId>,
     /// How many connects of the other live nodes waited for an instance when they said so last.
     pub(crate) waiting_elsewhere: u32,
-    pub(crate) instance_taken: Instant,
-    pub(crate) volume_taken: Instant,
+    pub(crate) instance_pace: Pace,
+    pub(crate) volume_pace: Pace,
 }
 
 pub(crate) struct Parts {
@@ -115,8 +116,8 @@ impl Shared {
             instances_read: None,
             golden: None,
             waiting_elsewhere: 0,
-            instance_taken: now,
-            volume_taken: now,
+            instance_pace: Pace::new(now),
+            volume_pace: Pace::new(now),
         };
         Self {
             waiters: Arc::new(Waiters::new(config.max_waiting)),

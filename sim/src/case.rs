@@ -4,6 +4,7 @@ use crate::engine::{Draw, Faults, Hash, Pace, Strike};
 use boxpool::{Limits, PoolConfig, Recycle, VolumeSource, WarmTarget};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// One history. All times are milliseconds of virtual time since the world's beginning.
@@ -54,6 +55,12 @@ fn is_nothing(time: &u64) -> bool {
     *time == 0
 }
 
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(number: &u32) -> bool {
+    *number == 0
+}
+
 /// The edition of the golden snapshot that pools want.
 pub(crate) const GENERATION: &str = "g1";
 
@@ -83,6 +90,15 @@ pub struct PoolShape {
     /// For how long a deleted box can be had back.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub retention: u64,
+    /// As many instances are kept stopped.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub min_reserve: u32,
+    /// More are retired.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub max_reserve: u32,
+    /// At most as many instances are begun within a minute; 0 for no limit.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub per_minute: u32,
 }
 
 /// Something a user does.
@@ -343,6 +359,9 @@ impl Default for PoolShape {
             forgets_epochs: false,
             builds_golden: false,
             retention: 0,
+            min_reserve: 0,
+            max_reserve: 0,
+            per_minute: 0,
         }
     }
 }
@@ -356,6 +375,9 @@ impl PoolShape {
         config.instances = WarmTarget::new(self.min_free, self.max_free, self.max_total);
         config.volumes = WarmTarget::new(self.volumes_free, self.volumes_free * 2, 1_000);
         config.instances.cool_down = seconds(30);
+        config.instances.min_reserve = self.min_reserve;
+        config.instances.max_reserve = self.max_reserve;
+        config.instances.creates_per_minute = NonZeroU32::new(self.per_minute);
         config.volumes.cool_down = seconds(30);
         config.linger = Duration::from_millis(self.linger);
         config.park_limit = Duration::from_millis(self.park_limit);
@@ -394,12 +416,28 @@ pub enum Profile {
     Zones,
     /// As [`Profile::Swarm`], and users do everything that can be done with a box.
     Verbs,
+    /// As [`Profile::Swarm`], and some machines are kept stopped; often only some may be made within a minute.
+    Reserve,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 8] =
-        [Self::Swarm, Self::Calm, Self::Crashes, Self::Calls, Self::Machines, Self::Golden, Self::Zones, Self::Verbs];
+    pub const ALL: [Profile; 9] = [
+        Self::Swarm,
+        Self::Calm,
+        Self::Crashes,
+        Self::Calls,
+        Self::Machines,
+        Self::Golden,
+        Self::Zones,
+        Self::Verbs,
+        Self::Reserve,
+    ];
+
+    /// Whether anything may go wrong in its histories.
+    pub(crate) fn is_everything(self) -> bool {
+        matches!(self, Self::Swarm | Self::Golden | Self::Zones | Self::Verbs | Self::Reserve)
+    }
 }
 
 impl fmt::Display for Profile {
@@ -413,6 +451,7 @@ impl fmt::Display for Profile {
             Self::Golden => "golden",
             Self::Zones => "zones",
             Self::Verbs => "verbs",
+            Self::Reserve => "reserve",
         })
     }
 }
@@ -421,7 +460,8 @@ impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|profile| profile.to_string() == text).ok_or_else(|| {
-            format!("{text:?} is not a profile: use swarm, calm, crashes, calls, machines, golden, zones or verbs")
+            let all = Self::ALL.map(|profile| profile.to_string());
+            format!("{text:?} is not a profile; there are {}", all.join(", "))
         })
     }
 }
@@ -447,13 +487,13 @@ impl Case {
             destroy: draw.chance(0.2),
             forgets_epochs: draw.chance(0.4),
             builds_golden: profile == Profile::Golden,
-            retention: 0,
+            ..PoolShape::default()
         };
         let pace = *draw.pick(&[Pace::Cloud, Pace::Host, Pace::Host, Pace::Wild, Pace::Ranked]);
         let span = if pace == Pace::Host { 60_000 } else { 240_000 };
         let mut ops: Vec<_> =
             (0..draw.between(2, 14)).map(|_| Op::random(&mut draw, span, gateways, users, names)).collect();
-        let everything = matches!(profile, Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs);
+        let everything = profile.is_everything();
         let calls = everything || profile == Profile::Calls;
         let faults = if calls { swarm(&mut draw) } else { Faults::none() };
         let mut faults = if everything && draw.chance(0.2) { Faults::none() } else { faults };
@@ -481,6 +521,14 @@ impl Case {
             let renames = of_renames.between(0, 5);
             ops.extend((0..renames).map(|_| Op::of_renames(&mut of_renames, span, gateways, users, names + 1)));
             pool.max_total += u32::from(users) * u32::from(renames > 0);
+        }
+        if profile == Profile::Reserve {
+            pool.min_reserve = draw.between(0, 2) as u32;
+            pool.max_reserve = pool.min_reserve + draw.between(0, 2) as u32;
+            pool.per_minute = *draw.pick(&[0, 0, 2, 6, 20]);
+            pool.max_total += pool.min_reserve;
+            // So that the reserve is filled and emptied within the history.
+            ops.iter_mut().for_each(|op| op.at *= draw.between(1, 3));
         }
         Case {
             zones,
@@ -524,10 +572,10 @@ fn swarm(draw: &mut Draw) -> Faults {
 
 fn happenings(draw: &mut Draw, profile: Profile, span: u64, gateways: usize, users: u8, names: u8) -> Vec<Event> {
     let (of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs => (draw.chance(0.5), draw.chance(0.5)),
+        profile if profile.is_everything() => (draw.chance(0.5), draw.chance(0.5)),
         Profile::Calm | Profile::Calls => (false, false),
         Profile::Crashes => (true, false),
-        Profile::Machines => (false, true),
+        _ => (false, true),
     };
     let mut events = Vec::new();
     let long = |draw: &mut Draw| *draw.pick(&[3_000, 15_000, 30_000, 90_000]);

@@ -177,6 +177,22 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             ),
         ),
         (
+            "a machine goes into the reserve",
+            flow(
+                PoolShape { min_free: 0, max_free: 0, max_reserve: 1, park_limit: 1_000, ..shape.clone() },
+                vec![op(40, 0, 1, visit(1)), op(140, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "a machine of the reserve is woken",
+            flow(
+                PoolShape { min_free: 0, max_free: 0, min_reserve: 1, max_reserve: 1, ..shape.clone() },
+                vec![op(120, 0, 1, visit(1)), op(200, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
             "delete a detached box",
             flow(shape.clone(), vec![op(40, 1, 1, What::Create), op(45, 0, 1, What::Delete)], vec![]),
         ),

@@ -179,6 +179,8 @@ impl Stage {
             brisk: is_brisk(&case),
             gateways: case.gateways,
             min_free: config.instances.min_free as usize,
+            min_reserve: config.instances.min_reserve as usize,
+            per_minute: config.instances.creates_per_minute,
             cool_down: config.instances.cool_down,
         };
         drop(state);

@@ -64,17 +64,18 @@ const ZONES: u8 = 3;
 /// Histories of that profile, as large as you say.
 pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     let (struck, of_gateways, of_machines) = match profile {
-        Profile::Swarm | Profile::Golden | Profile::Zones | Profile::Verbs => (0.7, 0.5, 0.5),
+        profile if profile.is_everything() => (0.7, 0.5, 0.5),
         Profile::Calm => (0.0, 0.0, 0.0),
         Profile::Crashes => (0.0, 1.0, 0.0),
         Profile::Calls => (1.0, 0.0, 0.0),
-        Profile::Machines => (0.0, 0.0, 1.0),
+        _ => (0.0, 0.0, 1.0),
     };
     let crashes = profile != Profile::Calls;
+    let reserve = if profile == Profile::Reserve { 2_u32 } else { 0 };
     let world = (
         any::<u64>().no_shrink(),
         1..=size.gateways,
-        pools(u32::from(size.users) + 2),
+        (pools(u32::from(size.users) + 2), 0..=reserve, 0..=reserve, select(vec![0, 2, 20])),
         select(vec![Pace::Host, Pace::Ranked, Pace::Wild, Pace::Cloud]),
         select(vec![0, 20, 2_000]),
         select(vec![100, 3_000, 40_000]),
@@ -87,7 +88,11 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         sometimes(f64::from(u8::from(profile == Profile::Zones)), vec(zone_outages(size), 1..=2)),
     );
     (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines, to_zones))| {
-        let (seed, gateways, pool, pace, jitter, restart_after) = world;
+        let (seed, gateways, (mut pool, min_reserve, more, per_minute), pace, jitter, restart_after) = world;
+        if profile == Profile::Reserve {
+            (pool.min_reserve, pool.max_reserve, pool.per_minute) = (min_reserve, min_reserve + more, per_minute);
+            pool.max_total += min_reserve;
+        }
         let mut events: Vec<Event> = [to_gateways, to_machines, to_zones].into_iter().flatten().flatten().collect();
         events.sort_by_key(|event| event.at);
         let script = script.unwrap_or_default();
@@ -158,8 +163,7 @@ pub fn pools(most: u32) -> impl Strategy<Value = PoolShape> {
                 park_limit,
                 destroy,
                 forgets_epochs,
-                builds_golden: false,
-                retention: 0,
+                ..PoolShape::default()
             }
         },
     )

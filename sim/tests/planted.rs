@@ -26,7 +26,7 @@ enum Search {
     Told(Told),
 }
 
-use Profile::{Calls, Calm, Crashes, Golden, Machines, Swarm, Verbs};
+use Profile::{Calls, Calm, Crashes, Golden, Machines, Reserve, Swarm, Verbs};
 use Search::In;
 
 #[rustfmt::skip]
@@ -81,6 +81,9 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::MaxTotalIgnored, In(Calm)),
     (Bug::EveryNodeMaintains, In(Calm)),
     (Bug::RefillForgetsComing, In(Calm)),
+    (Bug::StopOnlyNoted, In(Reserve)),
+    (Bug::AllowanceIgnored, In(Reserve)),
+    (Bug::LateStopIsForgotten, In(Reserve)),
     (Bug::NoCoolDown, Search::Told(told::what_was_just_used_is_kept_for_a_while)),
     (Bug::FreeIsNeverLookedAt, In(Machines)),
     (Bug::FreeBeforeReady, In(Calm)),

@@ -3,7 +3,7 @@
 //! ```text
 //!  Provisioning ─Ready▶ Free ─Claim▶ Claimed ─Release▶ Recycling ─Cleared▶ Free
 //!       │                │ │            │                  │
-//!       │                │ └─Park▶ Stopped ─Wake▶ Starting ─Ready▶ Free
+//!       │                │ └─Stop▶ Stopping ─Stopped▶ Stopped ─Wake▶ Starting ─Ready▶ Free
 //!       └────Retire──────┴─Condemn──────┬──────Retire──────┘
 //!                                       ▼
 //!                                   Deleting          any ─Quarantine▶ Quarantined ─Retire▶ Deleting
@@ -39,7 +39,12 @@ pub enum InstanceStatus {
         /// Who looks.
         node: NodeId,
     },
-    /// Kept in reserve at no cost.
+    /// Going into the reserve.
+    Stopping {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// Kept in reserve at no cost for compute.
     Stopped,
     /// Coming out of the reserve.
     Starting {
@@ -92,7 +97,12 @@ pub enum InstanceEvent {
     /// Looked, and nothing is left.
     Cleared,
     /// It goes into the reserve.
-    Park,
+    Stop {
+        /// Who does it.
+        node: NodeId,
+    },
+    /// It was seen to have stopped.
+    Stopped,
     /// It comes out of the reserve.
     Wake {
         /// Who does it.
@@ -141,12 +151,14 @@ impl InstanceStatus {
                 Ok(S::Deleting { node })
             }
             (S::Recycling { .. }, E::Cleared) => Ok(S::Free),
-            (S::Free, E::Park) => Ok(S::Stopped),
+            (S::Free, E::Stop { node }) => Ok(S::Stopping { node }),
+            (S::Stopping { .. }, E::Stopped) => Ok(S::Stopped),
             (S::Stopped, E::Wake { node }) => Ok(S::Starting { node }),
             (
                 S::Provisioning { .. }
                 | S::Free
                 | S::Recycling { .. }
+                | S::Stopping { .. }
                 | S::Stopped
                 | S::Starting { .. }
                 | S::Quarantined { .. },
@@ -170,6 +182,7 @@ impl InstanceStatus {
             Self::Free | Self::Claimed { .. } | Self::Stopped | Self::Quarantined { .. } => None,
             Self::Provisioning { node }
             | Self::Recycling { node }
+            | Self::Stopping { node }
             | Self::Starting { node }
             | Self::Deleting { node } => Some(node),
         }
@@ -183,6 +196,7 @@ impl InstanceStatus {
             Self::Free => "free",
             Self::Claimed { .. } => "claimed",
             Self::Recycling { .. } => "recycling",
+            Self::Stopping { .. } => "stopping",
             Self::Stopped => "stopped",
             Self::Starting { .. } => "starting",
             Self::Deleting { .. } => "deleting",
@@ -239,7 +253,7 @@ mod tests {
 
     fn statuses() -> impl Strategy<Value = InstanceStatus> {
         use InstanceStatus as S;
-        (0u8..8, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+        (0u8..9, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
             0 => S::Provisioning { node: node() },
             1 => S::Free,
             2 => S::Claimed { owner: owner(b), epoch: Epoch(e) },
@@ -247,19 +261,21 @@ mod tests {
             4 => S::Stopped,
             5 => S::Starting { node: node() },
             6 => S::Deleting { node: node() },
+            7 => S::Stopping { node: node() },
             _ => S::Quarantined { why: "a reason".into() },
         })
     }
 
     fn events() -> impl Strategy<Value = InstanceEvent> {
         use InstanceEvent as E;
-        (0u8..10, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+        (0u8..11, 0u8..2, 0u64..3).prop_map(|(kind, b, e)| match kind {
+            10 => E::Stopped,
             9 => E::Condemn { owner: owner(b), epoch: Epoch(e), node: node() },
             0 => E::Ready,
             1 => E::Claim { owner: owner(b), epoch: Epoch(e) },
             2 => E::Release { owner: owner(b), epoch: Epoch(e), node: node() },
             3 => E::Cleared,
-            4 => E::Park,
+            4 => E::Stop { node: node() },
             5 => E::Wake { node: node() },
             6 => E::Retire { node: node() },
             7 => E::TakeOver { node: node() },

@@ -18,6 +18,12 @@ pub struct NodeRecord {
     /// How many of its connects waited for an instance at that heartbeat: the maintainer provides for them too.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waiting: u32,
+    /// How many instances it has taken out of the pool since its start: for the maintainer, a pool from which somebody takes is not quiet.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub instances_taken: u64,
+    /// The same of volumes.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub volumes_taken: u64,
     /// The generation of the golden snapshot that its volumes are copied from, if it provides one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub golden: Option<String>,
@@ -33,6 +39,11 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_none_yet(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A role that one node holds until it stops renewing it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseRecord {
@@ -43,12 +54,41 @@ pub struct LeaseRecord {
     /// That whoever holds the role is to rest, and until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Whether the holder has given it up: the next node need not wait until it stands still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
+    /// What the next maintainer is to know of the pool of instances.
+    #[serde(default)]
+    pub instances: PoolPast,
+    /// The same of volumes.
+    #[serde(default)]
+    pub volumes: PoolPast,
     /// Schema, mark, unknown fields.
     #[serde(flatten)]
     pub envelope: Envelope,
 }
 
 record!(LeaseRecord, LEASES);
+
+impl LeaseRecord {
+    /// A lease that was never held before.
+    #[must_use]
+    pub fn new(holder: NodeId) -> Self {
+        let (instances, volumes) = (PoolPast::default(), PoolPast::default());
+        Self { holder, beat: 0, pause: None, given_up: false, instances, volumes, envelope: Envelope::new() }
+    }
+}
+
+/// What a maintainer knows of a pool's recent past. Durations, so that nobody's clock counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolPast {
+    /// Since one was last taken or made, in milliseconds.
+    #[serde(default)]
+    pub quiet_ms: u64,
+    /// By how much what was begun to be made is ahead of an even pace, in milliseconds.
+    #[serde(default)]
+    pub ahead_ms: u64,
+}
 
 /// A rest that a person ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

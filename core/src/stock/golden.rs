@@ -33,7 +33,7 @@ impl Shared {
     /// Sees to it that the golden snapshot is there, and that those of other generations go when nobody wants them.
     pub(crate) async fn keep_golden(self: Arc<Self>) {
         let Some(builder) = self.golden.clone() else { return std::future::pending().await };
-        let mut back_off = BackOff::new();
+        let mut back_off = BackOff::default();
         let mut swept: Option<Instant> = None;
         loop {
             let paused = self.is_paused();

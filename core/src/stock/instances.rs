@@ -2,11 +2,12 @@
 
 use crate::actor::Message;
 use crate::busy::BusyGuard;
+use crate::census::Census;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId};
 use crate::parking::ParkedBox;
-use crate::plan::{Census, Step, WarmTarget, plan};
+use crate::plan::{Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::provider::{InstanceSpec, InstanceState};
@@ -34,7 +35,7 @@ impl Shared {
     pub(crate) fn take_instance(&self) -> Option<Held<InstanceRecord>> {
         let mut state = self.state();
         let (_, held) = state.free_instances.take()?;
-        state.instance_taken = Instant::now();
+        state.instance_pace.took();
         drop(state);
         self.refill_instances.notify_one();
         Some(held)
@@ -202,27 +203,19 @@ impl Shared {
     }
 
     /// Makes the record `Free` and shows it to the waiters.
-    async fn set_free(self: &Arc<Self>, held: Held<InstanceRecord>, event: InstanceEvent) -> Result<()> {
-        let key = instance_key(&held.record.id);
-        let record = held.record.after(&event).map_err(|illegal| {
-            Error::new(ErrorKind::Conflict, "free instance", &held.record.id).with_source(illegal)
-        })?;
-        let held = self.records.update(&key, &held.version, record).await?;
+    pub(crate) async fn set_free(self: &Arc<Self>, held: Held<InstanceRecord>, event: InstanceEvent) -> Result<()> {
+        let held = self.instance_step(&held, &event).await?;
         self.put_back(held);
         Ok(())
     }
 
     /// Deletes a machine that nobody uses, and then its record.
     pub(crate) async fn retire(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
-        let key = instance_key(&held.record.id);
         let event = match held.record.status {
             InstanceStatus::Deleting { .. } => InstanceEvent::TakeOver { node: self.node.clone() },
             _ => InstanceEvent::Retire { node: self.node.clone() },
         };
-        let record = held.record.after(&event).map_err(|illegal| {
-            Error::new(ErrorKind::Conflict, "retire instance", &held.record.id).with_source(illegal)
-        })?;
-        let held = self.records.update(&key, &held.version, record).await?;
+        let held = self.instance_step(&held, &event).await?;
         self.finish_retire(held).await
     }
 
@@ -268,11 +261,11 @@ impl Shared {
 
     /// Keeps the instance pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_instances(self: Arc<Self>) {
-        let back_off = Arc::new(Mutex::new(BackOff::new()));
+        let back_offs = BackOffs::default();
         loop {
             if self.is_maintainer()
                 && !self.is_paused()
-                && let Err(error) = self.maintain_instances_once(&back_off).await
+                && let Err(error) = self.maintain_instances_once(&back_offs).await
             {
                 tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");
             }
@@ -284,57 +277,67 @@ impl Shared {
         }
     }
 
-    async fn maintain_instances_once(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
-        let all: Vec<Held<InstanceRecord>> =
-            self.records.scan_all::<InstanceRecord>(None).await?.into_iter().map(|(_, held)| held).collect();
-        let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
-        let count = |test: &dyn Fn(&InstanceStatus) -> bool| {
-            as_count(all.iter().filter(|held| test(&held.record.status)).count())
-        };
-        let free: Vec<_> = all.iter().filter(|held| held.record.status == InstanceStatus::Free).collect();
-        let (elsewhere, quiet_for) = {
-            let state = self.state();
-            (state.waiting_elsewhere, state.instance_taken.elapsed())
-        };
-        let census = Census {
-            free: as_count(free.iter().filter(|held| current(held)).count()),
-            stale: as_count(free.iter().filter(|held| !current(held)).count()),
-            coming: count(&|s| {
-                !planted::is(Bug::RefillForgetsComing)
-                    && matches!(
-                        s,
-                        InstanceStatus::Provisioning { .. }
-                            | InstanceStatus::Starting { .. }
-                            | InstanceStatus::Recycling { .. }
-                    )
-            }),
-            creating: count(&|s| matches!(s, InstanceStatus::Provisioning { .. })),
-            total: as_count(all.len()),
-            waiting: as_count(self.waiters.len()).saturating_add(elsewhere),
-            quiet_for: planted::quiet(quiet_for),
-        };
-        metrics::gauge!("boxpool_instances_free").set(census.free);
-        metrics::gauge!("boxpool_instances_total").set(census.total);
+    /// Takes all steps that follow from one count.
+    async fn maintain_instances_once(self: &Arc<Self>, back_offs: &BackOffs) -> Result<()> {
+        let all = self.records.scan_all::<InstanceRecord>(None).await?;
+        let all: Vec<Held<InstanceRecord>> = all.into_iter().map(|(_, held)| held).collect();
         let mut target = self.config.instances;
         if planted::is(Bug::MaxTotalIgnored) {
             target.max_total = 1_000;
         }
-        match plan(census, target) {
-            Step::Rest => {}
-            Step::Provision(n) => {
-                if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
-                    self.provision(n.get(), &all, (census, target), back_off).await?;
-                }
-            }
-            Step::RetireStale(n) => self.retire_some(free.into_iter().filter(|held| !current(held)), n.get()),
-            Step::Retire(n) => self.retire_some(free.into_iter().filter(current), n.get()),
+        if planted::is(Bug::AllowanceIgnored) {
+            target.creates_per_minute = None;
         }
-        Ok(())
+        let mut census = self.count_instances(&all, &target);
+        metrics::gauge!("boxpool_instances_free").set(census.free);
+        metrics::gauge!("boxpool_instances_reserve").set(census.reserve);
+        metrics::gauge!("boxpool_instances_total").set(census.total);
+        if is_resting(&back_offs.waking) {
+            // What cannot be woken now is not counted on, and not made anew for the reserve either.
+            (census.reserve, census.stopping) = (0, census.stopping + census.reserve);
+        }
+        let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
+        let having = |status: InstanceStatus| all.iter().filter(move |held| held.record.status == status);
+        let free = || having(InstanceStatus::Free);
+        let reserve = || having(InstanceStatus::Stopped);
+        loop {
+            let step = plan(census, target);
+            match step {
+                Step::Rest => return Ok(()),
+                Step::Wake(n) => self.wake_some(reserve().filter(current), n.get(), &back_offs.waking),
+                Step::Provision(_) if is_resting(&back_offs.making) => return Ok(()),
+                Step::Provision(n) => self.provision(n.get(), &all, (census, target), &back_offs.making).await?,
+                Step::RetireStale(n) => {
+                    self.retire_some(free().chain(reserve()).filter(|held| !current(held)), n.get());
+                }
+                Step::Stop(n) => self.stop_some(free().filter(current), n.get()),
+                Step::Retire(n) => self.retire_some(free().filter(current), n.get()),
+                Step::RetireReserve(n) => self.retire_some(reserve().filter(current), n.get()),
+            }
+            census = census.after(step);
+        }
+    }
+
+    fn count_instances(&self, all: &[Held<InstanceRecord>], target: &WarmTarget) -> Census {
+        let (waiting_elsewhere, quiet_for, allowance) = {
+            let state = self.state();
+            (state.waiting_elsewhere, state.instance_pace.quiet_for(), state.instance_pace.allowance(target))
+        };
+        let records = all.iter().map(|held| &held.record);
+        let mut census = Census {
+            waiting: as_count(self.waiters.len()).saturating_add(waiting_elsewhere),
+            quiet_for: planted::quiet(quiet_for),
+            allowance,
+            ..Census::of_instances(records, &self.config.instance_generation)
+        };
+        if planted::is(Bug::RefillForgetsComing) {
+            census.coming = 0;
+        }
+        census
     }
 
     fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
-        for held in from.take(n as usize).cloned() {
-            let Some(guard) = self.busy.enter(held.record.id.as_str()) else { continue };
+        for (held, guard) in self.enter_some(from, n) {
             let shared = Arc::clone(self);
             self.spawn(async move {
                 let _guard = guard;
@@ -354,6 +357,7 @@ impl Shared {
             coming: census.coming.saturating_add(begun),
             creating: census.creating.saturating_add(begun),
             total: census.total.saturating_add(begun),
+            allowance: census.allowance.map(|allowance| allowance.saturating_sub(begun)),
             waiting: waiting.min(census.waiting),
             ..census
         };
@@ -391,6 +395,7 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue, // another maintainer took the seat
                 Err(error) => return Err(error),
             };
+            self.state().instance_pace.begun(1, &target);
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
             let make = async move {
                 let _guard = guard;
@@ -414,7 +419,11 @@ impl Shared {
     pub(crate) async fn finish_provision(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
         let outcome = self.await_instance(&held.record.id).await;
         match outcome {
-            Ok(()) => self.set_free(held, InstanceEvent::Ready).await,
+            Ok(()) => {
+                self.set_free(held, InstanceEvent::Ready).await?;
+                self.state().instance_pace.made();
+                Ok(())
+            }
             Err(error) => {
                 if let Err(left) = self.retire(held).await {
                     tracing::warn!(error = %crate::Report(&left), "a failed instance could not be deleted yet");
@@ -425,8 +434,7 @@ impl Shared {
     }
 
     async fn await_instance(&self, id: &InstanceId) -> Result<()> {
-        let limit = self.config.limits.instance_ready;
-        let mut poll = Poll::new(limit);
+        let mut poll = Poll::new(self.config.limits.instance_ready);
         let spec = InstanceSpec::new(id.clone(), self.config.instance_generation.clone());
         let mut seen = false;
         loop {
@@ -462,16 +470,22 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             if !poll.again(asked).await {
-                let detail = format!("not ready within {limit:?}");
-                return Err(Error::new(ErrorKind::TimedOut, "create instance", id).with_detail(detail));
+                return Err(self.not_in_time("create instance", id));
             }
         }
-        let limit = self.config.limits.guest_call;
-        match limited(limit, "clear instance", id, self.runtime.clear(id)).await? {
-            Cleared::Clean => Ok(()),
-            Cleared::Doubtful(why) => Err(Error::new(ErrorKind::Permanent, "clear instance", id).with_detail(why)),
-        }
+        self.clear_before_use(id).await
     }
+}
+
+/// Making and waking fail for reasons of their own: a cloud without room for a stopped machine may have it for a new one.
+#[derive(Default)]
+struct BackOffs {
+    making: Arc<Mutex<BackOff>>,
+    waking: Arc<Mutex<BackOff>>,
+}
+
+fn is_resting(back_off: &Mutex<BackOff>) -> bool {
+    back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting()
 }
 
 pub(crate) fn as_count(n: usize) -> u32 {

@@ -1,9 +1,14 @@
 //! The two pools: what is free, what is being made, what goes.
 
+mod allowance;
 mod golden;
 mod instances;
+mod pace;
+mod reserve;
 mod snapshots;
 mod volumes;
+
+pub(crate) use pace::Pace;
 
 use crate::planted::{self, Bug};
 use std::time::Duration;
@@ -19,18 +24,20 @@ pub(crate) struct BackOff {
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
-impl BackOff {
-    pub(crate) fn new() -> Self {
+impl Default for BackOff {
+    fn default() -> Self {
         Self { pause: FIRST_BACK_OFF, until: None }
     }
+}
 
+impl BackOff {
     pub(crate) fn failed(&mut self, asked_for: Option<Duration>) {
         self.until = Some(Instant::now() + asked_for.unwrap_or(Duration::ZERO).max(self.pause));
         self.pause = (self.pause * 2).min(MAX_BACK_OFF);
     }
 
     pub(crate) fn succeeded(&mut self) {
-        *self = Self::new();
+        *self = Self::default();
     }
 
     pub(crate) fn is_resting(&self) -> bool {
@@ -44,7 +51,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_doubles_up_to_a_minute_and_a_success_ends_it() {
-        let mut rest = BackOff::new();
+        let mut rest = BackOff::default();
         assert!(!rest.is_resting());
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
             rest.failed(None);

@@ -1,16 +1,15 @@
 //! The volume pool: ready-made copies of the golden snapshot. Bound volumes are counted and otherwise left alone.
 
+use crate::census::Census;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
-use crate::plan::{Census, Step, plan};
+use crate::plan::{Step, plan};
 use crate::poll::Poll;
 use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
 use crate::stock::BackOff;
 use std::sync::{Arc, Mutex, PoisonError};
-
-use super::instances::as_count;
 
 impl Shared {
     /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
@@ -38,7 +37,7 @@ impl Shared {
 
     /// Keeps the volume pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_volumes(self: Arc<Self>) {
-        let back_off = Arc::new(Mutex::new(BackOff::new()));
+        let back_off = Arc::<Mutex<BackOff>>::default();
         loop {
             if self.is_maintainer()
                 && !self.is_paused()
@@ -58,36 +57,41 @@ impl Shared {
         let all = self.read_volumes().await?;
         let current = |held: &&Held<VolumeRecord>| held.record.generation == self.config.volume_generation;
         let free: Vec<_> = all.iter().filter(|held| held.record.status == VolumeStatus::Free).collect();
-        let creating = all.iter().filter(|held| {
-            matches!(&held.record.status, VolumeStatus::Creating { wanted_by: None, .. }) && current(held)
-        });
-        let creating = as_count(creating.count());
-        let census = Census {
-            free: as_count(free.iter().filter(|held| current(held)).count()),
-            stale: as_count(free.iter().filter(|held| !current(held)).count()),
-            coming: creating,
-            creating,
-            total: as_count(all.len()),
-            waiting: 0,
-            quiet_for: self.state().volume_taken.elapsed(),
+        let target = self.config.volumes;
+        let (quiet_for, allowance) = {
+            let state = self.state();
+            (state.volume_pace.quiet_for(), state.volume_pace.allowance(&target))
+        };
+        let mut census = Census {
+            quiet_for,
+            allowance,
+            ..Census::of_volumes(all.iter().map(|held| &held.record), &self.config.volume_generation)
         };
         metrics::gauge!("boxpool_volumes_free").set(census.free);
         metrics::gauge!("boxpool_volumes_total").set(census.total);
-        match plan(census, self.config.volumes) {
-            Step::Rest => {}
-            // Nothing to copy from yet.
-            Step::Provision(_) if self.volume_source().is_err() => {}
-            Step::Provision(n) => {
-                for _ in 0..n.get() {
-                    if !back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
+        loop {
+            let step = plan(census, target);
+            match step {
+                // Of no use stopped: volumes cost the same whether or not anything runs.
+                Step::Rest | Step::Wake(_) | Step::Stop(_) | Step::RetireReserve(_) => return Ok(()),
+                // Nothing to copy from yet.
+                Step::Provision(_) if self.volume_source().is_err() => return Ok(()),
+                Step::Provision(n) => {
+                    for _ in 0..n.get() {
+                        if back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
+                            return Ok(());
+                        }
                         self.make_volume(back_off).await?;
+                        self.state().volume_pace.begun(1, &target);
                     }
                 }
+                Step::RetireStale(n) => {
+                    self.discard_some(free.iter().copied().filter(|held| !current(held)), n.get());
+                }
+                Step::Retire(n) => self.discard_some(free.iter().copied().filter(current), n.get()),
             }
-            Step::RetireStale(n) => self.discard_some(free.into_iter().filter(|held| !current(held)), n.get()),
-            Step::Retire(n) => self.discard_some(free.into_iter().filter(current), n.get()),
+            census = census.after(step);
         }
-        Ok(())
     }
 
     fn discard_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<VolumeRecord>>, n: u32) {
@@ -136,6 +140,7 @@ impl Shared {
         }
         let held = self.volume_step(&held, &VolumeEvent::Ready).await?;
         self.put_volume_back(held);
+        self.state().volume_pace.made();
         self.refill_volumes.notify_one();
         Ok(())
     }

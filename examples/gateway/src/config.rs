@@ -139,6 +139,12 @@ pub struct AzureConfig {
     pub machines_min_free: u32,
     /// Machines kept ready, at most.
     pub machines_max_free: u32,
+    /// Machines kept stopped beside them, at least.
+    pub machines_min_stopped: u32,
+    /// Machines kept stopped beside them, at most.
+    pub machines_max_stopped: u32,
+    /// Machines begun to be made within a minute, at most; 0 for any number.
+    pub machines_per_minute: u32,
     /// Machines in all.
     pub machines_max: u32,
     /// What becomes of a machine after a box.
@@ -179,6 +185,9 @@ impl Default for AzureConfig {
             snapshot_sku: "Standard_LRS".into(),
             machines_min_free: 1,
             machines_max_free: 2,
+            machines_min_stopped: 0,
+            machines_max_stopped: 0,
+            machines_per_minute: 0,
             machines_max: 10,
             recycle: RecycleMode::Reuse,
             ssh_port: 22,
@@ -205,6 +214,15 @@ impl AzureConfig {
         {
             return Err(
                 "azure.machines_min_free, machines_max_free and machines_max must rise, and the last be at least 1"
+                    .into(),
+            );
+        }
+        if self.machines_min_stopped > self.machines_max_stopped
+            || self.machines_max_stopped > self.machines_max - self.machines_min_free
+        {
+            return Err(
+                "azure.machines_min_stopped and machines_max_stopped must rise, and the last fit into machines_max \
+                        beside machines_min_free"
                     .into(),
             );
         }

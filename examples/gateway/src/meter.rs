@@ -120,6 +120,7 @@ pub const METERS: &[Meter] = {
         meter("boxpool_instances_failed_total", Counter, "machines that could not be made"),
         meter("boxpool_instances_free", Gauge, "machines that are free (known to the maintainer)"),
         meter("boxpool_instances_lost_total", Counter, "machines that were found gone"),
+        meter("boxpool_instances_reserve", Gauge, "machines that are kept stopped (known to the maintainer)"),
         meter("boxpool_instances_total", Gauge, "machines in all (known to the maintainer)"),
         meter("boxpool_nodes_live", Gauge, "gateways of the pool that live"),
         by(

@@ -22,6 +22,7 @@ use boxpool::{
 use russh::keys::PrivateKey;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -112,7 +113,12 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
     let azure = &config.azure;
     pool.instances = match config.backend {
         Backend::Local => WarmTarget::new(config.slots, config.slots, config.slots),
-        Backend::Azure => WarmTarget::new(azure.machines_min_free, azure.machines_max_free, azure.machines_max),
+        Backend::Azure => WarmTarget {
+            min_reserve: azure.machines_min_stopped,
+            max_reserve: azure.machines_max_stopped,
+            creates_per_minute: NonZeroU32::new(azure.machines_per_minute),
+            ..WarmTarget::new(azure.machines_min_free, azure.machines_max_free, azure.machines_max)
+        },
     };
     if config.backend == Backend::Azure {
         pool.recycle = match azure.recycle {

@@ -312,6 +312,12 @@ impl Books {
                 wrong.push(format!("I2: the instance on {} was claimed by {owner} out of {other:?}", key.row));
             }
             (Some(S::Deleting { .. }), None) => *marks.entry("instance retired").or_default() += 1,
+            (Some(S::Stopping { .. }), Some(S::Stopped)) => *marks.entry("instance in reserve").or_default() += 1,
+            (Some(S::Stopped), Some(S::Starting { .. })) => *marks.entry("instance woken").or_default() += 1,
+            (Some(S::Stopping { .. }), Some(S::Deleting { .. })) => *marks.entry("stop abandoned").or_default() += 1,
+            (other, Some(S::Stopped)) => {
+                wrong.push(format!("I5: the instance on {} came into the reserve out of {other:?}", key.row));
+            }
             (other @ Some(_), None) => {
                 wrong.push(format!("I5: the record on {} was deleted out of {other:?}", key.row))
             }

@@ -33,6 +33,14 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
             InstanceStatus::Free if state.instances.get(id).is_some_and(|machine| machine.phase != Phase::Running) => {
                 found.push(format!("I5: instance {id} is free and does not run"));
             }
+            InstanceStatus::Stopped if !exists => {
+                found.push(format!("I5: instance {id} is in the reserve and does not exist"));
+            }
+            InstanceStatus::Stopped
+                if state.instances.get(id).is_some_and(|machine| machine.phase != Phase::Stopped) =>
+            {
+                found.push(format!("I5: instance {id} is in the reserve and runs"));
+            }
             InstanceStatus::Quarantined { why } => found.push(format!("I5: instance {id} is quarantined: {why}")),
             _ => {}
         }
@@ -122,6 +130,18 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
     }
     if free > max {
         found.push(format!("I8: {free} instances are free and at most {max} should be"));
+    }
+    let reserve = books
+        .instances
+        .values()
+        .filter(|record| record.status == InstanceStatus::Stopped && record.generation == config.instance_generation)
+        .count();
+    let (min, max) = (config.instances.min_reserve as usize, config.instances.max_reserve as usize);
+    if reserve < min && books.instances.len() < total {
+        found.push(format!("I8: {reserve} instances are in the reserve, {min} are wanted, and there is room"));
+    }
+    if reserve > max {
+        found.push(format!("I8: {reserve} instances are in the reserve and at most {max} should be"));
     }
     let free = books
         .volumes

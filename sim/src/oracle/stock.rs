@@ -4,6 +4,7 @@
 use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LeaseRecord, NodeRecord};
 use boxpool::{InstanceId, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// An instance that is free for so long was seen by everybody who waits for one.
@@ -52,6 +53,10 @@ pub(crate) struct Habits {
     pub(crate) gateways: usize,
     /// As many are kept free.
     pub(crate) min_free: usize,
+    /// As many are kept stopped.
+    pub(crate) min_reserve: usize,
+    /// At most as many are begun within a minute, evenly.
+    pub(crate) per_minute: Option<NonZeroU32>,
     /// For so long after the last one was taken none is retired.
     pub(crate) cool_down: Duration,
 }
@@ -121,6 +126,11 @@ impl Stock {
         match &new.status {
             S::Provisioning { node } if was.is_none() => wrong.extend(self.begun(&new.id, node, now)),
             S::Provisioning { .. } | S::Starting { .. } | S::Stopped => {}
+            S::Stopping { .. } => {
+                // On its way into the reserve it serves nobody: for who comes now another one is made.
+                self.fresh.remove(&new.id);
+                wrong.extend(self.taken_at.and_then(|at| self.retired(at, now)));
+            }
             S::Free => drop(self.free_since.entry(new.id.clone()).or_insert(now)),
             S::Claimed { .. } => {
                 self.fresh.remove(&new.id);
@@ -130,7 +140,8 @@ impl Stock {
             }
             S::Deleting { .. } => {
                 self.fresh.remove(&new.id);
-                wrong.extend(self.taken_at.filter(|_| was == Some(&S::Free)).and_then(|at| self.retired(at, now)));
+                let of_stock = matches!(was, Some(S::Free | S::Stopped));
+                wrong.extend(self.taken_at.filter(|_| of_stock).and_then(|at| self.retired(at, now)));
             }
             S::Recycling { .. } | S::Quarantined { .. } => drop(self.fresh.remove(&new.id)),
         }
@@ -147,12 +158,19 @@ impl Stock {
         if !self.habits.calm {
             return wrong;
         }
+        // A minute's worth at once, and another one at an even pace.
+        if let Some(most) = self.habits.per_minute.map(|most| 2 * most.get() as usize)
+            && self.begun.len() > most
+        {
+            wrong
+                .push(format!("I8: {} instances were begun within a minute, and at most {most} may", self.begun.len()));
+        }
         if let Some(other) = self.maintainer.as_ref().filter(|holder| *holder != node) {
             wrong.push(format!("I8: {id} was begun by {node} while {other} is the maintainer"));
         }
         // A need that a node has told of stands until its next heartbeat, and is acted on until the reader's next one.
         let told: u32 = self.told_waiting.values().filter_map(|told| told.iter().max()).sum();
-        let wanted = self.habits.min_free.max(self.boxes) + told as usize;
+        let wanted = self.habits.min_free.max(self.boxes) + self.habits.min_reserve + told as usize;
         self.fresh.insert(id.clone());
         if self.fresh.len() > wanted {
             wrong.push(format!(
@@ -165,10 +183,12 @@ impl Stock {
 
     fn retired(&self, taken_at: u64, now: u64) -> Option<String> {
         let since = now.saturating_sub(taken_at);
-        // Within the first second it may be a race. With several gateways only the maintainer's own takings count.
-        let early = (1_000..self.habits.cool_down.as_millis() as u64 - 1_000).contains(&since);
-        let judged = self.habits.calm && self.habits.brisk && self.habits.gateways == 1;
-        (judged && early).then(|| format!("I8: a free instance was retired {since} ms after one had been taken"))
+        // Within the first second it may be a race. What other gateways take is told with their next heartbeat and read with the
+        // maintainer's.
+        let told = if self.habits.gateways == 1 { 1_000 } else { 12_000 };
+        let early = (told..self.habits.cool_down.as_millis() as u64 - 1_000).contains(&since);
+        let judged = self.habits.calm && self.habits.brisk;
+        (judged && early).then(|| format!("I8: an instance was retired or stopped {since} ms after one had been taken"))
     }
 
     /// Somebody was told that there is no room.

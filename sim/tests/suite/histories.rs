@@ -163,6 +163,12 @@ fn users_may_do_all_that_can_be_done_with_a_box() {
 }
 
 #[test]
+fn machines_may_be_kept_stopped() {
+    let marks = explore(Profile::Reserve);
+    reached(&marks, &["instance in reserve", "instance woken", "stop abandoned", "boxpool_takeovers_total"]);
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

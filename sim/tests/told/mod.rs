@@ -28,8 +28,7 @@ fn quiet(max_total: u32, ops: Vec<Op>) -> Case {
             park_limit: 20_000,
             destroy: false,
             forgets_epochs: false,
-            builds_golden: false,
-            retention: 0,
+            ..PoolShape::default()
         },
         pace: Pace::Host,
         jitter: 0,

@@ -21,7 +21,7 @@ use crate::overview::Overview;
 use crate::page;
 use crate::plain::plain;
 use crate::visit::{Ending, VisitId};
-use boxpool::{BoxName, Clock, SystemClock, UserId};
+use boxpool::{BoxName, Census, Clock, SystemClock, UserId};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -185,8 +185,9 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
 async fn plan_ahead(overview: &Overview) -> Result<Answer, Refusal> {
     let (instances, volumes, waiting) = overview.stock().await?;
     let pool = overview.config();
-    let machines = plan::count_instances(&instances, &pool.instance_generation, waiting);
-    let disks = plan::count_volumes(&volumes, &pool.volume_generation);
+    let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    let machines = Census { waiting, ..Census::of_instances(&instances, &pool.instance_generation) };
+    let disks = Census::of_volumes(&volumes, &pool.volume_generation);
     let (of_machines, machines) = plan::tell("machines", machines, pool.instances);
     let (of_disks, disks) = plan::tell("disks", disks, pool.volumes);
     let paused = overview.status().paused;

@@ -1,0 +1,104 @@
+//! How many there are of each kind: what the maintainer decides by.
+
+use crate::plan::Step;
+use crate::record::{InstanceRecord, InstanceStatus, VolumeRecord, VolumeStatus};
+use std::time::Duration;
+
+/// Counted reality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Free and of the present generation.
+    pub free: u32,
+    /// Being made, woken or cleaned: will be free.
+    pub coming: u32,
+    /// Being made or woken, for the ceiling of concurrent creates.
+    pub creating: u32,
+    /// Stopped, and of the present generation.
+    pub reserve: u32,
+    /// Being stopped: will be in the reserve.
+    pub stopping: u32,
+    /// Free or stopped, but of an older generation.
+    pub stale: u32,
+    /// All there are, in whatever state.
+    pub total: u32,
+    /// Callers that wait for one.
+    pub waiting: u32,
+    /// Since one was last taken or made.
+    pub quiet_for: Duration,
+    /// As many may be begun now, by `creates_per_minute`; `None` for any number.
+    pub allowance: Option<u32>,
+}
+
+impl Census {
+    /// The instances, counted; who waits, quiet and allowance are nobody's and nothing yet.
+    #[must_use]
+    pub fn of_instances<'a>(all: impl IntoIterator<Item = &'a InstanceRecord>, generation: &str) -> Self {
+        use InstanceStatus as S;
+        let mut census = Self::default();
+        for record in all {
+            census.total += 1;
+            let current = record.generation == generation;
+            match &record.status {
+                S::Free if current => census.free += 1,
+                S::Stopped if current => census.reserve += 1,
+                S::Free | S::Stopped => census.stale += 1,
+                S::Stopping { .. } => census.stopping += 1,
+                S::Provisioning { .. } | S::Starting { .. } => {
+                    census.coming += 1;
+                    census.creating += 1;
+                }
+                S::Recycling { .. } => census.coming += 1,
+                S::Claimed { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
+            }
+        }
+        census
+    }
+
+    /// The volumes, counted. Those that are made for one box are nobody else's.
+    #[must_use]
+    pub fn of_volumes<'a>(all: impl IntoIterator<Item = &'a VolumeRecord>, generation: &str) -> Self {
+        use VolumeStatus as S;
+        let mut census = Self::default();
+        for record in all {
+            census.total += 1;
+            match &record.status {
+                S::Free if record.generation == generation => census.free += 1,
+                S::Free => census.stale += 1,
+                S::Creating { wanted_by: None, .. } if record.generation == generation => {
+                    census.coming += 1;
+                    census.creating += 1;
+                }
+                S::Creating { .. } | S::Bound { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
+            }
+        }
+        census
+    }
+
+    /// What is there once a step was begun. With it all steps of one moment follow from one count.
+    #[must_use]
+    pub fn after(self, step: Step) -> Self {
+        let mut next = self;
+        match step {
+            Step::Wake(n) => {
+                next.reserve -= n.get();
+                next.coming += n.get();
+                next.creating += n.get();
+            }
+            Step::Provision(n) => {
+                next.coming += n.get();
+                next.creating += n.get();
+                next.total += n.get();
+                next.allowance = self.allowance.map(|allowance| allowance - n.get());
+            }
+            Step::RetireStale(n) => next.stale -= n.get(),
+            Step::Stop(n) => {
+                next.free -= n.get();
+                next.stopping += n.get();
+            }
+            Step::Retire(n) => next.free -= n.get(),
+            Step::RetireReserve(n) => next.reserve -= n.get(),
+            Step::Rest => {}
+        }
+        next
+    }
+}

@@ -9,6 +9,7 @@ use crate::LocalQemu;
 use crate::host::{Command, Lock, must};
 use crate::image::{self, Image, Recipe};
 use crate::layout::VolumeDir;
+use crate::mac::Mac;
 use crate::machine::Machine;
 use crate::qmp::Qmp;
 use crate::send;
@@ -100,6 +101,7 @@ impl LocalQemu {
             memory_mib: spec.memory_mib,
             cpus: spec.cpus,
             network: self.inner.network,
+            mac: Mac::GOLDEN,
         }
     }
 

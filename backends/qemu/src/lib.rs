@@ -14,6 +14,7 @@ mod hosts;
 pub mod image;
 mod kept;
 mod layout;
+mod mac;
 mod machine;
 mod process;
 mod qmp;
@@ -32,6 +33,7 @@ pub use host::{Command, FileFacts, Host, LocalHost, Lock, Output, Stream};
 pub use hosted::{HostedOptions, HostedQemu, prepare_disk};
 pub use hosts::Hosts;
 pub use image::{CloudImage, ImageError, Kind, Recipe};
+pub use mac::{Mac, NoMac};
 pub use machine::{Machine, Network};
 #[cfg(feature = "ssh")]
 pub use ssh_host::{SshAddress, SshHost};

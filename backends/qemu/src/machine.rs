@@ -5,6 +5,7 @@
 
 use crate::accel::Accel;
 use crate::host::{Command, Host, must};
+use crate::mac::Mac;
 use boxpool::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -35,6 +36,9 @@ pub struct Machine {
     pub cpus: u32,
     /// What it may reach.
     pub network: Network,
+    /// Its network card's address. Not written where it is the golden snapshot's, as versions before this had no other.
+    #[serde(default, skip_serializing_if = "Mac::is_golden")]
+    pub mac: Mac,
 }
 
 /// Kernel arguments, from measurements: no timer check and no mitigations, which a loaded host makes fail or slow under TCG.
@@ -96,7 +100,7 @@ impl Machine {
         let restrict = if self.network == Network::Isolated { "on" } else { "off" };
         // Port 0: the kernel picks one that is free; it is asked for afterwards.
         add(&["-netdev", &format!("user,id=n0,restrict={restrict},hostfwd=tcp:127.0.0.1:0-10.0.2.15:22")]);
-        add(&["-device", "virtio-net-pci,id=net0,netdev=n0,mac=52:54:00:12:34:56,romfile=,addr=0x4"]);
+        add(&["-device", &format!("virtio-net-pci,id=net0,netdev=n0,mac={},romfile=,addr=0x4", self.mac)]);
         add(&[
             "-object",
             "rng-random,id=rng,filename=/dev/urandom",
@@ -115,5 +119,23 @@ impl Machine {
             add(&["-incoming", "defer"]);
         }
         args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxpool::VolumeId;
+
+    #[test]
+    fn what_was_written_before_cards_differed_is_read_and_named_as_it_was() {
+        let written = r#"{"machine":"pc-q35-7.2","accel":"tcg","memory_mib":192,"cpus":1,"network":"isolated"}"#;
+        let machine: Machine = serde_json::from_str(written).unwrap();
+        assert_eq!(machine.mac, Mac::GOLDEN);
+        assert_eq!(serde_json::to_string(&machine).unwrap(), written, "golden snapshots are named by it");
+
+        let copy = Machine { mac: Mac::of(&VolumeId::new("v-1").unwrap()), ..machine };
+        let again: Machine = serde_json::from_str(&serde_json::to_string(&copy).unwrap()).unwrap();
+        assert_eq!(again, copy);
     }
 }

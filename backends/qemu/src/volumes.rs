@@ -8,6 +8,8 @@ use crate::golden::Manifest;
 use crate::host::{Command, must};
 use crate::kept::Kept;
 use crate::layout::VolumeDir;
+use crate::mac::Mac;
+use crate::machine::Machine;
 use crate::saved::{AttachedTo, Meta, SCHEMA, Saved};
 use async_trait::async_trait;
 use boxpool::{
@@ -77,7 +79,7 @@ impl LocalQemu {
         self.put_in_place(&work, id).await
     }
 
-    /// A copy of a box's disk: with a host key of its own, and without memory, so that it boots and is then made its own machine.
+    /// A copy of a box's disk: with a host key and a MAC address of its own, and without memory, so that it boots and is then made its own machine.
     async fn clone_kept(&self, id: &VolumeId, snapshot: &SnapshotId, kept: Kept) -> Result<()> {
         let host = &*self.inner.host;
         let disk = self.kept_place(snapshot).join("disk.qcow2");
@@ -87,6 +89,7 @@ impl LocalQemu {
         self.copy_disk(&disk, &work.disk()).await?;
         let host_key = self.make_host_key(&work).await?;
         let Kept { base, machine, login, .. } = kept;
+        let machine = Machine { mac: Mac::of(id), ..machine };
         let (identified, disk_generation) = (false, 0);
         let meta = Meta { schema: SCHEMA, snapshot: base, machine, login, host_key, identified, disk_generation };
         self.save(&work.meta(), &meta).await?;

@@ -7,7 +7,7 @@ use boxpool::{
     Attach, EndpointAddress, Epoch, ErrorKind, GuestRuntime, GuestStatus, SnapshotId, StartedBy, Suspended, VolumeId,
     VolumeProvider, VolumeSource, VolumeSpec,
 };
-use boxpool_qemu::LocalQemu;
+use boxpool_qemu::{LocalQemu, Mac};
 use guests::{Bench, later, stranger};
 use std::path::Path;
 
@@ -273,11 +273,16 @@ async fn a_copy_of_a_box_has_its_disk_as_it_was_and_is_another_machine() {
     // With its own host key and no other: the client checks it.
     assert_eq!(bench.ssh(&copied.endpoint, "cat /root/file; hostname; ls /dev/shm"), "old\ncopy");
     assert_ne!(bench.ssh(&copied.endpoint, "cat /etc/machine-id"), its_machine);
+    let mac_of = |endpoint: &boxpool::Endpoint| bench.ssh(endpoint, "cat /sys/class/net/e*/address");
+    let mac = mac_of(&copied.endpoint);
+    assert_eq!(mac, Mac::of(&copy.volume).to_string(), "a card of its own");
+    assert_eq!(mac_of(&again.endpoint), Mac::GOLDEN.to_string(), "what resumed the golden's memory has the golden's");
     assert_eq!(
         bench.ssh(&again.endpoint, "cat /root/file /dev/shm/note; hostname; cat /etc/machine-id"),
         format!("new\nheld\noriginal\n{its_machine}")
     );
     bench.qemu.suspend(&copy).await.unwrap();
     let back = bench.start(&later(&copy, 2)).await;
-    assert_eq!((back.by, back.endpoint.host_key), (StartedBy::Resume, copied.endpoint.host_key));
+    assert_eq!((back.by, &back.endpoint.host_key), (StartedBy::Resume, &copied.endpoint.host_key));
+    assert_eq!(mac_of(&back.endpoint), mac, "and keeps it");
 }

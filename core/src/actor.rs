@@ -418,7 +418,8 @@ impl Actor {
     /// The guest of a box that is on an instance.
     pub(crate) fn guest(record: &BoxRecord, instance: &InstanceId) -> Guest {
         let guest = Guest::new(instance.clone(), record.volume.volume().clone(), record.owner.clone(), record.epoch)
-            .copied(record.copied_from.is_some());
+            // Once it was up, what is on its volume is its own.
+            .copied(record.copied_from.is_some() && record.brought_up.is_none());
         match &record.device {
             Some(device) => guest.on_device(device.clone()),
             None => guest,

@@ -52,8 +52,9 @@ pub struct Guest {
     pub owner: BoxRef,
     /// The fencing token. The runtime writes it durably on the volume before it acts, and refuses every older one.
     pub epoch: Epoch,
-    /// Its volume is a copy of another box's. Before anybody is told where it is reached it has a host key, a machine id
-    /// and a random seed of its own, and the other's host name no more.
+    /// Its volume is a copy of another box's, and it is not known to have been up yet: what is on the volume may still be the other's.
+    /// Before anybody is told where it is reached it has a host key, a machine id and a random seed of its own, and the other's
+    /// host name no more.
     pub copied: bool,
 }
 
@@ -71,7 +72,7 @@ impl Guest {
         self
     }
 
-    /// Says whether its volume is a copy of another box's.
+    /// Says whether its volume is a copy of another box's, and was never up.
     #[must_use]
     pub fn copied(mut self, copied: bool) -> Self {
         self.copied = copied;

@@ -360,6 +360,9 @@ impl Region {
 const COUNT: &str =
     "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null & echo $!";
 
+/// What of a box is on its disk, and what it is known by.
+const WHO: &str = "cat file; hostname; cat /etc/machine-id /sys/class/net/e*/address";
+
 fn count(user: &User, gateway: &Gateway) -> u64 {
     user.does(gateway, "dev1", "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap()
 }
@@ -447,6 +450,21 @@ fn a_life_on_azure() {
     assert_eq!(lines.next().unwrap().unwrap(), "still here");
     assert!(inside.wait().unwrap().success());
     region.until("connected again", || user.ssh(&gateway, "dev1", "cat file").out == "durable");
+
+    // Copies of the box, on machines and disks of their own, with what it had and as nobody's twin.
+    let _ = user.does(&gateway, "gateway", "duplicate dev1 dev2");
+    let copy = user.does(&gateway, "dev2", WHO);
+    let original = user.does(&gateway, "dev1", WHO);
+    let (copy, original) = (copy.lines().collect::<Vec<_>>(), original.lines().collect::<Vec<_>>());
+    assert_eq!((&copy[..2], &original[..2]), (&["durable", "dev2"][..], &["durable", "dev1"][..]));
+    assert!(copy[2] != original[2] && copy[3] != original[3], "{copy:?} {original:?}");
+    let _ = user.does(&gateway, "gateway", "snapshot create dev2 kept");
+    assert!(user.does(&gateway, "gateway", "snapshot list").contains("kept"));
+    let _ = user.does(&gateway, "gateway", "delete dev2 --yes");
+    let _ = user.does(&gateway, "gateway", "snapshot restore kept dev3");
+    let _ = user.does(&gateway, "gateway", "snapshot delete kept --yes");
+    assert!(user.does(&gateway, "dev3", WHO).starts_with("durable\ndev3\n"));
+    let _ = user.does(&gateway, "gateway", "delete dev3 --yes");
 
     // A disk that was restored under its name is adopted, beside the gateway, and is the box again, although that was deleted.
     region.until_state("dev1", "detached");

@@ -4,6 +4,7 @@
 //! ([`Adoption`](boxpool::Adoption)): a resource with the pool's tags and without a record is nobody's, and is swept. Adopting
 //! twice is safe. If the process dies in between, the tags are there or not.
 
+use crate::ancestry::COPIED_FROM_TAG;
 use crate::arm::Common;
 use crate::bodies::{GENERATION_TAG, ID_TAG, POOL_TAG};
 use crate::cloud::{AzureCloud, Inner};
@@ -136,7 +137,7 @@ impl AzureCloud {
 fn foreign_tags(common: &Common) -> Map<String, Value> {
     let mut tags = common.raw_tags.clone();
     tags.retain(|name, value| {
-        let own = [POOL_TAG, ID_TAG, GENERATION_TAG].iter().any(|own| name.eq_ignore_ascii_case(own));
+        let own = [POOL_TAG, ID_TAG, GENERATION_TAG, COPIED_FROM_TAG].iter().any(|own| name.eq_ignore_ascii_case(own));
         !own && value.is_string()
     });
     tags

@@ -13,7 +13,7 @@ use crate::volumes::AzureDevice;
 use async_trait::async_trait;
 use boxpool::{
     Cursor, Device, Error, ErrorKind, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Page,
-    Result,
+    Result, VolumeId,
 };
 use boxpool_qemu::{Host, Hosts, SshAddress, SshHost};
 use std::collections::BTreeMap;
@@ -186,6 +186,10 @@ impl Hosts for AzureHosts {
         ]
         .map(PathBuf::from)
         .to_vec())
+    }
+
+    fn copied_from(&self, device: &Device) -> Result<Vec<VolumeId>> {
+        Ok(AzureDevice::read(device)?.copied_from)
     }
 
     fn attached_in(&self) -> Vec<PathBuf> {

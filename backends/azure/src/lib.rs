@@ -17,6 +17,7 @@
 //! - the addresses of operations under way: they live in this process; whoever does not know one looks at the resource.
 
 mod adopt;
+mod ancestry;
 mod arm;
 mod bodies;
 mod capacity;

@@ -10,6 +10,7 @@
 //! The service knows nothing of guests and of epochs: a detach does not see whether a guest runs, and an older epoch is
 //! not refused here. The runtime's mark on the volume does both.
 
+use crate::ancestry;
 use crate::arm::{Disk, Snapshot};
 use crate::bodies::{self, DiskSource, gib};
 use crate::cloud::{AzureCloud, Inner, Work, busy, busy_for, is_superseded, refused};
@@ -30,6 +31,9 @@ pub struct AzureDevice {
     pub lun: u32,
     /// The disk's identity, which no later disk of the same name has.
     pub disk: String,
+    /// The volumes that it was made as a copy of, the last one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied_from: Vec<VolumeId>,
 }
 
 impl AzureDevice {
@@ -89,6 +93,32 @@ impl Inner {
             self.check_ours(operation, &snapshot.common, id.as_str())?;
         }
         Ok(found)
+    }
+
+    /// Begins to copy a disk. Volumes that are made of it are tagged with what `copied_from` says.
+    pub(crate) async fn copy(
+        &self,
+        volume: &VolumeId,
+        id: &SnapshotId,
+        copied_from: impl FnOnce(&Disk) -> Vec<VolumeId> + Send,
+    ) -> Result<SnapshotView> {
+        let act = Act::write("snapshot volume", volume.as_str());
+        let name = self.pool.snapshot(id)?;
+        let _alone = self.alone(format!("snapshot/{name}")).await;
+        let disk = self.disk(act.operation, volume).await?;
+        let found = self.found_snapshot(act.operation, id).await?;
+        let going = found.as_ref().is_some_and(|found| found.common.is_in("Deleting"));
+        if let Some(found) = found.filter(|_| !going) {
+            return Ok(snapshot_view(id, &found));
+        }
+        let disk = disk.ok_or_else(|| absent(act.operation, volume, "disk"))?;
+        if going {
+            return Err(busy(act.operation, volume, "an earlier snapshot of that id is still being deleted"));
+        }
+        let mut body = bodies::snapshot(&self.options, &self.pool, id.as_str(), &disk.common.id);
+        ancestry::tag(&mut body, &copied_from(&disk));
+        self.arm.put_snapshot(&name, body).await.map_err(|failure| act.failed(failure))?;
+        Ok(SnapshotView::new(id.clone(), false))
     }
 
     /// Detaches, by force or not.
@@ -162,11 +192,13 @@ impl VolumeProvider for AzureCloud {
         if spec.id.as_str().starts_with("disk:") {
             return Err(absent(act.operation, &spec.id, "disk, and adopted ones are not made anew"));
         }
+        let mut copied_from = Vec::new();
         let source = match &spec.source {
             VolumeSource::Empty { bytes } => DiskSource::Empty { bytes: *bytes },
             VolumeSource::Snapshot(snapshot) => {
                 let found = self.inner.found_snapshot(act.operation, snapshot).await?;
                 let found = found.ok_or_else(|| absent(act.operation, snapshot, "snapshot; run init"))?;
+                copied_from = ancestry::copied_from(&found.common);
                 DiskSource::Snapshot(found.common.id)
             }
             other => {
@@ -174,7 +206,8 @@ impl VolumeProvider for AzureCloud {
                     .with_detail(format!("{other:?} is not known here")));
             }
         };
-        let body = bodies::disk(&self.inner.options, &self.inner.pool, spec.id.as_str(), &source);
+        let mut body = bodies::disk(&self.inner.options, &self.inner.pool, spec.id.as_str(), &source);
+        ancestry::tag(&mut body, &copied_from);
         self.inner.arm.put_disk(&name, body).await.map_err(|failure| act.failed(failure))?;
         let mut view = VolumeView::new(spec.id.clone(), VolumeState::Creating);
         view.used = false;
@@ -239,7 +272,10 @@ impl VolumeProvider for AzureCloud {
             let settled = managed_here && !machine.common.is_in("Updating");
             return match held.lun {
                 _ if held.leaving => Err(busy(act.operation, &attach.volume, "it is still being detached")),
-                Some(lun) if settled => Ok(Attached::Yes(AzureDevice { lun, disk: disk.unique_id.clone() }.write())),
+                Some(lun) if settled => {
+                    let copied_from = ancestry::copied_from(&disk.common);
+                    Ok(Attached::Yes(AzureDevice { lun, disk: disk.unique_id.clone(), copied_from }.write()))
+                }
                 _ => Ok(Attached::Pending),
             };
         }
@@ -276,22 +312,8 @@ impl VolumeProvider for AzureCloud {
     }
 
     async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
-        let act = Act::write("snapshot volume", volume.as_str());
-        let name = self.inner.pool.snapshot(id)?;
-        let _alone = self.inner.alone(format!("snapshot/{name}")).await;
-        let disk = self.inner.disk(act.operation, volume).await?;
-        let found = self.inner.found_snapshot(act.operation, id).await?;
-        let going = found.as_ref().is_some_and(|found| found.common.is_in("Deleting"));
-        if let Some(found) = found.filter(|_| !going) {
-            return Ok(snapshot_view(id, &found));
-        }
-        let disk = disk.ok_or_else(|| absent(act.operation, volume, "disk"))?;
-        if going {
-            return Err(busy(act.operation, volume, "an earlier snapshot of that id is still being deleted"));
-        }
-        let body = bodies::snapshot(&self.inner.options, &self.inner.pool, id.as_str(), &disk.common.id);
-        self.inner.arm.put_snapshot(&name, body).await.map_err(|failure| act.failed(failure))?;
-        Ok(SnapshotView::new(id.clone(), false))
+        let of = |disk: &Disk| ancestry::of_copy(volume, ancestry::copied_from(&disk.common));
+        self.inner.copy(volume, id, of).await
     }
 
     async fn list_snapshots(&self, cursor: Option<&Cursor>) -> Result<Page<SnapshotView>> {

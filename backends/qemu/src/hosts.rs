@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use async_trait::async_trait;
-use boxpool::{Device, Error, ErrorKind, InstanceId, Result};
+use boxpool::{Device, Error, ErrorKind, InstanceId, Result, VolumeId};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +27,16 @@ pub trait Hosts: Send + Sync + 'static {
             return Ok(vec![path]);
         }
         Err(Error::new(ErrorKind::Corrupt, "find device", device).with_detail("it is not the path of a block device"))
+    }
+
+    /// The volumes of which a device's volume was made as a copy: the one that was copied and, where that was a copy too, the ones before. What
+    /// is on it may still be theirs. It is the provider's own knowledge that counts: a disk does not tell whether it is a copy.
+    ///
+    /// # Errors
+    /// `Corrupt` when the device is not one of this backend's.
+    fn copied_from(&self, device: &Device) -> Result<Vec<VolumeId>> {
+        let _ = device;
+        Ok(Vec::new())
     }
 
     /// Folders of the machine that have an entry for each volume that is attached, mounted or not. A machine with an entry in

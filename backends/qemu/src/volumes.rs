@@ -107,7 +107,7 @@ impl LocalQemu {
     }
 
     /// A host key of the volume's own. Returns its public part.
-    async fn make_host_key(&self, work: &VolumeDir) -> Result<String> {
+    pub(crate) async fn make_host_key(&self, work: &VolumeDir) -> Result<String> {
         let host = &*self.inner.host;
         let keygen = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "box", "-f"]);
         must(host, "create volume", keygen.arg(work.host_key())).await?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod copies;
 mod guests;
 mod vm;
 
@@ -33,11 +34,17 @@ struct Cloud {
 struct State {
     machines: BTreeMap<InstanceId, (Vm, Arc<SshHost>)>,
     attached: BTreeMap<VolumeId, InstanceId>,
+    /// What disks and snapshots are copies of, by name.
+    copied_from: BTreeMap<String, Vec<VolumeId>>,
 }
 
 impl Cloud {
     fn disk(&self, id: &VolumeId) -> PathBuf {
         self.folder.path().join(format!("{id}.img"))
+    }
+
+    fn kept(&self, id: &SnapshotId) -> PathBuf {
+        self.folder.path().join(format!("{id}.snapshot"))
     }
 
     fn absent(id: &dyn std::fmt::Display) -> Error {
@@ -52,6 +59,12 @@ impl Hosts for Cloud {
             Some((_, host)) => Ok(host.clone()),
             None => Err(Self::absent(instance)),
         }
+    }
+    fn paths(&self, device: &Device) -> Result<Vec<PathBuf>> {
+        Ok(device.0.split(' ').take(1).map(PathBuf::from).collect())
+    }
+    fn copied_from(&self, device: &Device) -> Result<Vec<VolumeId>> {
+        Ok(device.0.split(' ').skip(1).map(|id| VolumeId::new(id).unwrap()).collect())
     }
     fn attached_in(&self) -> Vec<PathBuf> {
         vec!["/dev/disk/azure/scsi1".into()]
@@ -98,7 +111,14 @@ impl InstanceProvider for Cloud {
 impl VolumeProvider for Cloud {
     async fn ensure(&self, spec: &VolumeSpec) -> Result<VolumeView> {
         if !self.disk(&spec.id).exists() {
-            vm::copy_disk(&self.folder.path().join("golden.img"), &self.disk(&spec.id));
+            let VolumeSource::Snapshot(snapshot) = &spec.source else { panic!("{spec:?}") };
+            let copied_from = self.state.lock().unwrap().copied_from.get(snapshot.as_str()).cloned();
+            let from = match copied_from {
+                Some(_) => self.kept(snapshot),
+                None => self.folder.path().join("golden.img"),
+            };
+            vm::copy_disk(&from, &self.disk(&spec.id));
+            self.state.lock().unwrap().copied_from.insert(spec.id.to_string(), copied_from.unwrap_or_default());
         }
         Ok(VolumeView::new(spec.id.clone(), VolumeState::Ready))
     }
@@ -124,7 +144,11 @@ impl VolumeProvider for Cloud {
                 state.attached.insert(attach.volume.clone(), attach.instance.clone());
             }
         }
-        Ok(Attached::Yes(Device(Vm::device(LUN))))
+        let mut device = Vm::device(LUN);
+        for volume in state.copied_from.get(attach.volume.as_str()).into_iter().flatten() {
+            device = format!("{device} {volume}");
+        }
+        Ok(Attached::Yes(Device(device)))
     }
     async fn detach(&self, attach: &Attach) -> Result<Detached> {
         let mut state = self.state.lock().unwrap();
@@ -140,14 +164,19 @@ impl VolumeProvider for Cloud {
     async fn force_detach(&self, attach: &Attach) -> Result<Detached> {
         VolumeProvider::detach(self, attach).await
     }
-    async fn snapshot(&self, _: &VolumeId, _: &SnapshotId) -> Result<SnapshotView> {
-        unreachable!("nobody asks")
+    async fn snapshot(&self, volume: &VolumeId, id: &SnapshotId) -> Result<SnapshotView> {
+        vm::copy_disk(&self.disk(volume), &self.kept(id));
+        let mut state = self.state.lock().unwrap();
+        let before = state.copied_from.get(volume.as_str()).cloned().unwrap_or_default();
+        state.copied_from.insert(id.to_string(), std::iter::once(volume.clone()).chain(before).collect());
+        Ok(SnapshotView::new(id.clone(), true))
     }
     async fn list_snapshots(&self, _: Option<&Cursor>) -> Result<Page<SnapshotView>> {
         unreachable!("nobody asks")
     }
-    async fn delete_snapshot(&self, _: &SnapshotId) -> Result<()> {
-        unreachable!("nobody asks")
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        std::fs::remove_file(self.kept(id)).unwrap();
+        Ok(())
     }
     async fn delete(&self, id: &VolumeId) -> Result<()> {
         if self.state.lock().unwrap().attached.contains_key(id) {
@@ -159,6 +188,12 @@ impl VolumeProvider for Cloud {
     async fn resize(&self, _: &VolumeId, _: u64) -> Result<()> {
         unreachable!("nobody asks")
     }
+}
+
+fn options() -> HostedOptions {
+    let mut options = HostedOptions::default();
+    options.device_limit = std::time::Duration::from_secs(2);
+    options
 }
 
 struct Bench {
@@ -175,9 +210,7 @@ impl Bench {
         let snapshots = local.options().snapshot_dir.unwrap();
         vm::golden_disk(&folder.path().join("golden.img"), &snapshots.join(local.golden.as_str()));
         let cloud = Arc::new(Cloud { folder, state: Mutex::default() });
-        let mut options = HostedOptions::default();
-        options.device_limit = std::time::Duration::from_secs(2);
-        let qemu = HostedQemu::new(cloud.clone(), options);
+        let qemu = HostedQemu::new(cloud.clone(), options());
         Self { cloud, qemu, local }
     }
 

@@ -76,6 +76,27 @@ async fn a_restored_box_has_what_the_disk_held_then_and_boots() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runtime_is_told_of_a_copy_until_it_was_up_once() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    let original = node.lived_in(&world, "dev1").await;
+    let copy = node.duplicate("dev1", "dev2").await.unwrap().volume;
+    // What was begun and is not known to have come to its end is begun again.
+    world.fault("start", 1, Fault::LosesAnswer);
+    drop(node.connect("dev2").await);
+    for _ in 0..2 {
+        node.connect("dev2").await.unwrap().release().await;
+        node.until("dev2", "parked").await;
+    }
+    let told = |volume: &VolumeId| {
+        let all = world.state().told_copied.clone();
+        all.into_iter().filter(|(of, _)| of == volume).map(|(_, copied)| copied).collect::<Vec<_>>()
+    };
+    assert_eq!((told(&copy), told(&original)), (vec![true, true, false], vec![false]));
+    world.assert_no_promise_broken();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restored_box_is_as_large_as_the_one_that_was_copied() {
     let (world, store) = (World::default(), MemoryStore::new());
     let node = node(&world, &store, config(2), 1).await;

@@ -50,6 +50,8 @@ pub struct State {
     pub volumes: BTreeMap<VolumeId, Volume>,
     pub snapshots: BTreeMap<SnapshotId, Volume>,
     pub guests: BTreeMap<VolumeId, RunningGuest>,
+    /// Of each start, whether the runtime was told that it is of a copy.
+    pub told_copied: Vec<(VolumeId, bool)>,
     pub broken: Vec<String>,
     pub calls: BTreeMap<&'static str, u32>,
     pub faults: BTreeMap<(&'static str, u32), Fault>,
@@ -322,6 +324,7 @@ impl GuestRuntime for World {
             if !state.instances.contains(&guest.instance) {
                 return Err(absent(&guest.instance));
             }
+            state.told_copied.push((guest.volume.clone(), guest.copied));
             let volume = state.volumes.get_mut(&guest.volume).ok_or_else(|| absent(&guest.volume))?;
             fence(volume, guest.epoch)?;
             if volume.on.as_ref() != Some(&guest.instance) {

@@ -89,8 +89,6 @@ pub struct Settings {
     pub running_boxes_per_user: usize,
     /// Snapshots one user may keep.
     pub snapshots_per_user: usize,
-    /// Whether boxes can be copied.
-    pub copies: bool,
     /// How large the disks of one user may be, taken together.
     pub disk_per_user: Size,
     /// How large a disk is that was never grown.
@@ -140,7 +138,6 @@ impl Settings {
             boxes_per_user: limits.boxes_per_user,
             running_boxes_per_user: limits.running_boxes_per_user,
             snapshots_per_user: limits.snapshots_per_user,
-            copies: config.backend == crate::config::Backend::Local,
             disk_per_user: config.disk_per_user(),
             fresh_disk: config.fresh_disk(),
             keys_per_user: limits.keys_per_user,

@@ -6,7 +6,7 @@ use boxpool::{
     Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
     SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
-use boxpool_azure::{AzureCloud, Candidate, CloudOptions};
+use boxpool_azure::{AzureCloud, AzureDevice, Candidate, CloudOptions};
 use boxpool_sim::arm::{ArmBuilder, ArmFate, ArmFaults, ArmServer, ArmStrike, Kind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -70,11 +70,22 @@ impl Bench {
         .await;
     }
 
-    async fn attached(&self, attach: &Attach) {
-        self.until("the volume is attached", async |cloud| {
-            Ok(matches!(cloud.attach(attach).await?, Attached::Yes(_)).then_some(()))
-        })
-        .await;
+    async fn attached(&self, attach: &Attach) -> AzureDevice {
+        let attached = self.until("the volume is attached", async |cloud| match cloud.attach(attach).await? {
+            Attached::Yes(device) => Ok(Some(device)),
+            Attached::Pending => Ok(None),
+        });
+        AzureDevice::read(&attached.await).unwrap()
+    }
+
+    async fn detached(&self, attach: &Attach) {
+        self.until("it is detached", async |cloud| Ok((cloud.detach(attach).await? == Detached::Yes).then_some(())))
+            .await;
+    }
+
+    async fn taken(&self, of: &VolumeId, snapshot: &SnapshotId) {
+        self.until("the snapshot is ready", async |cloud| Ok(cloud.snapshot(of, snapshot).await?.ready.then_some(())))
+            .await;
     }
 
     async fn gone(&self, instances: &[&InstanceId], volumes: &[&VolumeId]) {
@@ -129,18 +140,9 @@ async fn whole_lives_through_a_bad_network_leave_nothing_behind() {
         bench.running(&there).await;
         bench.ready(&original, VolumeSource::Empty { bytes: 4 << 30 }).await;
         bench.attached(&Attach::new(original.clone(), here.clone(), Epoch(1))).await;
-        bench
-            .until("it is detached", async |cloud| {
-                let attach = Attach::new(original.clone(), here.clone(), Epoch(2));
-                Ok((cloud.detach(&attach).await? == Detached::Yes).then_some(()))
-            })
-            .await;
+        bench.detached(&Attach::new(original.clone(), here.clone(), Epoch(2))).await;
         let snapshot = SnapshotId::new("s1").unwrap();
-        bench
-            .until("the snapshot is ready", async |cloud| {
-                Ok(cloud.snapshot(&original, &snapshot).await?.ready.then_some(()))
-            })
-            .await;
+        bench.taken(&original, &snapshot).await;
         bench.ready(&copy, VolumeSource::Snapshot(snapshot.clone())).await;
         bench.attached(&Attach::new(original.clone(), there.clone(), Epoch(3))).await;
         bench.attached(&Attach::new(copy.clone(), here.clone(), Epoch(1))).await;
@@ -162,6 +164,23 @@ async fn whole_lives_through_a_bad_network_leave_nothing_behind() {
         assert_eq!(bench.leftovers(), Vec::<String>::new(), "seed {seed}");
     });
     futures::future::join_all(lives).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_says_of_which_volumes_it_is_one() {
+    let bench = Bench::new(ArmServer::builder()).await;
+    let here = instance("i1");
+    bench.running(&here).await;
+    bench.ready(&volume("v1"), VolumeSource::Empty { bytes: 4 << 30 }).await;
+    for (number, wanted) in [(1, vec![]), (2, vec![volume("v1")]), (3, vec![volume("v2"), volume("v1")])] {
+        let this = volume(&format!("v{number}"));
+        let attach = Attach::new(this.clone(), here.clone(), Epoch(1));
+        assert_eq!(bench.attached(&attach).await.copied_from, wanted);
+        bench.detached(&attach).await;
+        let snapshot = SnapshotId::new(format!("s{number}")).unwrap();
+        bench.taken(&this, &snapshot).await;
+        bench.ready(&volume(&format!("v{}", number + 1)), VolumeSource::Snapshot(snapshot)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@
 //! The epoch is kept twice: on the volume, where it goes along to the next machine, and on the machine, which refuses an
 //! older caller also while the disk is away.
 
+mod copied;
 mod mount;
 mod prepare;
 
@@ -79,6 +80,15 @@ struct Inner {
     options: HostedOptions,
 }
 
+/// A volume's disk, and what is known of it besides what is on it.
+struct Disk<'a> {
+    volume: &'a VolumeId,
+    /// Where it may show; `None` when that is not known.
+    paths: Option<Vec<PathBuf>>,
+    /// Whose name plate may be on it, until it is this volume's own.
+    copied_from: Vec<VolumeId>,
+}
+
 /// A machine, and who asked for it.
 struct Place<'a> {
     host: Arc<dyn Host>,
@@ -98,6 +108,17 @@ impl HostedQemu {
     /// As [`Hosts::host`]; `Unavailable` when nobody listens there.
     pub async fn open(&self, instance: &InstanceId, address: SocketAddr) -> Result<Box<dyn crate::Stream>> {
         self.inner.hosts.host(instance).await?.open_tcp(address).await
+    }
+
+    fn disk<'a>(&self, guest: &'a Guest) -> Result<Disk<'a>> {
+        let (mut paths, mut copied_from) = (None, Vec::new());
+        if let Some(device) = &guest.device {
+            paths = Some(self.inner.hosts.paths(device)?);
+            if guest.copied {
+                copied_from = self.inner.hosts.copied_from(device)?;
+            }
+        }
+        Ok(Disk { volume: &guest.volume, paths, copied_from })
     }
 
     async fn place(&self, instance: &InstanceId) -> Result<Place<'_>> {
@@ -156,9 +177,18 @@ impl Place<'_> {
         LocalQemu::open_on(Arc::clone(&self.host), options).await
     }
 
-    /// The box on the volume that is mounted.
-    async fn start_mounted(&self, guest: &Guest) -> Result<Started> {
+    /// QEMU on a volume's disk, which is mounted for it, and is the volume's own from then on.
+    async fn qemu_on(&self, disk: &Disk<'_>) -> Result<LocalQemu> {
+        mount::mount(self, disk).await?;
         let qemu = self.qemu().await?;
+        if !disk.copied_from.is_empty() {
+            copied::make_own(self, &qemu, disk).await?;
+        }
+        Ok(qemu)
+    }
+
+    /// The box on the volume that is mounted.
+    async fn start_mounted(&self, qemu: LocalQemu, guest: &Guest) -> Result<Started> {
         let golden = mount::golden_of(&qemu, &guest.volume).await?;
         mount::fill(self, &qemu, &guest.volume, golden).await?;
         // The service that attached the disk has it at one machine at a time; what the volume says of an earlier one is over.
@@ -191,9 +221,8 @@ impl GuestRuntime for HostedQemu {
         let place = self.place(&guest.instance).await?;
         let _alone = place.alone().await?;
         place.fence("start box", &guest.volume, guest.epoch).await?;
-        let paths = guest.device.as_ref().map(|device| self.inner.hosts.paths(device)).transpose()?;
-        mount::mount(&place, &guest.volume, paths.as_deref()).await?;
-        place.start_mounted(guest).await
+        let qemu = place.qemu_on(&self.disk(guest)?).await?;
+        place.start_mounted(qemu, guest).await
     }
 
     async fn suspend(&self, guest: &Guest) -> Result<Suspended> {
@@ -223,12 +252,12 @@ impl GuestRuntime for HostedQemu {
         let place = self.place(&guest.instance).await?;
         let _alone = place.alone().await?;
         place.fence("shut box down", &guest.volume, guest.epoch).await?;
-        if !place.is_mounted(&guest.volume).await? {
-            // What was saved lies on the disk, so that is mounted for this too.
-            let paths = guest.device.as_ref().map(|device| self.inner.hosts.paths(device)).transpose()?;
-            mount::mount(&place, &guest.volume, paths.as_deref()).await?;
-        }
-        place.qemu().await?.shut_down(guest, within).await?;
+        // What was saved lies on the disk, so that is mounted for this too.
+        let qemu = match place.is_mounted(&guest.volume).await? {
+            true => place.qemu().await?,
+            false => place.qemu_on(&self.disk(guest)?).await?,
+        };
+        qemu.shut_down(guest, within).await?;
         mount::unmount_at(&place).await
     }
 

@@ -5,7 +5,7 @@
 //! name, and the next start goes on. A plate without its volume means that data is missing, and is never repaired by
 //! making a new one.
 
-use super::{Place, name_plate};
+use super::{Disk, Place, name_plate};
 use crate::LocalQemu;
 use crate::host::{Command, last_of, must};
 use boxpool::{Error, ErrorKind, Result, SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec};
@@ -71,12 +71,17 @@ pub(super) async fn mounted(place: &Place<'_>) -> Result<Mounted> {
     }
 }
 
-/// Mounts a volume's disk, or finds it mounted.
-pub(super) async fn mount(place: &Place<'_>, volume: &VolumeId, paths: Option<&[PathBuf]>) -> Result<()> {
-    let host = &*place.host;
+/// Mounts a volume's disk, or finds it mounted. A copy may still have the plate of what it is a copy of.
+pub(super) async fn mount(place: &Place<'_>, disk: &Disk<'_>) -> Result<()> {
+    let (host, volume) = (&*place.host, disk.volume);
     let at = &place.options.mount_point;
     match mounted(place).await? {
         Mounted::Volume(found) if found == *volume => return Ok(()),
+        // Somebody died before it was the volume's own, or it is the other's own disk: what is attached as this volume is mounted instead.
+        Mounted::Volume(other) if disk.copied_from.contains(&other) => {
+            tracing::warn!(%volume, %other, "a disk that may be a copy is mounted; it is taken off");
+            unmount_at(place).await?;
+        }
         Mounted::Volume(other) => {
             let detail = format!("the machine still holds volume {other}");
             return Err(Error::new(ErrorKind::Busy, "mount volume", volume).with_detail(detail));
@@ -88,7 +93,7 @@ pub(super) async fn mount(place: &Place<'_>, volume: &VolumeId, paths: Option<&[
         }
         Mounted::Nothing => {}
     }
-    let Some(paths) = paths else {
+    let Some(paths) = &disk.paths else {
         let detail = "it is not mounted, and where it is attached is not known";
         return Err(Error::new(ErrorKind::NotFound, "mount volume", volume).with_detail(detail));
     };
@@ -107,7 +112,7 @@ pub(super) async fn mount(place: &Place<'_>, volume: &VolumeId, paths: Option<&[
     // Of a copy that is larger than the disk it was copied from.
     must(host, "grow file system", Command::new("resize2fs").arg(&device).limit(MOUNT_LIMIT)).await?;
     let whose = match mounted(place).await? {
-        Mounted::Volume(found) if found == *volume => return Ok(()),
+        Mounted::Volume(found) if found == *volume || disk.copied_from.contains(&found) => return Ok(()),
         Mounted::Volume(found) => found.to_string(),
         Mounted::Nothing => "gone again".to_owned(),
         Mounted::Unknown(_) if host.look(&name_plate(at)).await?.is_none() => return Ok(()),

@@ -98,12 +98,7 @@ impl Bench {
     pub async fn guest(&self, name: &str) -> Guest {
         let (slot, volume) = (self.slot().await, self.volume().await);
         self.qemu.attach(&Attach::new(volume.clone(), slot.clone(), Epoch(1))).await.unwrap();
-        let owner = BoxRef {
-            owner: UserId::new("tester").unwrap(),
-            name: BoxName::new(name).unwrap(),
-            id: BoxId::new(format!("b-{name}")).unwrap(),
-        };
-        Guest::new(slot, volume, owner, Epoch(1))
+        Guest::new(slot, volume, owner(name), Epoch(1))
     }
 
     pub async fn start(&self, guest: &Guest) -> boxpool::Started {
@@ -161,6 +156,14 @@ impl Drop for Bench {
         for pid in self.pids("") {
             let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         }
+    }
+}
+
+pub fn owner(name: &str) -> BoxRef {
+    BoxRef {
+        owner: UserId::new("tester").unwrap(),
+        name: BoxName::new(name).unwrap(),
+        id: BoxId::new(format!("b-{name}")).unwrap(),
     }
 }
 

@@ -118,7 +118,6 @@ pub(super) async fn answer(connection: &Connection, command: &SnapshotCommand) -
     match command {
         SnapshotCommand::Create { of, called } => {
             super::find(connection, of).await?;
-            has_copies(connection)?;
             let most = connection.gateway.settings.snapshots_per_user;
             if boxes.list_snapshots(owner).await?.len() >= most {
                 let sentence = format!("you have {most} snapshots, which is the most; delete one first");
@@ -155,7 +154,6 @@ pub(super) async fn answer(connection: &Connection, command: &SnapshotCommand) -
             if !known {
                 return Err(no_snapshot(from));
             }
-            has_copies(connection)?;
             super::room_for(connection, to).await?;
             let made = boxes.restore(owner, from, to).await.map_err(|error| exists_or(error, to))?;
             Ok(told(connection, &made, &format!("snapshot {from}")))
@@ -176,19 +174,11 @@ pub(super) async fn answer(connection: &Connection, command: &SnapshotCommand) -
         }
         SnapshotCommand::Duplicate { of, to } => {
             super::find(connection, of).await?;
-            has_copies(connection)?;
             super::room_for(connection, to).await?;
             let made = boxes.duplicate(owner, of, to).await.map_err(|error| exists_or(error, to))?;
             Ok(told(connection, &made, &format!("box {of}")))
         }
     }
-}
-
-fn has_copies(connection: &Connection) -> Result<(), Refusal> {
-    if connection.gateway.settings.copies {
-        return Ok(());
-    }
-    Err(Refusal::new(ExitCode::Failed, "boxes cannot be copied here yet: their machines do not know copies apart"))
 }
 
 fn told(connection: &Connection, made: &BoxSummary, of: &str) -> Answer {

@@ -261,7 +261,6 @@ pub fn settings() -> Settings {
         boxes_per_user: 10,
         running_boxes_per_user: 10,
         snapshots_per_user: 10,
-        copies: true,
         disk_per_user: Size(100 << 40),
         fresh_disk: Size(10 << 30),
         keys_per_user: 4,

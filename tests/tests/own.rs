@@ -6,13 +6,11 @@ use boxpool_tests::{Gateway, State, User};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds the example. Where all tests are built together it is there already.
+/// The example, which is built with all tests and lies beside the gateway's program.
 fn built() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--workspace", "--locked", "--example", "own"]);
-    assert!(cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status().unwrap().success());
-    // This test's own executable is <target>/debug/deps/<test>.
-    std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/own")
+    let built = Gateway::program().parent().unwrap().join("examples/own");
+    assert!(built.exists(), "{} is missing: build it with cargo test --workspace --no-run", built.display());
+    built
 }
 
 fn start(program: &Path, state: &State, people: &Path) -> Gateway {

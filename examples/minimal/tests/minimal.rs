@@ -9,12 +9,7 @@ use std::process::Command;
 fn the_smallest_embedding_finds_its_box_as_it_left_it() {
     let state = State::new();
     for (run, via) in [("1", "Detached"), ("2", "Parked")] {
-        let output = Command::new(env!("CARGO"))
-            .args(["run", "--quiet", "--locked", "-p", "boxpool-minimal", "--"])
-            .arg(state.path())
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .output()
-            .unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_boxpool-minimal")).arg(state.path()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains(&format!("from {via}")), "{said}");

@@ -22,9 +22,11 @@
 mod keys;
 pub mod record;
 mod removal;
+mod sharers;
 
 pub use keys::{Added, KeyError, KeyInUse, KeyRemoved};
 pub use record::{Certified, KeyEntry, KeyId};
+pub use sharers::Sharers;
 
 use crate::plain::plain;
 use boxpool::{Clock, Effect, Error, ErrorKind, Result, StateStore, SystemClock, Timestamp, UserId, Version};

@@ -29,6 +29,7 @@ use crate::visit::{ChannelRecord, Kind};
 use boxpool::{BoxName, UserId};
 use input::Input;
 use serde_json::{Value, json};
+use share::SharedBox;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -93,7 +94,10 @@ pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> 
     };
     if let Command::Connect { name, of, command } = parsed.command {
         return match find_of(connection, of, &name).await {
-            Ok(owner) => Reply::Connect { owner, name, command },
+            Ok(owner) => {
+                share::note_guest(connection, &owner);
+                Reply::Connect { owner, name, command }
+            }
             Err(refusal) => refuse(&refusal, parsed.json),
         };
     }
@@ -226,7 +230,12 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
                 let until = each.deleted_until.map(moment::rfc3339).unwrap_or_default();
                 let _ = writeln!(text, "{:<32}  deleted; until {until}: undelete {}", each.name, each.name);
             }
-            Answer { text, json: json!({"boxes": boxes, "deleted": deleted}) }
+            let shared = share::with_user(connection).await?;
+            for each in &shared {
+                let SharedBox { account, name, state } = each;
+                let _ = writeln!(text, "{name:<32}  {state}  shared with you: connect {name} --of {account}");
+            }
+            Answer { text, json: json!({"boxes": boxes, "deleted": deleted, "shared": shared}) }
         }
         Command::Show(name) => show::answer(connection, find(connection, name).await?, name)?,
         Command::Start(name) => {

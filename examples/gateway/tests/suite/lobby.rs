@@ -12,7 +12,10 @@ async fn a_fresh_key_registers_and_every_command_answers_in_json_too() {
     assert_eq!(who["account"], account_id(&key).unwrap().as_str());
     assert!(who["key"].as_str().unwrap().starts_with("SHA256:"), "{who}");
 
-    assert_eq!(bench.run("gateway", &["list", "--json"]).await.json(), serde_json::json!({"boxes": [], "deleted": []}));
+    assert_eq!(
+        bench.run("gateway", &["list", "--json"]).await.json(),
+        serde_json::json!({"boxes": [], "deleted": [], "shared": []})
+    );
     let made = bench.run("gateway", &["spinup", "dev1", "--json"]).await.json();
     assert_eq!(made["name"], "dev1");
     assert!(made["connect"].as_str().unwrap().ends_with("dev1@127.0.0.1"), "{made}");
@@ -79,7 +82,7 @@ async fn accounts_do_not_see_each_other() {
     bench.make_key("other");
     bench.spinup("dev1").await;
     let ran = finish(bench.ssh_as("other", "gateway", &["list", "--json"])).await;
-    assert_eq!(ran.json(), serde_json::json!({"boxes": [], "deleted": []}));
+    assert_eq!(ran.json(), serde_json::json!({"boxes": [], "deleted": [], "shared": []}));
     let ran = finish(bench.ssh_as("other", "dev1", &["true"])).await;
     assert_eq!(ran.code, 3, "{ran:?}");
     let ran = finish(bench.ssh_as("other", "gateway", &["--", "delete", "dev1", "--yes"])).await;

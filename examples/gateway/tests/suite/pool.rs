@@ -2,8 +2,11 @@
 
 use crate::harness::site::{Site, config};
 use crate::harness::{HANG, Ran, finish, make_key, until};
+use boxpool::{Key, Table};
+use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::{Config, Limits};
 use boxpool_gateway::duration::Span;
+use boxpool_gateway::place::Place;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::Child;
@@ -190,6 +193,60 @@ async fn a_guest_gets_in_by_a_share_alone_and_is_out_when_it_is_removed() {
     owners.kill().await.unwrap();
     here.stop().await;
     elsewhere.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_box_is_in_the_list_of_whom_it_is_shared_with_whatever_it_is_called_and_of_nobody_else() {
+    let site = Site::new();
+    for key in ["guest", "other"] {
+        make_key(site.dir.path(), key);
+    }
+    let gateway = site.start(Config { retention: Span::seconds(3_600), ..config() }).await;
+    let ask = async |key, command: &str| finish(site.ssh_as(key, &gateway, "gateway", &[command])).await;
+    let owner = ask("id", "whoami --json").await.json()["account"].as_str().unwrap().to_owned();
+    let guest = ask("guest", "whoami --json").await.json()["account"].as_str().unwrap().to_owned();
+    let shared = async |key| ask(key, "list --json").await.json()["shared"].clone();
+    let told = |name, state| serde_json::json!([{"account": owner, "box": name, "state": state}]);
+    let none = serde_json::json!([]);
+    for name in ["dev1", "mine"] {
+        assert_eq!(ask("id", &format!("spinup {name}")).await.code, 0);
+    }
+    assert_eq!(site.run(&gateway, "dev1", &["true"]).await.code, 0);
+    site.until_state(&gateway, "dev1", "parked").await;
+    assert_eq!(shared("guest").await, none);
+
+    assert_eq!(ask("id", &format!("share add dev1 {guest}")).await.code, 0);
+    assert_eq!(shared("guest").await, told("dev1", "parked"));
+    let text = ask("guest", "list").await.text();
+    assert!(text.ends_with(&format!("parked  shared with you: connect dev1 --of {owner}\n")), "{text}");
+    assert_eq!((shared("other").await, shared("id").await), (none.clone(), none.clone()));
+
+    assert_eq!(ask("id", "rename dev1 dev2").await.code, 0);
+    assert_eq!(shared("guest").await, told("dev2", "detached"));
+    assert_eq!(ask("id", "delete dev2 --yes").await.code, 0);
+    assert_eq!(shared("guest").await, none);
+    assert_eq!(ask("id", "undelete dev2").await.code, 0);
+    assert_eq!(shared("guest").await, told("dev2", "detached"));
+
+    // As a gateway leaves it that dies before it has noted the share: a connect finds it all the same, and notes it.
+    let store = open_store(&Place::ensure(site.dir.path()).unwrap()).unwrap();
+    let note = Key::new(Table::new("accounts"), guest.as_str(), "sharers");
+    store.delete(&note, &store.get(&note).await.unwrap().unwrap().version).await.unwrap();
+    assert_eq!(shared("guest").await, none);
+    assert_eq!(ask("guest", &format!("connect dev2 --of {owner} -- true")).await.code, 0);
+    let noted = async {
+        while store.get(&note).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(HANG, noted).await.expect("it is noted");
+    assert_eq!(shared("guest").await[0]["box"], "dev2");
+
+    assert_eq!(ask("id", &format!("share remove dev2 {guest}")).await.code, 0);
+    assert_eq!(shared("guest").await, none);
+    let left = store.get(&note).await.unwrap().unwrap().value;
+    assert!(!left.contains(&owner), "who shares nothing is looked up no more: {left}");
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -445,7 +445,10 @@ async fn whatever_answers_without_the_boxs_host_key_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_name_makes_a_box_only_when_that_is_switched_on() {
     let bench = Bench::with(boxpool_gateway::server::Settings { spinup_on_connect: true, ..settings() }).await;
-    assert_eq!(bench.run("fresh", &["list", "--json"]).await.json(), serde_json::json!({"boxes": [], "deleted": []}));
+    assert_eq!(
+        bench.run("fresh", &["list", "--json"]).await.json(),
+        serde_json::json!({"boxes": [], "deleted": [], "shared": []})
+    );
     let ran = bench.run("fresh", &["echo $BOXNAME"]).await;
     assert_eq!((ran.code, ran.text().as_str()), (0, "fresh\n"), "{ran:?}");
     assert_eq!(bench.boxes.names(), ["fresh"]);

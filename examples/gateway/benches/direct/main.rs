@@ -1,17 +1,19 @@
 //! What the way through the gateway costs, against direct OpenSSH to the same SSH server: `cargo bench -p boxpool-gateway --bench direct`.
 //!
 //! Client, gateway and server share this machine, and both ways are taken in turn, so a busy machine slows both: the
-//! ratios say more than the times. Every run's exit status and byte count are looked at.
+//! ratios say more than the times. Every run's exit status and byte count are looked at. Parts are chosen by their names:
+//! `-- connects echoes streams stalled resume idle storm`.
 
 #![allow(clippy::unwrap_used)] // a measurement, not a library
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
+mod idle;
+mod resume;
 mod stalled;
 
 use boxpool::EndpointAddress;
 use boxpool_gateway::server::Settings;
-use futures::future::join_all;
 use harness::light::storm;
 use harness::{Bench, settings, whoami};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,9 +26,6 @@ const CONNECTS: usize = 100;
 const ECHOES: usize = 300;
 const STREAMS: usize = 5;
 const STREAM_BYTES: usize = 256 << 20;
-const IDLE: usize = 1000;
-/// So many of them log in at once: the box's own SSH server takes no more than a hundred that are not in yet.
-const IDLE_AT_ONCE: usize = 20;
 const STORM: usize = 2000;
 
 /// One of the two ways into the same box.
@@ -59,11 +58,11 @@ impl Ways {
     async fn connect(&self, way: Way, options: &[&str]) -> f64 {
         let began = Instant::now();
         assert!(self.ssh(way, options, "true").status().await.unwrap().success());
-        began.elapsed().as_secs_f64() * 1000.0
+        milliseconds(began.elapsed())
     }
 
-    /// A byte there and back, again and again, with these options.
-    async fn echoes(&self, way: Way, options: &[&str]) -> Vec<f64> {
+    /// A byte there and back, again and again, with these options; after each a pause.
+    async fn echoes(&self, way: Way, options: &[&str], pause: Duration) -> Vec<f64> {
         let mut child = self.ssh(way, options, "cat").stdin(Stdio::piped()).spawn().unwrap();
         let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut taken = Vec::new();
@@ -71,7 +70,10 @@ impl Ways {
             let began = Instant::now();
             input.write_all(b"x").await.unwrap();
             output.read_exact(&mut [0]).await.unwrap();
-            taken.push(began.elapsed().as_secs_f64() * 1000.0);
+            taken.push(milliseconds(began.elapsed()));
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         }
         taken.split_off(1) // the first waits for the login
     }
@@ -86,7 +88,7 @@ impl Ways {
             let mut buffer = vec![0; 256 << 10];
             while output.read(&mut buffer).await.unwrap() > 0 {}
         });
-        let taken = self.echoes(way, &shared.options()).await;
+        let taken = self.echoes(way, &shared.options(), Duration::ZERO).await;
         bulk.kill().await.unwrap();
         taking.await.unwrap();
         taken
@@ -150,6 +152,10 @@ impl Shared {
     }
 }
 
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
 /// The value below which `part` of the values are.
 fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -159,7 +165,7 @@ fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
 }
 
 fn row(what: &str, unit: &str, gateway: f64, direct: f64) {
-    println!("{what:<36} {gateway:>9.2} {direct:>9.2} {unit:<6} {:>6.2}", gateway / direct);
+    println!("{what:<40} {gateway:>9.2} {direct:>9.2} {unit:<6} {:>6.2}", gateway / direct);
 }
 
 /// Resident memory of this process, the gateway in it included, in KiB.
@@ -184,7 +190,37 @@ async fn main() {
     };
     let ways = Ways { bench, port };
 
-    println!("{:<36} {:>9} {:>9} {:<6} {:>6}", "", "gateway", "direct", "", "ratio");
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_chosen = |part: &str| chosen.is_empty() || chosen.iter().any(|each| each == part);
+    println!("{:<40} {:>9} {:>9} {:<6} {:>6}", "", "gateway", "direct", "", "ratio");
+    if is_chosen("connects") {
+        connects(&ways).await;
+    }
+    if is_chosen("echoes") {
+        echoes(&ways).await;
+    }
+    if is_chosen("streams") {
+        streams(&ways).await;
+    }
+    if is_chosen("stalled") {
+        stalled::measure(&ways).await;
+    }
+    if is_chosen("resume") {
+        resume::measure().await;
+    }
+    if is_chosen("idle") {
+        idle::measure(&ways).await;
+    }
+    if is_chosen("storm") {
+        let began = Instant::now();
+        let all_in = storm(&ways.bench, STORM).await;
+        let took = began.elapsed();
+        drop(all_in);
+        println!("{STORM} logins at once, clients in the same process: {took:.1?}, all in");
+    }
+}
+
+async fn connects(ways: &Ways) {
     // Which key exchange is agreed on makes a difference of its own: by default, and with one that all three have.
     for (kex, options) in [("", &[][..]), (", curve25519", &["-o", "KexAlgorithms=curve25519-sha256"])] {
         let (mut through, mut direct) = (Vec::new(), Vec::new());
@@ -197,11 +233,16 @@ async fn main() {
             row(&what, "ms", quantile(through.clone(), part), quantile(direct.clone(), part));
         }
     }
-    let (through, direct) = (ways.echoes(Way::Gateway, &[]).await, ways.echoes(Way::Direct, &[]).await);
-    row("one byte there and back, median", "ms", quantile(through, 0.5), quantile(direct, 0.5));
-    let through = ways.echoes_beside_bulk(Way::Gateway).await;
-    let direct = ways.echoes_beside_bulk(Way::Direct).await;
-    row("the same beside a download, median", "ms", quantile(through, 0.5), quantile(direct, 0.5));
+}
+
+async fn echoes(ways: &Ways) {
+    let echoes = async |way| quantile(ways.echoes(way, &[], Duration::ZERO).await, 0.5);
+    row("one byte there and back, median", "ms", echoes(Way::Gateway).await, echoes(Way::Direct).await);
+    let echoes = async |way| quantile(ways.echoes_beside_bulk(way).await, 0.5);
+    row("the same beside a download, median", "ms", echoes(Way::Gateway).await, echoes(Way::Direct).await);
+}
+
+async fn streams(ways: &Ways) {
     for cipher in ["aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
         for down in [true, false] {
             let (mut through, mut direct) = (Vec::new(), Vec::new());
@@ -209,31 +250,9 @@ async fn main() {
                 through.push(ways.stream(Way::Gateway, cipher, down).await);
                 direct.push(ways.stream(Way::Direct, cipher, down).await);
             }
-            let what = format!(
-                "{} {}",
-                cipher.split('@').next().unwrap(),
-                if down { "out of the box" } else { "into the box" }
-            );
+            let cipher = cipher.split('@').next().unwrap();
+            let what = format!("{cipher} {}", if down { "out of the box" } else { "into the box" });
             row(&what, "MiB/s", quantile(through, 0.5), quantile(direct, 0.5));
         }
     }
-
-    stalled::measure(&ways).await;
-    let before = resident();
-    let mut idle = Vec::new();
-    while idle.len() < IDLE {
-        let one = async || {
-            let mut child = ways.ssh(Way::Gateway, &[], "echo; cat").stdin(Stdio::piped()).spawn().unwrap();
-            child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
-            child
-        };
-        idle.extend(join_all((0..IDLE_AT_ONCE).map(|_| one())).await);
-    }
-    println!("one of {IDLE} idle sessions: {} KiB of memory", resident().saturating_sub(before) / IDLE as u64);
-    drop(idle);
-    let began = Instant::now();
-    let all_in = storm(&ways.bench, STORM).await;
-    let took = began.elapsed();
-    drop(all_in);
-    println!("{STORM} logins at once, clients in the same process: {took:.1?}, all in");
 }

@@ -45,7 +45,7 @@ async fn beside(ways: &Ways, way: Way, down: bool) -> (f64, u64) {
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).await.unwrap();
         assert!(child.wait().await.unwrap().success() && said == "there\n");
-        taken.push(began.elapsed().as_secs_f64() * 1000.0);
+        taken.push(super::milliseconds(began.elapsed()));
     }
     let during = resident();
     stalled.kill().await.unwrap();

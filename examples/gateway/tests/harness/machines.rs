@@ -41,12 +41,14 @@ pub struct Machines {
     state: Mutex<State>,
     /// Lines that guests that start have in front of the others in their server's configuration.
     pub sshd_options: Mutex<String>,
+    /// How long a start takes, where it matters.
+    pub start_takes: Mutex<Duration>,
 }
 
 impl Machines {
     /// `dir` holds `box_key.pub`, the key the guests let in.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, state: Mutex::default(), sshd_options: Mutex::default() }
+        Self { dir, state: Mutex::default(), sshd_options: Mutex::default(), start_takes: Mutex::default() }
     }
 
     pub fn starts(&self) -> usize {
@@ -68,6 +70,42 @@ impl Machines {
             std::fs::create_dir_all(&to).unwrap();
             std::fs::copy(from, to.join("file")).unwrap();
         }
+    }
+
+    fn start_now(&self, guest: &Guest) -> Started {
+        let mut state = self.state.lock().unwrap();
+        if let Some((_, endpoint, _)) = state.guests.get(&guest.volume) {
+            return Started { endpoint: endpoint.clone(), by: StartedBy::Adoption };
+        }
+        let home = self.dir.join(guest.volume.as_str());
+        std::fs::create_dir_all(&home).unwrap();
+        let host = ensure_key(&home.join("host"), "box").unwrap();
+        let port = free_port();
+        let shown = home.display();
+        let config = format!(
+            "{}Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {shown}/host\nStrictModes no\nUsePAM no\n\
+             PidFile none\nAuthorizedKeysFile {}/box_key.pub\nPermitRootLogin yes\nMaxStartups 100\nPrintMotd no\n\
+             SetEnv BOXNAME={} BOXHOME={shown}\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+            self.sshd_options.lock().unwrap(),
+            self.dir.display(),
+            guest.owner.name
+        );
+        std::fs::write(home.join("sshd_config"), config).unwrap();
+        let child = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-q", "-f"])
+            .arg(home.join("sshd_config"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let endpoint = Endpoint {
+            address: EndpointAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
+            login: whoami(),
+            host_key: host.public_key().to_openssh().unwrap(),
+        };
+        state.guests.insert(guest.volume.clone(), (guest.instance.clone(), endpoint.clone(), child));
+        state.started.push(guest.volume.clone());
+        Started { endpoint, by: StartedBy::Boot }
     }
 
     /// Ends every guest at once, as a machine that dies does.
@@ -213,39 +251,9 @@ impl VolumeProvider for Machines {
 #[async_trait]
 impl GuestRuntime for Machines {
     async fn start(&self, guest: &Guest) -> Result<Started> {
-        let mut state = self.state.lock().unwrap();
-        if let Some((_, endpoint, _)) = state.guests.get(&guest.volume) {
-            return Ok(Started { endpoint: endpoint.clone(), by: StartedBy::Adoption });
-        }
-        let home = self.dir.join(guest.volume.as_str());
-        std::fs::create_dir_all(&home).unwrap();
-        let host = ensure_key(&home.join("host"), "box").unwrap();
-        let port = free_port();
-        let shown = home.display();
-        let config = format!(
-            "{}Port {port}\nAddressFamily inet\nListenAddress 127.0.0.1\nHostKey {shown}/host\nStrictModes no\nUsePAM no\n\
-             PidFile none\nAuthorizedKeysFile {}/box_key.pub\nPermitRootLogin yes\nMaxStartups 100\nPrintMotd no\n\
-             SetEnv BOXNAME={} BOXHOME={shown}\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
-            self.sshd_options.lock().unwrap(),
-            self.dir.display(),
-            guest.owner.name
-        );
-        std::fs::write(home.join("sshd_config"), config).unwrap();
-        let child = Command::new("/usr/sbin/sshd")
-            .args(["-D", "-q", "-f"])
-            .arg(home.join("sshd_config"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let endpoint = Endpoint {
-            address: EndpointAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
-            login: whoami(),
-            host_key: host.public_key().to_openssh().unwrap(),
-        };
-        state.guests.insert(guest.volume.clone(), (guest.instance.clone(), endpoint.clone(), child));
-        state.started.push(guest.volume.clone());
-        Ok(Started { endpoint, by: StartedBy::Boot })
+        let takes = *self.start_takes.lock().unwrap();
+        let (started, ()) = tokio::join!(async { self.start_now(guest) }, tokio::time::sleep(takes));
+        Ok(started)
     }
 
     async fn suspend(&self, guest: &Guest) -> Result<Suspended> {

@@ -1,10 +1,10 @@
-//! How a connection ends, and what a client is answered that could not be let through.
+//! How a wake ends, and what a client is answered that could not be let through.
 //!
 //! The answers are fixed texts: whoever asks need not be the box's owner, so none says what else runs here or why.
 
 use crate::exit::Refusal;
 
-/// How a connection ended.
+/// How a wake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The box's side has said all it had to.
@@ -17,6 +17,8 @@ pub enum Outcome {
     Lost,
     /// The gateway stops.
     Stopping,
+    /// The box was kept up for as long as the schedule says.
+    Held,
     /// There are too many connections.
     Crowded,
     /// The box could not be brought up.
@@ -43,6 +45,7 @@ impl Outcome {
             Self::Idle => "idle",
             Self::Lost => "lost",
             Self::Stopping => "stopping",
+            Self::Held => "held",
             Self::Crowded => "crowded",
             Self::NotUp => "not_up",
             Self::TooLong => "too_long",
@@ -54,7 +57,7 @@ impl Outcome {
     #[must_use]
     pub fn answer(self) -> Option<String> {
         let (status, retry_seconds, reason) = match self {
-            Self::Served | Self::Left | Self::Idle | Self::Lost => return None,
+            Self::Served | Self::Left | Self::Idle | Self::Lost | Self::Held => return None,
             Self::Stopping => ("503 Service Unavailable", 10, "the gateway is stopping; try again later"),
             Self::Crowded => ("503 Service Unavailable", 5, "too many connections are open; try again in a moment"),
             Self::NotUp => ("503 Service Unavailable", 30, "the box cannot be woken now; try again later"),

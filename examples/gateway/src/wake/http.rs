@@ -15,7 +15,7 @@ use crate::server::{Gateway, TURN_AWAY_MAX, accept, is_gone, last_words, prepare
 use crate::upstream::{Openings, Upstream};
 use crate::wake::BoxRef;
 use crate::wake::answer::Outcome;
-use crate::wake::record::Record;
+use crate::wake::record::{Record, Who};
 use crate::wake::stream::stream;
 use crate::wake::waker::Waker;
 use crate::{hold::Hold, serve::listen};
@@ -204,7 +204,7 @@ impl Host {
         if !matches!(speaks, Ok(true)) {
             return tracing::debug!(%peer, "asked for nothing");
         }
-        let mut record = Record::new(operator.audit.clone(), "http", Some(peer), self.config.target.clone());
+        let mut record = Record::new(operator.audit.clone(), Who::Http, Some(peer), self.config.target.clone());
         let reached = tokio::select! {
             reached = self.reach(peer) => reached,
             () = left(&socket) => Err(Outcome::Left),
@@ -214,11 +214,11 @@ impl Host {
             Ok((upstream, hold, channel)) => {
                 record.reached();
                 let ended = stream(socket, &upstream, channel, &record, self.config.idle_limit.0).await;
-                record.ends(ended.word());
+                record.ends(ended);
                 drop((upstream, hold)); // in this order
             }
             Err(outcome) => {
-                record.ends(outcome.word());
+                record.ends(outcome);
                 refuse(socket, outcome).await;
             }
         }

@@ -9,7 +9,7 @@ use crate::plain::plain;
 use crate::server::Gateway;
 use crate::wake::BoxRef;
 use crate::wake::answer::Outcome;
-use crate::wake::record::Record;
+use crate::wake::record::{Record, Who};
 use crate::wake::waker::Waker;
 use boxpool::{Clock, Timestamp};
 use croner::Cron;
@@ -176,7 +176,7 @@ impl ScheduleConfig {
                 tracing::warn!(target = %self.target, "the time to wake it was missed");
                 continue;
             }
-            let record = Record::new(gateway.operator.audit.clone(), "schedule", None, self.target.clone());
+            let record = Record::new(gateway.operator.audit.clone(), Who::Schedule, None, self.target.clone());
             wakes.spawn(wake(Arc::clone(&waker), record, self.hold.0));
         }
         wakes.shutdown().await;
@@ -201,11 +201,11 @@ async fn wake(waker: Arc<Waker>, mut record: Record, span: Duration) {
         Ok(_) => {
             record.reached();
             tokio::time::sleep(span).await;
-            record.ends("held");
+            record.ends(Outcome::Held);
         }
         Err(refusal) => {
             tracing::warn!(target = %waker.target(), why = %refusal, "box not woken; its next time tries again");
-            record.ends(Outcome::of(&refusal).word());
+            record.ends(Outcome::of(&refusal));
         }
     }
 }

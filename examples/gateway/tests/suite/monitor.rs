@@ -2,6 +2,7 @@
 
 use crate::harness::free_port;
 use crate::harness::site::{Site, config};
+use crate::harness::web::value;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::meter::METERS;
 use std::collections::BTreeSet;
@@ -28,12 +29,6 @@ async fn ask(port: u16, request: &str) -> (u16, String) {
 
 fn monitored(port: u16) -> Config {
     Config { metrics_listen: Some(([127, 0, 0, 1], port).into()), ..config() }
-}
-
-/// The value of the series that begins with `series`.
-fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-    line.unwrap_or_else(|| panic!("no {series} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

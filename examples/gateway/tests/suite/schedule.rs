@@ -1,5 +1,6 @@
 //! Boxes that are woken on schedule, in virtual time: whole days pass at once.
 
+use crate::harness::web::value;
 use async_trait::async_trait;
 use boxpool::{
     BoxName, Clock, Endpoint, EndpointAddress, Epoch, Error, ErrorKind, MemoryStore, Result, Timestamp, UserId,
@@ -9,6 +10,7 @@ use boxpool_gateway::audit::AuditLog;
 use boxpool_gateway::boxes::{BoxSession, BoxSummary, Boxes, PoolNumbers, Wish};
 use boxpool_gateway::config::Config;
 use boxpool_gateway::hostkey::ensure_key;
+use boxpool_gateway::meter::Exposition;
 use boxpool_gateway::operator::Operator;
 use boxpool_gateway::server::Gateway;
 use boxpool_gateway::wake::Wakes;
@@ -199,6 +201,7 @@ async fn a_box_is_woken_at_its_time_and_let_go_after_its_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_fails_is_told_and_the_next_time_tries_again() {
+    let metrics = Exposition::install().unwrap();
     let bench = Bench::new("cron = \"0 * * * *\"\nhold = \"1m\"");
     *bench.stub.refuses.lock().unwrap() = true;
     bench.until(HOUR + Duration::from_secs(1)).await;
@@ -209,6 +212,10 @@ async fn a_wake_that_fails_is_told_and_the_next_time_tries_again() {
     assert_eq!(bench.held(), 1);
     bench.until(HOUR * 2 + Duration::from_secs(90)).await;
     assert_eq!(bench.outcomes().await, ["not_up", "held"]);
+    for outcome in ["not_up", "held"] {
+        let series = format!("boxpool_gateway_wakes_total{{who=\"schedule\",outcome=\"{outcome}\"}}");
+        assert!(value(&metrics.text(), &series) >= 1.0, "{outcome}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,12 @@
 //! Boxes that are woken without a login, on the real pool, with guests that are SSH servers on this machine.
 
 use crate::harness::site::{Running, Site, config};
-use crate::harness::web::{curl, curl_command, web_server};
+use crate::harness::web::{curl, curl_command, value, web_server};
 use crate::harness::{HANG, finish, free_port, noise, until};
 use boxpool_gateway::account::account_id;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
+use boxpool_gateway::meter::Exposition;
 use boxpool_gateway::wake::BoxRef;
 use boxpool_gateway::wake::http::HttpConfig;
 use serde_json::Value;
@@ -141,7 +142,7 @@ async fn who_says_nothing_wakes_nothing_and_who_says_nothing_more_does_not_hold_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_let_through_is_told_so_in_http_and_nothing_else() {
-    let hall = Hall::new();
+    let (hall, metrics) = (Hall::new(), Exposition::install().unwrap());
     let http = HttpConfig { target: hall.target("absent"), connections: 1, ..hall.http() };
     let gateway = hall.start(http).await;
     let ran = curl(hall.door, "/", &["-i"]).await;
@@ -161,6 +162,7 @@ async fn who_cannot_be_let_through_is_told_so_in_http_and_nothing_else() {
     assert_eq!(hall.site.machines.starts(), 0);
     gateway.stop().await;
     assert_eq!(hall.wakes()[0]["outcome"], "not_up");
+    assert!(value(&metrics.text(), "boxpool_gateway_wakes_total{who=\"http\",outcome=\"not_up\"}") >= 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

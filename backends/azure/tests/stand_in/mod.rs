@@ -3,7 +3,7 @@
 
 #![allow(dead_code)]
 
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_azure::{AzureCloud, CloudOptions};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -86,16 +86,7 @@ impl StandIn {
     }
 
     pub(crate) fn options(&self) -> CloudOptions {
-        let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-        options.endpoint = format!("http://127.0.0.1:{}", self.port);
-        options.credential = CredentialChoice::Fixed(Secret::new("token"));
-        options.machines.image = format!("{PREFIX}/images/host");
-        options.machines.subnet =
-            "/subscriptions/0000-1111/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/n/subnets/s".into();
-        options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-        options.proxy = Proxy::None;
-        options.budgets = false;
-        options
+        crate::arm::options(&format!("http://127.0.0.1:{}", self.port))
     }
 
     pub(crate) fn cloud(&self) -> AzureCloud {

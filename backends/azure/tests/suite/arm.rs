@@ -1,11 +1,10 @@
-//! The cloud of the simulated Resource Manager, as most tests set it up.
+//! The cloud of a Resource Manager that is none, as most tests set it up.
 
 use boxpool_azure::{CloudOptions, CredentialChoice, Proxy, Secret};
-use boxpool_sim::arm::ArmServer;
 
-pub(crate) fn options(service: &ArmServer) -> CloudOptions {
+pub(crate) fn options(url: &str) -> CloudOptions {
     let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = service.url();
+    options.endpoint = url.to_owned();
     options.credential = CredentialChoice::Fixed(Secret::new("token"));
     let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
     options.machines.image = format!("{provider}/Microsoft.Compute/images/host");

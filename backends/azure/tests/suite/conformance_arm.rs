@@ -17,7 +17,7 @@ struct Bench {
 
 async fn bench(faults: ArmFaults) -> Bench {
     let service = ArmServer::builder().seed(7).time_scale(0.002).page_size(2).faults(faults).start().await.unwrap();
-    Bench { cloud: AzureCloud::open(options(&service)).unwrap(), _service: service }
+    Bench { cloud: AzureCloud::open(options(&service.url())).unwrap(), _service: service }
 }
 
 #[async_trait]

@@ -1,7 +1,8 @@
 //! One client keeps its connections: requests one after another share them.
 
+use crate::arm::options;
 use boxpool::{InstanceId, InstanceProvider, InstanceSpec, InstanceState, Key, StateStore, Table};
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret, TableStore};
+use boxpool_azure::{AzureCloud, TableStore};
 use boxpool_sim::arm::ArmServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,14 +50,8 @@ impl Door {
 async fn a_machine_is_made_and_deleted_over_connections_that_are_kept() {
     let service = ArmServer::builder().time_scale(0.002).page_size(2).start().await.unwrap();
     let door = Door::before(service.address()).await;
-    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = format!("http://{}", door.address);
-    options.credential = CredentialChoice::Fixed(Secret::new("token"));
-    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
-    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
-    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
-    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-    options.proxy = Proxy::None;
+    let mut options = options(&format!("http://{}", door.address));
+    options.budgets = true;
     let cloud = AzureCloud::open(options).unwrap();
     let id = InstanceId::new("i1").unwrap();
 

@@ -26,7 +26,7 @@ impl Bench {
     async fn with(builder: ArmBuilder, change: impl Fn(&mut CloudOptions)) -> Self {
         let service = builder.time_scale(0.002).page_size(2).start().await.unwrap();
         let open = || {
-            let mut options = options(&service);
+            let mut options = options(&service.url());
             change(&mut options);
             AzureCloud::open(options).unwrap()
         };

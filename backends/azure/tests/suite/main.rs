@@ -18,4 +18,5 @@ mod credentials;
 mod faults_arm;
 mod guard;
 mod lost_answers;
+mod processes_arm;
 mod requests;

@@ -2,13 +2,12 @@
 //!
 //! A worker is this test program again, told by environment variables to do a worker's job in the body of the same test.
 
-#![allow(clippy::unwrap_used)]
-
+use crate::arm::options;
 use boxpool::{
     Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
     VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
-use boxpool_azure::{AzureCloud, CloudOptions, CredentialChoice, Proxy, Secret};
+use boxpool_azure::AzureCloud;
 use boxpool_sim::arm::{ArmServer, Kind};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -17,21 +16,12 @@ use tokio::time::Instant;
 
 const URL: &str = "BOXPOOL_TEST_URL";
 const JOB: &str = "BOXPOOL_TEST_JOB";
-const TEST: &str = "processes_that_want_the_same_machine_and_disk_get_one_of_each_and_leave_nothing";
+const TEST: &str = "processes_arm::processes_that_want_the_same_machine_and_disk_get_one_of_each_and_leave_nothing";
 const WORKERS: usize = 4;
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn open(url: &str) -> AzureCloud {
-    let mut options = CloudOptions::new("0000-1111", "rg", "westeurope", "pool");
-    options.endpoint = url.to_owned();
-    options.credential = CredentialChoice::Fixed(Secret::new("token"));
-    let provider = "/subscriptions/0000-1111/resourceGroups/rg/providers";
-    options.machines.image = format!("{provider}/Microsoft.Compute/images/host");
-    options.machines.subnet = format!("{provider}/Microsoft.Network/virtualNetworks/net/subnets/hosts");
-    options.machines.ssh_public_key = "ssh-ed25519 AAAA boxpool".into();
-    options.proxy = Proxy::None;
-    options.budgets = false;
-    AzureCloud::open(options).unwrap()
+    AzureCloud::open(options(url)).unwrap()
 }
 
 struct Worker {

@@ -89,7 +89,7 @@ fn is_list(request: &Logged) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs_one_write_and_no_request() {
     let service = ArmServer::builder().seed(3).time_scale(0.01).start().await.unwrap();
-    let cloud = Arc::new(AzureCloud::open(options(&service)).unwrap());
+    let cloud = Arc::new(AzureCloud::open(options(&service.url())).unwrap());
     let mut tables = crate::azurite::fresh_options();
     let before_tables = crate::proxy::Proxy::before(crate::azurite::shared().port);
     tables.endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", before_tables.port);

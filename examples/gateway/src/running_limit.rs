@@ -4,18 +4,15 @@
 //! wants a box is counted before it is brought up. Gateways tell each other only by the boxes' own records, so two of them
 //! that are asked at the same moment may let one too many run.
 
-use crate::boxes::{BoxEvent, BoxSession, BoxSummary, Boxes, PoolNumbers, SnapshotSummary, Wish};
+use crate::boxes::{BoxSession, BoxSummary};
 use crate::lock::lock;
-use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, SnapshotName, UserId};
+use boxpool::{BoxName, Endpoint, Epoch, Error, ErrorKind, Result, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// Boxes of which only so many run at once for each user.
+/// Only so many boxes of each user run at once.
 pub struct RunningLimit {
-    inner: Arc<dyn Boxes>,
     most: usize,
     wanted: Wanted,
 }
@@ -25,7 +22,7 @@ pub struct RunningLimit {
 struct Wanted(Arc<Mutex<BTreeMap<UserId, BTreeMap<BoxName, usize>>>>);
 
 /// One of them.
-struct Count {
+pub struct Count {
     wanted: Wanted,
     owner: UserId,
     name: BoxName,
@@ -34,13 +31,15 @@ struct Count {
 impl RunningLimit {
     /// At most `most` for each user.
     #[must_use]
-    pub fn new(inner: Arc<dyn Boxes>, most: usize) -> Self {
-        Self { inner, most, wanted: Wanted::default() }
+    pub fn new(most: usize) -> Self {
+        Self { most, wanted: Wanted::default() }
     }
 
-    /// Counts one more who wants the box up.
-    async fn counted(&self, owner: &UserId, name: &BoxName) -> Result<Count> {
-        let boxes = self.inner.list(owner).await?;
+    /// Counts one more who wants the box up, beside the `boxes` that there are.
+    ///
+    /// # Errors
+    /// `NoCapacity` when too many others are up or wanted.
+    pub fn count(&self, owner: &UserId, name: &BoxName, boxes: Vec<BoxSummary>) -> Result<Count> {
         let up = boxes.into_iter().filter(is_up).map(|each| each.name).collect();
         self.wanted.count(owner, name, up, self.most).map_err(|others| too_many(name, &others))
     }
@@ -101,102 +100,18 @@ fn too_many(name: &BoxName, others: &BTreeSet<String>) -> Error {
     ))
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Boxes for RunningLimit {
-    async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
-        self.inner.create(owner, name).await
-    }
-
-    async fn list(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
-        self.inner.list(owner).await
-    }
-
-    async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>> {
-        self.inner.get(owner, name).await
-    }
-
-    async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary> {
-        let _count = self.counted(owner, name).await?;
-        self.inner.start(owner, name, limit).await
-    }
-
-    async fn stop(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
-        self.inner.stop(owner, name).await
-    }
-
-    async fn resize(&self, owner: &UserId, name: &BoxName, size: Size) -> Result<BoxSummary> {
-        self.inner.resize(owner, name, size).await
-    }
-
-    async fn rename(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
-        self.inner.rename(owner, name, to).await
-    }
-
-    async fn keep(&self, owner: &UserId, name: &BoxName, on: bool) -> Result<BoxSummary> {
-        // One that does not run is brought up for it.
-        let _count = if on { Some(self.counted(owner, name).await?) } else { None };
-        self.inner.keep(owner, name, on).await
-    }
-
-    async fn delete(&self, owner: &UserId, name: &BoxName) -> Result<()> {
-        self.inner.delete(owner, name).await
-    }
-
-    async fn purge(&self, owner: &UserId, name: &BoxName) -> Result<()> {
-        self.inner.purge(owner, name).await
-    }
-
-    async fn undelete(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
-        self.inner.undelete(owner, name).await
-    }
-
-    async fn list_deleted(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {
-        self.inner.list_deleted(owner).await
-    }
-
-    async fn take_snapshot(&self, owner: &UserId, name: &BoxName, called: &SnapshotName) -> Result<SnapshotSummary> {
-        self.inner.take_snapshot(owner, name, called).await
-    }
-
-    async fn list_snapshots(&self, owner: &UserId) -> Result<Vec<SnapshotSummary>> {
-        self.inner.list_snapshots(owner).await
-    }
-
-    async fn delete_snapshot(&self, owner: &UserId, called: &SnapshotName) -> Result<()> {
-        self.inner.delete_snapshot(owner, called).await
-    }
-
-    async fn restore(&self, owner: &UserId, from: &SnapshotName, to: &BoxName) -> Result<BoxSummary> {
-        self.inner.restore(owner, from, to).await
-    }
-
-    async fn duplicate(&self, owner: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxSummary> {
-        self.inner.duplicate(owner, name, to).await
-    }
-
-    async fn share(&self, owner: &UserId, name: &BoxName, with: &UserId, allowed: bool) -> Result<BoxSummary> {
-        self.inner.share(owner, name, with, allowed).await
-    }
-
-    async fn events(&self, owner: &UserId, name: &BoxName, limit: usize) -> Result<Vec<BoxEvent>> {
-        self.inner.events(owner, name, limit).await
-    }
-
-    async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
-        let count = self.counted(&wish.owner, &wish.name).await?;
-        let session = self.inner.connect(wish).await?;
-        Ok(Box::new(Counted { _count: count, session }))
-    }
-
-    async fn status(&self) -> Result<PoolNumbers> {
-        self.inner.status().await
-    }
+/// A session whose box counts for as long as it lasts.
+pub struct Counted {
+    count: Count,
+    session: Box<dyn BoxSession>,
 }
 
-struct Counted {
-    _count: Count,
-    session: Box<dyn BoxSession>,
+impl Counted {
+    /// `session` on the box that was counted.
+    #[must_use]
+    pub fn new(count: Count, session: Box<dyn BoxSession>) -> Self {
+        Self { count, session }
+    }
 }
 
 #[async_trait]
@@ -215,7 +130,7 @@ impl BoxSession for Counted {
     }
 
     async fn release(self: Box<Self>) {
-        let Self { _count: count, session } = *self;
+        let Self { count, session } = *self;
         drop(count); // from here on the box's own record says that it runs
         session.release().await;
     }

@@ -12,15 +12,16 @@ use crate::closer::{Closable, Closer, SharedSocket};
 use crate::connection::{Connection, Visitor};
 use crate::disk_limit::DiskLimit;
 use crate::latest::Latest;
+use crate::limited_boxes::LimitedBoxes;
 use crate::limits::{Activity, Ban, Permit, PreAuth};
 use crate::operator::Operator;
 use crate::proxy::backlog::WINDOW;
-use crate::quota::RunningLimit;
 use crate::registration::Registration;
+use crate::removed;
+use crate::running_limit::RunningLimit;
 use crate::size::Size;
 use crate::upstream::{CHANNEL_BUFFER, Dialer, Remote};
 use crate::visit::Ending;
-use crate::{removed_key, removed_share};
 use futures::FutureExt;
 use russh::keys::PrivateKey;
 use russh::server::Config;
@@ -192,11 +193,10 @@ impl Gateway {
         box_key: Arc<PrivateKey>,
         operator: Operator,
     ) -> Arc<Self> {
-        let boxes: Arc<dyn Boxes> = match settings.running_boxes_per_user {
-            most if most < settings.boxes_per_user => Arc::new(RunningLimit::new(boxes, most)),
-            _ => boxes, // all that there are may run
-        };
-        let boxes = Arc::new(DiskLimit::new(boxes, settings.fresh_disk, settings.disk_per_user));
+        let disks = DiskLimit::new(settings.fresh_disk, settings.disk_per_user);
+        let running = settings.running_boxes_per_user;
+        let running = (running < settings.boxes_per_user).then(|| RunningLimit::new(running));
+        let boxes = Arc::new(LimitedBoxes::new(boxes, disks, running));
         let mut dialer = Dialer::new(box_key, settings.dial_limit, settings.keepalive);
         if let Some(remote) = remote {
             dialer = dialer.through(remote);
@@ -227,8 +227,7 @@ impl Gateway {
         let connections = Activity::default();
         let (stopping, stopped) = watch::channel(false);
         let mut looking = JoinSet::new();
-        looking.spawn(removed_key::watch(Arc::clone(self)));
-        looking.spawn(removed_share::watch(Arc::clone(self)));
+        looking.spawn(removed::watch(Arc::clone(self)));
         tokio::pin!(stop);
         loop {
             let (socket, peer) = tokio::select! {

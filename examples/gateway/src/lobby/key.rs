@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::exit::{ExitCode, Refusal};
 use crate::moment::minute;
 use crate::plain::plain;
-use crate::removed_key;
+use crate::removed;
 use boxpool::{Clock, SystemClock};
 use russh::keys::PublicKey;
 use serde_json::{Value, json};
@@ -139,12 +139,12 @@ pub(super) async fn answer(connection: &Connection, command: &KeyCommand, input:
             Answer { text, json }
         }
         KeyCommand::Remove { named, yes } => {
-            let removed = accounts.remove_key(&who, named, *yes, SystemClock.now()).await?;
-            tracing::info!(account = %account.id, key = %removed.key.fingerprint, "key removed");
-            let (label, fingerprint, in_use) = (&removed.key.label, &removed.key.fingerprint, removed.in_use);
+            let gone = accounts.remove_key(&who, named, *yes, SystemClock.now()).await?;
+            tracing::info!(account = %account.id, key = %gone.key.fingerprint, "key removed");
+            let (label, fingerprint, in_use) = (&gone.key.label, &gone.key.fingerprint, gone.in_use);
             // This connection hears the answer first; like those to other gateways, it ends at the next look.
-            let (me, key) = (Some(connection.visit.id), &removed.key.id);
-            let ended = removed_key::end(&connection.gateway, &account.id, me, |each| each == key);
+            let (me, key) = (Some(connection.visit.id), &gone.key.id);
+            let ended = removed::key::end(&connection.gateway, &account.id, me, |each| each == key);
             let mut text = format!("key \"{label}\" is removed: {fingerprint}\n");
             if ended > 0 {
                 let _ = writeln!(text, "connections that it had made here, and were ended: {ended}");

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::exit::Refusal;
 use crate::login;
 use crate::moment;
-use crate::removed_share;
+use crate::removed;
 use boxpool::{BoxName, Report, UserId};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub(super) async fn answer(connection: &Connection, command: &ShareCommand) -> R
                 return Ok(told(&shared, format!("they connect with: {ssh} -t connect {name} --of {owner}\n")));
             }
             // Those at other gateways end at the next look.
-            let ended = removed_share::end(&connection.gateway, owner, name, |guest| guest == account);
+            let ended = removed::share::end(&connection.gateway, owner, name, |guest| guest == account);
             let mut answer = told(&shared, format!("it connects no more; connections that were ended here: {ended}\n"));
             answer.json["ended"] = ended.into();
             Ok(answer)

@@ -8,27 +8,15 @@ use crate::account::KeyId;
 use crate::server::Gateway;
 use crate::visit::{Ending, VisitId};
 use boxpool::{Clock, Report, Result, SystemClock, UserId};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::MissedTickBehavior;
-
-/// How often each gateway looks.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 const WHY: &str = "the key that you logged in with was removed from your account; log in with another one";
 
-/// Looks again and again, for as long as it is awaited.
-pub(crate) async fn watch(gateway: Arc<Gateway>) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        // An outage of the store is told by many others; the next look makes up for this one.
-        if gateway.operator.sessions.count() > 0
-            && let Err(error) = look_once(&gateway).await
-        {
-            tracing::warn!(error = %Report(&error), "removed keys not looked up");
-        }
+pub(super) async fn look(gateway: &Gateway) {
+    // An outage of the store is told by many others; the next look makes up for this one.
+    if gateway.operator.sessions.count() > 0
+        && let Err(error) = look_once(gateway).await
+    {
+        tracing::warn!(error = %Report(&error), "removed keys not looked up");
     }
 }
 

@@ -10,26 +10,11 @@ use crate::visit::Ending;
 use boxpool::{BoxName, Report, UserId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::MissedTickBehavior;
-
-/// How often each gateway looks.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 const WHY: &str =
     "a box that you were in is not shared with you any more; what else you had open here may be opened again";
 
-/// Looks again and again, for as long as it is awaited.
-pub(crate) async fn watch(gateway: Arc<Gateway>) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        look_once(&gateway).await;
-    }
-}
-
-async fn look_once(gateway: &Gateway) {
+pub(super) async fn look(gateway: &Gateway) {
     let all = gateway.operator.sessions.all();
     let used: BTreeSet<(UserId, BoxName)> = all.iter().flat_map(|connection| connection.boxes_of_others()).collect();
     for (owner, name) in used {

@@ -39,6 +39,8 @@ impl Census {
             census.total += 1;
             let current = record.generation == generation;
             match &record.status {
+                // It stands aside, or is about to.
+                _ if record.cordon.is_some() => {}
                 S::Free if current => census.free += 1,
                 S::Stopped if current => census.reserve += 1,
                 S::Free | S::Stopped => census.stale += 1,

@@ -44,6 +44,7 @@ mod busy;
 mod census;
 mod clock;
 mod config;
+mod cordon;
 mod error;
 mod golden;
 mod heartbeat;

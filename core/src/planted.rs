@@ -51,6 +51,10 @@ bugs! {
     ReleaseWithoutEpoch,
     /// A machine whose stopping a dead node began goes into the reserve, whatever is still on its way to it.
     LateStopIsForgotten,
+    /// A machine that is out of use is claimed nevertheless.
+    CordonedIsClaimed,
+    /// Nobody is asked to leave a machine that is to be emptied.
+    DrainAsksNobody,
     /// A machine is noted as stopped without being stopped.
     StopOnlyNoted,
     /// More are begun within a minute than may be.

@@ -145,6 +145,11 @@ impl Shared {
     ) -> Result<()> {
         let id = held.record.id.clone();
         match &held.record.status {
+            InstanceStatus::Free | InstanceStatus::Stopped if held.record.is_draining() => {
+                // It was to be emptied, and is.
+                self.retire_some(std::iter::once(held), 1);
+                Ok(())
+            }
             InstanceStatus::Free | InstanceStatus::Stopped | InstanceStatus::Quarantined { .. } => Ok(()),
             InstanceStatus::Claimed { owner: claimed_by, epoch } => {
                 // The instance was read before the box, and a box names its instance before it claims it. So when the
@@ -153,7 +158,13 @@ impl Shared {
                     found.record.owner == *claimed_by && found.record.placement.instance() == Some(&id)
                 });
                 match owner {
-                    Some(found) if serves => self.look_at_box(&found.record),
+                    Some(found) if serves => {
+                        self.look_at_box(&found.record);
+                        if held.record.is_draining() && !planted::is(Bug::DrainAsksNobody) {
+                            let BoxRef { owner, name, .. } = claimed_by.clone();
+                            self.tell(&(owner, name), Message::Yield);
+                        }
+                    }
                     _ => self.sweep_claim(held, claimed_by, *epoch).await?,
                 }
                 Ok(())

@@ -199,6 +199,18 @@ pub enum What {
     },
     /// That somebody else connects, and leaves again.
     Guest,
+    /// An administrator takes the n-th machine, in order of names, out of use.
+    Cordon {
+        /// Which.
+        nth: usize,
+        /// Whether it is to be emptied and deleted.
+        drain: bool,
+    },
+    /// An administrator takes the n-th machine back into use.
+    Uncordon {
+        /// Which.
+        nth: usize,
+    },
 }
 
 /// Something that happens to the world.
@@ -527,6 +539,15 @@ impl Case {
             pool.max_reserve = pool.min_reserve + draw.between(0, 2) as u32;
             pool.per_minute = *draw.pick(&[0, 0, 2, 6, 20]);
             pool.max_total += pool.min_reserve;
+            for _ in 0..draw.between(0, 4) {
+                let nth = draw.between(0, 5) as usize;
+                let what = match draw.between(0, 2) {
+                    0 => What::Uncordon { nth },
+                    n => What::Cordon { nth, drain: n == 1 },
+                };
+                let gateway = draw.between(0, gateways as u64 - 1) as usize;
+                ops.push(Op { at: draw.between(0, span), gateway, user: 1, name: 1, what });
+            }
             // So that the reserve is filled and emptied within the history.
             ops.iter_mut().for_each(|op| op.at *= draw.between(1, 3));
         }

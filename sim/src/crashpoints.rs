@@ -177,6 +177,31 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             ),
         ),
         (
+            "a machine is emptied",
+            flow(
+                PoolShape { min_free: 0, max_free: 1, ..shape.clone() },
+                vec![
+                    op(40, 0, 1, visit(1)),
+                    op(60, 1, 1, What::Cordon { nth: 0, drain: true }),
+                    op(120, 0, 1, visit(1)),
+                ],
+                vec![],
+            ),
+        ),
+        (
+            "a machine is out of use for a while",
+            flow(
+                one.clone(),
+                vec![
+                    op(40, 0, 1, visit(1)),
+                    op(60, 1, 1, What::Cordon { nth: 0, drain: false }),
+                    op(70, 0, 1, visit(1)),
+                    op(90, 0, 1, What::Uncordon { nth: 0 }),
+                ],
+                vec![],
+            ),
+        ),
+        (
             "a machine goes into the reserve",
             flow(
                 PoolShape { min_free: 0, max_free: 0, max_reserve: 1, park_limit: 1_000, ..shape.clone() },

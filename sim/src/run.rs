@@ -10,10 +10,10 @@ use crate::engine::{Entry, Fate, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::repairs::Counts;
 use crate::oracle::status;
 use crate::oracle::stock::Habits;
-use boxpool::record::{BoxRecord, Mode, Placement};
+use boxpool::record::{BoxRecord, InstanceStatus, Mode, Placement};
 use boxpool::{
-    Adoption, BoxId, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, NodeId, Pool, PoolConfig, PoolStatus,
-    SnapshotId, SnapshotName, UserId, Via, VolumeId,
+    Adoption, BoxId, BoxName, BoxRef, ConnectRequest, Effect, Error, ErrorKind, InstanceId, NodeId, Pool, PoolConfig,
+    PoolStatus, SnapshotId, SnapshotName, UserId, Via, VolumeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -408,6 +408,16 @@ impl Stage {
                 }
                 self.count_refusal(answer.as_ref().err());
             }
+            What::Cordon { nth, drain } => {
+                let Some(id) = self.machine(nth) else { return };
+                let answer = self.timed(number, "cordon", LIMIT, pool.cordon_instance(&id, drain, "a test")).await;
+                self.count_refusal(answer.as_ref().err());
+            }
+            What::Uncordon { nth } => {
+                let Some(id) = self.machine(nth) else { return };
+                let answer = self.timed(number, "uncordon", LIMIT, pool.uncordon_instance(&id)).await;
+                self.count_refusal(answer.as_ref().err());
+            }
             What::Resize { gib } => {
                 let bytes = gib << 30;
                 let answer = self.timed(number, "resize", LIMIT, pool.resize_box(&user, &name, bytes)).await;
@@ -582,6 +592,38 @@ impl Stage {
         state.oracle.books.boxes.values().any(|record| record.owner.owner == *user && record.owner.name == *name)
     }
 
+    /// The n-th machine on record, in order of names.
+    fn machine(&self, nth: usize) -> Option<InstanceId> {
+        let world = self.cloud.world().state();
+        let all: Vec<_> = world.oracle.books.instances.values().map(|record| record.id.clone()).collect();
+        (!all.is_empty()).then(|| all[nth % all.len()].clone())
+    }
+
+    /// The administrator takes back into use what is out of it and not to be emptied.
+    async fn uncordon_all(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < LIVENESS_BOUND {
+            let out: Vec<InstanceId> = {
+                let world = self.cloud.world().state();
+                let records = world.oracle.books.instances.values();
+                let out = records.filter(|record| record.cordon.is_some() && !record.is_draining());
+                let out = out.filter(|record| !matches!(record.status, InstanceStatus::Deleting { .. }));
+                out.map(|record| record.id.clone()).collect()
+            };
+            if out.is_empty() {
+                return;
+            }
+            let pool = self.state().pools.values().next().map(|(_, pool)| pool.clone());
+            if let Some(pool) = pool {
+                for id in out {
+                    // What was deleted meanwhile is not out of use any more.
+                    let _ = pool.uncordon_instance(&id).await;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// That user's boxes, as they are recorded now.
     fn boxes_of(&self, user: &UserId) -> BTreeSet<BoxId> {
         let state = self.cloud.world().state();
@@ -659,6 +701,7 @@ impl Stage {
             self.cloud.set_clock(number, 0);
             self.revive(number);
         }
+        self.uncordon_all().await;
         let boxes: Vec<BoxRef> =
             self.cloud.world().state().oracle.books.boxes.values().map(|record| record.owner.clone()).collect();
         let visits: Vec<_> = boxes

@@ -216,22 +216,52 @@ pub struct InstanceRecord {
     pub generation: String,
     /// When the record was made.
     pub created_at: Timestamp,
+    /// That nobody new is to come onto it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<Cordon>,
     /// Schema, mark, unknown fields.
     #[serde(flatten)]
     pub envelope: Envelope,
 }
 
 impl InstanceRecord {
+    /// Whether a box may take it now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.status == InstanceStatus::Free && self.cordon.is_none()
+    }
+
+    /// Whether it is to be emptied and deleted.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.cordon.as_ref().is_some_and(|cordon| cordon.drain)
+    }
+
     /// The record after an event; every other field is kept.
     ///
     /// # Errors
-    /// [`IllegalTransition`], as [`InstanceStatus::after`].
+    /// [`IllegalTransition`], as [`InstanceStatus::after`], and for a claim of one that is free and cordoned.
     pub fn after(&self, event: &InstanceEvent) -> Result<Self, IllegalTransition> {
+        let newcomer = self.status == InstanceStatus::Free && matches!(event, InstanceEvent::Claim { .. });
+        if newcomer && self.cordon.is_some() && !planted::is(Bug::CordonedIsClaimed) {
+            return Err(IllegalTransition::new(&"free and cordoned", event));
+        }
         Ok(Self { status: self.status.after(event)?, ..self.clone() })
     }
 }
 
 record!(InstanceRecord, INSTANCES);
+
+/// An order that nobody new is to come onto an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cordon {
+    /// Whether those who are there are to leave, and the instance to be deleted then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+    /// Why, in a sentence; empty when none was given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
 
 #[cfg(test)]
 mod tests {

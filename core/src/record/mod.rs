@@ -13,7 +13,7 @@ mod volume;
 
 pub use brought_up::{BroughtUp, BroughtUpFrom};
 pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
-pub use instance::{InstanceEvent, InstanceRecord, InstanceStatus};
+pub use instance::{Cordon, InstanceEvent, InstanceRecord, InstanceStatus};
 pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause, PoolPast};
 pub use placement::{BoxRecord, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
 pub use snapshot::{SnapshotEvent, SnapshotRecord, SnapshotStatus};

@@ -149,6 +149,8 @@ pub enum EventKind {
     MaintenancePaused,
     /// Somebody ended that rest before its time.
     MaintenanceResumed,
+    /// Somebody said that nobody new is to come onto an instance, or that it is in use again; the detail says which, and why.
+    InstanceCordoned,
     /// An instance was deleted because its cleanliness could not be shown.
     InstanceDoubted,
     /// A kind that a newer version wrote.

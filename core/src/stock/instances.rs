@@ -65,7 +65,7 @@ impl Shared {
         let all = self.records.scan_all::<InstanceRecord>(None).await?;
         let free: Vec<_> = all
             .iter()
-            .filter(|(_, held)| held.record.status == InstanceStatus::Free)
+            .filter(|(_, held)| held.record.is_open())
             .filter(|(_, held)| held.record.generation == self.config.instance_generation)
             .map(|(_, held)| (held.record.id.clone(), held.clone()))
             .collect();
@@ -144,6 +144,9 @@ impl Shared {
         if let InstanceStatus::Deleting { .. } = held.record.status {
             return self.finish_retire(held).await;
         }
+        if held.record.is_draining() {
+            return self.retire(held).await;
+        }
         let cleared = match self.config.recycle {
             Recycle::Destroy => return self.retire(held).await,
             Recycle::ReuseWhenClean => self.look_whether_clean(&id).await?,
@@ -205,7 +208,9 @@ impl Shared {
     /// Makes the record `Free` and shows it to the waiters.
     pub(crate) async fn set_free(self: &Arc<Self>, held: Held<InstanceRecord>, event: InstanceEvent) -> Result<()> {
         let held = self.instance_step(&held, &event).await?;
-        self.put_back(held);
+        if held.record.is_open() {
+            self.put_back(held);
+        }
         Ok(())
     }
 
@@ -297,7 +302,9 @@ impl Shared {
             (census.reserve, census.stopping) = (0, census.stopping + census.reserve);
         }
         let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
-        let having = |status: InstanceStatus| all.iter().filter(move |held| held.record.status == status);
+        let having = |status: InstanceStatus| {
+            all.iter().filter(move |held| held.record.status == status && held.record.cordon.is_none())
+        };
         let free = || having(InstanceStatus::Free);
         let reserve = || having(InstanceStatus::Stopped);
         loop {
@@ -336,7 +343,7 @@ impl Shared {
         census
     }
 
-    fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
+    pub(crate) fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
         for (held, guard) in self.enter_some(from, n) {
             let shared = Arc::clone(self);
             self.spawn(async move {
@@ -388,6 +395,7 @@ impl Shared {
                 status: InstanceStatus::Provisioning { node: self.node.clone() },
                 generation: self.config.instance_generation.clone(),
                 created_at: self.now(),
+                cordon: None,
                 envelope: Envelope::new(),
             };
             let held = match self.records.insert_once(&instance_key(&id), record).await {

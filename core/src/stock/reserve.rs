@@ -201,16 +201,31 @@ impl Shared {
         Error::new(ErrorKind::TimedOut, operation, id).with_detail(detail)
     }
 
+    /// A step of an instance's status, out of the one that was read.
     pub(crate) async fn instance_step(
         &self,
         held: &Held<InstanceRecord>,
         event: &InstanceEvent,
     ) -> Result<Held<InstanceRecord>> {
-        let id = &held.record.id;
-        let record = held
-            .record
-            .after(event)
-            .map_err(|illegal| Error::new(ErrorKind::Conflict, "change instance", id).with_source(illegal))?;
-        self.records.update(&instance_key(id), &held.version, record).await
+        let (id, key) = (&held.record.id, instance_key(&held.record.id));
+        let illegal = |illegal| Error::new(ErrorKind::Conflict, "change instance", id).with_source(illegal);
+        let ours = held.record.status.worker() == Some(&self.node);
+        let mut now = held.clone();
+        loop {
+            let record = now.record.after(event).map_err(illegal)?;
+            match self.records.update(&key, &now.version, record).await {
+                // Somebody gave an order about it, and this node is still the one at work on it.
+                Err(error) if error.kind() == ErrorKind::Conflict && ours => {
+                    let found = self.records.get::<InstanceRecord>(&key).await?;
+                    let same = |found: &Held<InstanceRecord>| {
+                        found.record.id == *id
+                            && found.record.status == held.record.status
+                            && found.version != now.version
+                    };
+                    now = found.filter(same).ok_or(error)?;
+                }
+                answer => return answer,
+            }
+        }
     }
 }

@@ -296,6 +296,9 @@ impl Books {
         if old.zip(new.as_ref()).is_some_and(|(old, new)| old.id != new.id) {
             wrong.push(format!("I5: the record of an instance on seat {} was overwritten by another's", key.row));
         }
+        if let Some(cordon) = new.as_ref().and_then(|new| new.cordon.as_ref()) {
+            *marks.entry(if cordon.drain { "instance drained" } else { "instance cordoned" }).or_default() += 1;
+        }
         match (was, is) {
             (Some(S::Claimed { owner, epoch }), Some(S::Claimed { owner: next, epoch: later }))
                 if owner == next && later >= epoch => {}
@@ -307,6 +310,9 @@ impl Books {
             (other, Some(S::Free)) => {
                 wrong.push(format!("I2: the instance on {} became free out of {other:?}", key.row));
             }
+            (Some(S::Free), Some(S::Claimed { owner, .. })) if old.is_some_and(|old| old.cordon.is_some()) => {
+                wrong.push(format!("I7: the instance on {} was claimed by {owner} and is out of use", key.row));
+            }
             (Some(S::Free), Some(S::Claimed { .. })) => {}
             (other, Some(S::Claimed { owner, .. })) => {
                 wrong.push(format!("I2: the instance on {} was claimed by {owner} out of {other:?}", key.row));
@@ -315,6 +321,7 @@ impl Books {
             (Some(S::Stopping { .. }), Some(S::Stopped)) => *marks.entry("instance in reserve").or_default() += 1,
             (Some(S::Stopped), Some(S::Starting { .. })) => *marks.entry("instance woken").or_default() += 1,
             (Some(S::Stopping { .. }), Some(S::Deleting { .. })) => *marks.entry("stop abandoned").or_default() += 1,
+            (Some(S::Stopped), Some(S::Stopped)) => {}
             (other, Some(S::Stopped)) => {
                 wrong.push(format!("I5: the instance on {} came into the reserve out of {other:?}", key.row));
             }

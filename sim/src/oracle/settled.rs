@@ -1,7 +1,7 @@
 //! What must be true once faults have stopped and everything had its time: I5 (no leak, nothing dangling), I7 and I8.
 
 use crate::backend::{Phase, State};
-use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, VolumeBinding, VolumeStatus};
+use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, Mode, VolumeBinding, VolumeStatus};
 use boxpool::{PoolConfig, SnapshotId};
 
 /// Everything that is not as it must be when the world has come to rest; `live` names the nodes that are alive.
@@ -22,6 +22,15 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
             found.push(format!("I5: instance {id} is {} by {node}, which is no more", record.status.word()));
         }
         let exists = state.instances.contains_key(id);
+        let kept = match &record.status {
+            InstanceStatus::Claimed { owner, .. } => {
+                books.box_of(owner).is_some_and(|record| record.mode == Mode::KeepRunning)
+            }
+            _ => false,
+        };
+        if record.is_draining() && !kept {
+            found.push(format!("I7: instance {id} was to be emptied and is {}", record.status.word()));
+        }
         match &record.status {
             InstanceStatus::Claimed { owner, .. } => {
                 let stands = books.box_of(owner).is_some_and(|record| record.placement.instance() == Some(id));
@@ -121,7 +130,7 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
     let free = books
         .instances
         .values()
-        .filter(|record| record.status == InstanceStatus::Free && record.generation == config.instance_generation)
+        .filter(|record| record.is_open() && record.generation == config.instance_generation)
         .count();
     let (min, max, total) =
         (config.instances.min_free as usize, config.instances.max_free as usize, config.instances.max_total as usize);

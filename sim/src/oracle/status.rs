@@ -2,11 +2,11 @@
 
 use super::records::Books;
 use boxpool::PoolStatus;
-use boxpool::record::{InstanceStatus, Placement, VolumeStatus};
+use boxpool::record::{Placement, VolumeStatus};
 
 /// Where `says`, of one of `nodes` live nodes, differs from the records.
 pub(crate) fn complaints(books: &Books, says: &PoolStatus, nodes: usize) -> Vec<String> {
-    let free = books.instances.values().filter(|record| record.status == InstanceStatus::Free).count();
+    let free = books.instances.values().filter(|record| record.is_open()).count();
     let volumes = books.volumes.values().filter(|record| record.status == VolumeStatus::Free).count();
     let parked = books.boxes.values().filter(|record| matches!(record.placement, Placement::Parked { .. })).count();
     let mut wrong: Vec<String> = [

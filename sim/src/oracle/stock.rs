@@ -116,7 +116,7 @@ impl Stock {
         use InstanceStatus as S;
         let mut wrong = Vec::new();
         let was = old.map(|old| &old.status);
-        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.id != old.id || new.status != S::Free)) {
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.id != old.id || !new.is_open())) {
             self.free_since.remove(&old.id);
         }
         let Some(new) = new else {
@@ -131,6 +131,7 @@ impl Stock {
                 self.fresh.remove(&new.id);
                 wrong.extend(self.taken_at.and_then(|at| self.retired(at, now)));
             }
+            S::Free if new.cordon.is_some() => {}
             S::Free => drop(self.free_since.entry(new.id.clone()).or_insert(now)),
             S::Claimed { .. } => {
                 self.fresh.remove(&new.id);
@@ -140,10 +141,13 @@ impl Stock {
             }
             S::Deleting { .. } => {
                 self.fresh.remove(&new.id);
-                let of_stock = matches!(was, Some(S::Free | S::Stopped));
+                let of_stock = matches!(was, Some(S::Free | S::Stopped)) && !new.is_draining();
                 wrong.extend(self.taken_at.filter(|_| of_stock).and_then(|at| self.retired(at, now)));
             }
             S::Recycling { .. } | S::Quarantined { .. } => drop(self.fresh.remove(&new.id)),
+        }
+        if new.cordon.is_some() {
+            self.fresh.remove(&new.id);
         }
         wrong
     }

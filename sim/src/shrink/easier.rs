@@ -97,6 +97,7 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         What::Duplicate { .. } => what(What::Snapshot { called: 1 }),
         What::Share { on: true } => what(What::Share { on: false }),
         What::Keep { on: true } => what(What::Keep { on: false }),
+        What::Cordon { nth, drain: true } => what(What::Cordon { nth, drain: false }),
         What::Create
         | What::Delete
         | What::List
@@ -108,6 +109,8 @@ fn easier_ops(op: &Op) -> Vec<Op> {
         | What::Snapshot { .. }
         | What::DropSnapshot { .. }
         | What::Restore { .. }
+        | What::Cordon { drain: false, .. }
+        | What::Uncordon { .. }
         | What::Share { on: false }
         | What::Keep { on: false } => {}
     }

@@ -165,7 +165,17 @@ fn users_may_do_all_that_can_be_done_with_a_box() {
 #[test]
 fn machines_may_be_kept_stopped() {
     let marks = explore(Profile::Reserve);
-    reached(&marks, &["instance in reserve", "instance woken", "stop abandoned", "boxpool_takeovers_total"]);
+    reached(
+        &marks,
+        &[
+            "instance in reserve",
+            "instance woken",
+            "stop abandoned",
+            "instance cordoned",
+            "instance drained",
+            "boxpool_takeovers_total",
+        ],
+    );
 }
 
 #[test]

@@ -386,3 +386,23 @@ fn used_volume_after(damage: impl AsyncFnOnce(&Stage, &VolumeId)) -> Option<Stri
         (!kept).then(|| format!("I3: {volume} held a user's data and is gone"))
     })
 }
+
+/// Whoever finishes the placement of a gateway that died does not put its box onto a machine that was taken out of use meanwhile.
+pub(crate) fn who_recovers_claims_nothing_out_of_use() -> Option<String> {
+    (1..=3).find_map(|nth| {
+        let cordon = Op { gateway: 1, what: What::Cordon { nth: 0, drain: false }, ..visit(62_000, 1, 0) };
+        let again = Op { gateway: 1, ..visit(64_000, 1, 0) };
+        let mut case = quiet(2, vec![visit(60_000, 1, 0), cordon, again]);
+        case.gateways = 2;
+        (case.pool.min_free, case.pool.max_free) = (1, 1);
+        case.script = vec![strike(Operation::StoreUpdate, "i00000", nth, Fate::CrashBefore)];
+        first(&run(&case))
+    })
+}
+
+/// Four users come at once, and one machine may be begun a minute.
+pub(crate) fn no_more_are_begun_than_may_be() -> Option<String> {
+    let mut case = quiet(4, (1..=4).map(|user| visit(30_000, user, 200_000)).collect());
+    case.pool.per_minute = 1;
+    first(&run(&case))
+}

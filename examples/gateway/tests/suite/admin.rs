@@ -277,6 +277,48 @@ async fn what_was_set_aside_is_given_to_an_account_or_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_taken_out_of_use_and_emptied() {
+    let (site, config) = site();
+    let gateway = site.start(config).await;
+    assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev1"]).await.code, 0);
+    let mut session = visitor(&site, &gateway).await;
+    let machine = |listed: &Value, wanted: &dyn Fn(&Value) -> bool| {
+        listed["machines"].as_array().unwrap().iter().find(|each| wanted(each)).cloned()
+    };
+    let listed = admin_json(&site, &gateway, &["machines"]).await;
+    let under = machine(&listed, &|each| each["box"].is_string()).unwrap_or_else(|| panic!("{listed}"));
+    let seat = under["id"].as_str().unwrap().split('-').next().unwrap().to_owned();
+    assert_eq!((&under["status"], under["cordon"].is_null()), (&"claimed".into(), true), "{under}");
+
+    for line in [&["cordon"][..], &["cordon", &seat, "because"], &["uncordon"]] {
+        assert_eq!(admin(&site, &gateway, line).await.code, 2, "{line:?}");
+    }
+    assert_eq!(admin(&site, &gateway, &["cordon", "i99999"]).await.code, 3);
+    let cordoned = admin_json(&site, &gateway, &["cordon", &seat, "--why", "noisy"]).await;
+    assert_eq!(cordoned["cordon"], serde_json::json!({"drain": false, "why": "noisy"}), "{cordoned}");
+    let text = admin(&site, &gateway, &["machines"]).await.text();
+    assert!(text.contains("cordoned: noisy"), "{text}");
+    assert!(admin_json(&site, &gateway, &["uncordon", &seat]).await["cordon"].is_null());
+
+    assert_eq!(admin(&site, &gateway, &["cordon", &seat, "--drain"]).await.code, 0);
+    assert!(session.try_wait().unwrap().is_none(), "who is connected stays");
+    session.kill().await.unwrap();
+    let limit = Instant::now() + HANG;
+    loop {
+        let listed = admin_json(&site, &gateway, &["machines"]).await;
+        if machine(&listed, &|each| each["id"] == under["id"]).is_none() {
+            break;
+        }
+        assert!(Instant::now() < limit, "it is still there: {listed}");
+    }
+    let events = admin_json(&site, &gateway, &["events"]).await;
+    let told = events["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "instance_cordoned").count();
+    assert_eq!(told, 3, "{events}");
+    assert_eq!(site.run(&gateway, "dev1", &["true"]).await.code, 0, "the box comes up on another");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn maintenance_rests_when_an_administrator_says_so() {
     let (site, config) = site();
     let gateway = site.start(config).await;

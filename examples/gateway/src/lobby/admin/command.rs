@@ -36,6 +36,19 @@ pub enum Command {
         /// Whether it is meant.
         yes: bool,
     },
+    /// The machines, one by one.
+    Machines,
+    /// Takes a machine out of use.
+    Cordon {
+        /// Which: its id, or how that begins.
+        machine: String,
+        /// Whether it is to be emptied and deleted.
+        drain: bool,
+        /// Why; may be empty.
+        why: String,
+    },
+    /// Takes a machine back into use.
+    Uncordon(String),
     /// Lets the pool's maintenance rest.
     Pause {
         /// For so long.
@@ -71,6 +84,9 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("quarantine", "admin quarantine list", "what was set aside for a person, and why"),
     ("quarantine", "admin quarantine release DISK ACCOUNT/BOX", "make a disk that was set aside somebody's box"),
     ("quarantine", "admin quarantine delete DISK --yes", "delete a disk that was set aside, for good"),
+    ("machines", "admin machines", "the machines, one by one"),
+    ("cordon", "admin cordon MACHINE [--drain] [--why TEXT]", "have nobody new come onto a machine, or empty it"),
+    ("uncordon", "admin uncordon MACHINE", "take a machine back into use"),
     ("pause", "admin pause DURATION [WHY]", "let the pool's maintenance rest, at most 24h"),
     ("resume", "admin resume", "end that rest"),
     ("drain", "admin drain --yes", "stop this gateway as SIGTERM does"),
@@ -103,6 +119,12 @@ fn command(words: &[&str]) -> Result<Command, Refusal> {
         }
         ["quarantine", "delete", disk] => Command::Erase { disk: (*disk).to_owned(), yes: false },
         ["quarantine", "delete", disk, "--yes"] => Command::Erase { disk: (*disk).to_owned(), yes: true },
+        ["machines"] => Command::Machines,
+        ["cordon", machine, flags @ ..] if cordon_flags(flags).is_some() => {
+            let (drain, why) = cordon_flags(flags).unwrap_or_default();
+            Command::Cordon { machine: (*machine).to_owned(), drain, why: why.to_owned() }
+        }
+        ["uncordon", machine] => Command::Uncordon((*machine).to_owned()),
         ["pause", time, why @ ..] => {
             let Some(Span(time)) = Span::parse(time) else {
                 return Err(Refusal::usage(
@@ -131,6 +153,16 @@ fn command(words: &[&str]) -> Result<Command, Refusal> {
     })
 }
 
+fn cordon_flags<'a>(flags: &[&'a str]) -> Option<(bool, &'a str)> {
+    match *flags {
+        [] => Some((false, "")),
+        ["--drain"] => Some((true, "")),
+        ["--why", why] => Some((false, why)),
+        ["--drain", "--why", why] | ["--why", why, "--drain"] => Some((true, why)),
+        _ => None,
+    }
+}
+
 fn box_of(which: &str) -> (String, String) {
     let (owner, name) = which.split_once('/').unwrap_or_default();
     (owner.to_owned(), name.to_owned())
@@ -147,7 +179,8 @@ mod tests {
                 .replace("SESSION|ACCOUNT", "c1")
                 .replace("ACCOUNT/BOX", "aa/dev1")
                 .replace("[ACCOUNT]", "aa")
-                .replace("DURATION", "2h");
+                .replace("DURATION", "2h")
+                .replace(['[', ']'], "");
             assert!(parse(&line).0.is_ok(), "{line}");
             let (wrong, _) = parse(&format!("admin {name} a b c"));
             assert!(wrong.unwrap_err().message.contains("admin"), "{name}");

@@ -6,6 +6,7 @@
 mod command;
 mod explain;
 mod keys;
+mod machines;
 mod plan;
 mod upkeep;
 
@@ -76,6 +77,9 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
         Command::Quarantine => upkeep::list(overview(connection)?).await,
         Command::Release { disk, owner, name } => upkeep::release(connection, disk, owner, name).await,
         Command::Erase { disk, yes } => upkeep::delete(overview(connection)?, disk, *yes).await,
+        Command::Machines => machines::list(overview(connection)?).await,
+        Command::Cordon { machine, drain, why } => machines::cordon(overview(connection)?, machine, *drain, why).await,
+        Command::Uncordon(machine) => machines::uncordon(overview(connection)?, machine).await,
         Command::Pause { time, why } => upkeep::pause(overview(connection)?, *time, why).await,
         Command::Resume => upkeep::resume(overview(connection)?).await,
         Command::Drain { yes } => drain(connection, *yes),

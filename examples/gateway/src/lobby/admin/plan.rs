@@ -78,7 +78,7 @@ mod tests {
     fn instance(number: usize, status: InstanceStatus, generation: &str) -> InstanceRecord {
         let id = InstanceId::new(format!("i{number}-x")).unwrap();
         let (generation, created_at) = (generation.to_owned(), Timestamp(0));
-        InstanceRecord { id, status, generation, created_at, envelope: Envelope::new() }
+        InstanceRecord { id, status, generation, created_at, cordon: None, envelope: Envelope::new() }
     }
 
     #[test]

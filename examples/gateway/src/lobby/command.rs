@@ -201,11 +201,11 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("key rename", "key rename OLD NEW", "call a key something else"),
 ];
 
-/// Whether a command line begins with one of the gateway's commands.
+/// Whether a command line begins with one of the gateway's commands. One that is no text is none.
 #[must_use]
 pub fn is_command(line: &[u8]) -> bool {
-    let first = String::from_utf8_lossy(line);
-    let first = first.split_ascii_whitespace().next().unwrap_or_default();
+    let Ok(line) = std::str::from_utf8(line) else { return false };
+    let first = line.split_ascii_whitespace().next().unwrap_or_default();
     USAGES.iter().any(|(name, ..)| name.split(' ').next() == Some(first))
         || matches!(first, CREATE | "--help" | "-h" | "--version")
 }
@@ -422,7 +422,11 @@ mod tests {
         assert_eq!(parse("").unwrap().command, Command::Help);
         assert_eq!(parse("--help").unwrap().command, Command::Help);
         assert!(
-            is_command(b"list --json") && is_command(b"key") && !is_command(b"uname -a") && !is_command(b"\xff\xfe")
+            is_command(b"list --json")
+                && is_command(b"key")
+                && !is_command(b"uname -a")
+                && !is_command(b"\xff\xfe")
+                && !is_command(b"-h\n\xcf")
         );
         let kept = Command::Keepalive { name: name("dev1"), on: true };
         assert_eq!(parse("keepalive dev1 on").unwrap().command, kept);

@@ -45,6 +45,8 @@ const TOLD: &[Told] = &[
     told::what_is_left_of_a_rename_is_no_box,
     told::who_wakes_late_renames_nothing,
     told::what_is_being_renamed_is_listed_once,
+    told::who_recovers_claims_nothing_out_of_use,
+    told::no_more_are_begun_than_may_be,
 ];
 
 fn is_sound(what: &str, violations: &[String]) {

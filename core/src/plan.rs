@@ -13,7 +13,8 @@ pub struct WarmTarget {
     pub max_free: u32,
     /// There are never more than this, in whatever state.
     pub max_total: u32,
-    /// As many are kept stopped beside the free ones, for less money and for longer waits: instances only.
+    /// As many are kept stopped beside the free ones, and are woken before anything is made: instances only. Worth it where that is
+    /// quicker, or surer, than making them anew.
     pub min_reserve: u32,
     /// More stopped ones than this are retired, after the cool-down.
     pub max_reserve: u32,

@@ -1,4 +1,4 @@
-//! The reserve: machines that are stopped, cost no compute, and come back sooner than new ones are made.
+//! The reserve: machines that are stopped, cost no compute, and are woken before new ones are made.
 //!
 //! No provider can tell an old request to stop from a new one. So a machine comes into the reserve only when a request to stop it
 //! was answered to the node that recorded the intent: when that node dies, or an answer is missing, such a request may still arrive

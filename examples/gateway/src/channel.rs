@@ -35,7 +35,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
             let command = match &start {
                 Start::Subsystem(_) => {
                     user.failure().await;
-                    user.stderr_line(&format!("boxpool: {}", lobby::no_box(connection.login()).message)).await;
+                    user.stderr_line(&format!("boxpool: {}", lobby::no_box(connection.named()).message)).await;
                     return user.close().await;
                 }
                 Start::Shell => None,

@@ -128,6 +128,12 @@ impl Connection {
         self.who.get().map_or("", |(_, login)| login)
     }
 
+    /// The box, or the reserved word, that the login name names.
+    #[must_use]
+    pub fn named(&self) -> &str {
+        login::split(self.login()).1
+    }
+
     /// How long no channel has been open.
     #[must_use]
     pub fn idle_for(&self) -> Duration {
@@ -203,7 +209,7 @@ impl Connection {
     /// When the store cannot be asked, or a box that is to be created on first connect cannot be.
     pub async fn destination(&self, start: Option<&Start>) -> Result<Destination, Refusal> {
         let owner = self.account()?.id.clone();
-        let Ok(name) = login::box_name(self.login()) else { return Ok(Destination::Lobby) };
+        let Ok(name) = login::box_name(self.named()) else { return Ok(Destination::Lobby) };
         if self.gateway.boxes.get(&owner, &name).await?.is_some() {
             return Ok(Destination::Box(self.hold(&name)?));
         }
@@ -268,7 +274,7 @@ impl Bringer for Connection {
             gateway.activity.begin(),
         );
         holds.insert(key, Arc::downgrade(&hold));
-        let is_own = owner == user && self.login() == name.as_str();
+        let is_own = owner == user && self.named() == name.as_str();
         drop(holds);
         if is_own && !self.closer.is_closed() {
             *lock(&self.own) = Some(Arc::clone(&hold));
@@ -281,7 +287,11 @@ impl Bringer for Connection {
         let handle = self.handle.get().ok_or_else(gone)?.clone();
         let back = Back { handle, pressure: self.pressure.clone(), visit: Arc::clone(&self.visit) };
         let _permit = self.dials.acquire().await.map_err(|_| gone())?;
-        self.gateway.dialer.dial(endpoint, Some(back), openings).await
+        let mut endpoint = endpoint.clone();
+        if let (Some(inside), _) = login::split(self.login()) {
+            inside.clone_into(&mut endpoint.login);
+        }
+        self.gateway.dialer.dial(&endpoint, Some(back), openings).await
     }
 }
 

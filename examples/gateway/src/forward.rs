@@ -99,7 +99,7 @@ async fn open(connection: &Arc<Connection>, target: &Target) -> Result<Opened, C
 async fn own_box(connection: &Connection) -> Result<Arc<Hold>, Refusal> {
     match connection.destination(None).await? {
         Destination::Box(hold) => Ok(hold),
-        Destination::Lobby => Err(crate::lobby::no_box(connection.login())),
+        Destination::Lobby => Err(crate::lobby::no_box(connection.named())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a login name means.
 //!
-//! `ssh NAME@gateway` reaches the box NAME when the account has one. Every other name is the *lobby*, where the
+//! `ssh NAME@gateway` reaches the box NAME when the account has one, and `ssh USER+NAME@gateway` its login USER. Every other name is the *lobby*, where the
 //! gateway's own commands run, so that `ssh gateway list` works although ssh sends the local user's name. Words that
 //! mean something here cannot be names of boxes.
 
@@ -59,6 +59,22 @@ const RESERVED: &[&str] = &[
     "whoami",
 ];
 
+/// The login inside a box that a login name asks for, if it does, and what else it names: a box or the lobby.
+#[must_use]
+pub fn split(login: &str) -> (Option<&str>, &str) {
+    match login.split_once('+') {
+        Some((inside, name)) if is_user_name(inside) => (Some(inside), name),
+        _ => (None, login),
+    }
+}
+
+/// As useradd(8) lets users be called, capital letters included.
+fn is_user_name(text: &str) -> bool {
+    let mut letters = text.bytes();
+    let begins = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
+    begins && text.len() <= 32 && letters.all(|letter| letter.is_ascii_alphanumeric() || b"_-.".contains(&letter))
+}
+
 /// Whether `name` is reserved.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
@@ -99,6 +115,19 @@ mod tests {
             assert_eq!(refusal.code, crate::exit::ExitCode::Usage);
             assert!(!refusal.message.contains('\u{1b}'));
         }
+    }
+
+    #[test]
+    fn what_stands_before_a_plus_is_the_login_inside_the_box() {
+        assert_eq!(split("dev1"), (None, "dev1"));
+        assert_eq!(split("ubuntu+dev1"), (Some("ubuntu"), "dev1"));
+        assert_eq!(split("Ada.L_2-x+dev1"), (Some("Ada.L_2-x"), "dev1"));
+        assert_eq!(split("root+gateway"), (Some("root"), "gateway"));
+        for none in ["+dev1", "2+dev1", "a b+dev1", "-x+dev1", "\u{1b}+dev1", &format!("{}+dev1", "x".repeat(33))] {
+            assert_eq!(split(none), (None, none), "{none:?}");
+            assert!(box_name(split(none).1).is_err(), "{none:?}");
+        }
+        assert!(box_name(split("a+b+dev1").1).is_err());
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub enum DialError {
     #[error("what answers at the box's address does not have the box's host key; nothing was sent to it")]
     WrongHostKey,
     /// The box does not let the gateway in.
-    #[error("the box does not accept the gateway's key for its login {0}")]
+    #[error(
+        "the box does not let the gateway in as {0}: there is no such login in it, or the gateway's key is missing in its \
+         ~/.ssh/authorized_keys (copy those of the login that you have without a name before the +)"
+    )]
     LoginRefused(String),
     /// Nothing answered in time.
     #[error("the box's SSH server does not answer: {0}")]

@@ -379,7 +379,7 @@ fn help(connection: &Connection) -> Answer {
 
 /// A login without a command that leads to no box: help where the name says so, else what is wrong with it.
 fn greet(connection: &Connection) -> Reply {
-    if let (true, Ok(account)) = (login::is_registration(connection.login()), connection.account()) {
+    if let (true, Ok(account)) = (login::is_registration(connection.named()), connection.account()) {
         let (id, key, next) = (&account.id, &account.fingerprint, connection.gateway.settings.ssh_line("gateway"));
         let mut text = format!(
             "you have an account\n\naccount  {id}\nkey      {key}\n\nmake a box with: {next} spinup NAME\nall commands:    {next} help\n"
@@ -391,16 +391,16 @@ fn greet(connection: &Connection) -> Reply {
             );
         }
         Reply::Say { stdout: Some(text), stderr: None, code: ExitCode::Done }
-    } else if login::is_reserved(connection.login()) {
+    } else if login::is_reserved(connection.named()) {
         Reply::Say { stdout: Some(help(connection).text), stderr: None, code: ExitCode::Done }
     } else {
-        refuse(&no_box(connection.login()), false)
+        refuse(&no_box(connection.named()), false)
     }
 }
 
 /// A command nobody knows, sent to a login that reads like a box: the missing box is the more likely mistake.
 fn explain(connection: &Connection, line: &str, refusal: Refusal) -> Refusal {
-    let login = connection.login();
+    let login = connection.named();
     let verb = line.split_ascii_whitespace().next().unwrap_or_default();
     match login::box_name(login) {
         Ok(_) if !is_command(line.as_bytes()) && !verb.starts_with('-') => Refusal::new(

@@ -26,6 +26,20 @@ async fn a_command_runs_in_the_box_with_its_status_and_both_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_before_a_plus_is_the_login_inside_the_box() {
+    let bench = with_box().await;
+    let whoami = bench.run("dev1", &["id -un"]).await.text();
+    let ran = bench.run(&format!("{}+dev1", whoami.trim_end()), &["echo $BOXNAME; id -un; exit 5"]).await;
+    assert_eq!((ran.code, ran.text()), (5, format!("dev1\n{whoami}")), "{ran:?}");
+    let refused = bench.run("nobody-here+dev1", &["true"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("as nobody-here") && refused.stderr.contains("authorized_keys"), "{refused:?}");
+    let missing = bench.run("nobody-here+dev2", &[]).await;
+    assert!(missing.code == 3 && missing.stderr.contains("no box named \"dev2\""), "{missing:?}");
+    assert_eq!(bench.run("nobody-here+gateway", &["list"]).await.code, 0, "the lobby has no logins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_ends_a_command_is_passed_on() {
     let bench = with_box().await;
     let ran = bench.run("dev1", &["-o", "LogLevel=VERBOSE", "--", "kill -TERM $$"]).await;

@@ -40,8 +40,8 @@ pub enum DialError {
     WrongHostKey,
     /// The box does not let the gateway in.
     #[error(
-        "the box does not let the gateway in as {0}: there is no such login in it, or the gateway's key is missing in its \
-         ~/.ssh/authorized_keys (copy those of the login that you have without a name before the +)"
+        "the box does not let the gateway in as {0}: it has no such login, or a locked one; as another login, with sudo: \
+         useradd -m -s /bin/bash -p '*' {0}"
     )]
     LoginRefused(String),
     /// Nothing answered in time.

@@ -4,8 +4,10 @@
 //! putting each new one at a random place (an inside-out Fisher-Yates shuffle), so that the last one is a random one. A map
 //! tells where a key is; it is a hint that the vector confirms, so that picking need not touch it.
 //!
-//! Concurrent gateways are kept apart in two ways. Each entry prefers one live node (highest random weight, Thaler &
-//! Ravishankar 1998), and a node takes from its own share first; and each node has an order of its own.
+//! Concurrent gateways are kept apart in two ways. Each entry prefers one live node, and a node takes from its own share first;
+//! and each node has an order of its own. Which node an entry prefers is the one with the highest random weight (Thaler & Ravishankar 1998).
+//! In what a scan has seen that is the highest among the nodes that are not preferred by their part already (bounded loads,
+//! Mirrokni, Thorup & Zadimoghaddam 2018): where there are few more entries than nodes, plain weights would leave a third of the nodes without any.
 
 #![allow(clippy::disallowed_types)] // the maps here are never iterated, so that their order cannot be seen
 
@@ -107,12 +109,26 @@ impl<K: Hash + Eq + Clone + AsRef<str>, V> FreeIndex<K, V> {
         self.mine.take_any().or_else(|| self.others.take_any())
     }
 
-    /// Replaces everything by what a scan has seen.
+    /// Replaces everything by what a scan has seen. Nodes that have seen the same, and the same nodes, come to the same shares.
     pub(crate) fn replace(&mut self, entries: impl IntoIterator<Item = (K, V)>, random: &Random) {
         self.mine = Share::new();
         self.others = Share::new();
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
+        let part = entries.len().div_ceil(self.live.len().max(1));
+        let mut preferred = vec![0_usize; self.live.len()];
         for (key, value) in entries {
-            self.insert(key, value, random);
+            let free = self.live.iter().zip(&preferred).enumerate().filter(|(_, (_, so_far))| **so_far < part);
+            let best = free.max_by_key(|(_, (node, _))| (mix(node.as_str(), key.as_ref()), node.as_str()));
+            let best = best.map(|(place, _)| place);
+            let share = match best.map(|place| (&self.live[place], &mut preferred[place])) {
+                Some((node, so_far)) => {
+                    *so_far += 1;
+                    if *node == self.me { &mut self.mine } else { &mut self.others }
+                }
+                None => &mut self.mine,
+            };
+            share.insert(key, value, random);
         }
     }
 
@@ -168,6 +184,22 @@ mod tests {
             // Never "empty" while one is free.
             while let Some((key, _)) = index.take() { prop_assert!(model.remove(&key).is_some()); }
             prop_assert!(model.is_empty());
+        }
+    }
+
+    #[test]
+    fn as_many_gateways_as_entries_take_one_each() {
+        let live: Vec<NodeId> = (0..64).map(node).collect();
+        let mut taken = std::collections::BTreeSet::new();
+        for (n, me) in live.iter().enumerate() {
+            let mut index: FreeIndex<String, ()> = FreeIndex::new(me.clone());
+            let random = Random::seeded(n as u64);
+            // Whatever order a gateway has learned of them in.
+            let mut entries: Vec<_> = (0..64).map(|k| (format!("k{k}"), ())).collect();
+            entries.rotate_left(n);
+            index.replace(entries, &random);
+            index.set_live(live.clone(), &random);
+            assert!(taken.insert(index.take().unwrap().0), "two gateways picked the same entry");
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Config {
     pub dial_deadline: Span,
     /// How long a stop may take.
     pub drain_limit: Span,
+    /// What clients are shown before they log in.
+    pub banner: String,
     /// How long a client may take to log in.
     pub login_grace: Span,
     /// How often silent peers are asked whether they live.
@@ -352,6 +354,7 @@ impl Default for Config {
             connect_deadline: Span::seconds(300),
             dial_deadline: Span::seconds(60),
             drain_limit: Span::seconds(30),
+            banner: String::new(),
             login_grace: Span::seconds(30),
             keepalive: Span::seconds(20),
             idle_limit: Span::seconds(12 * 3600),

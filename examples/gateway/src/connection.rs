@@ -452,6 +452,11 @@ impl Visitor {
 impl Handler for Visitor {
     type Error = russh::Error;
 
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        let banner = self.connection.gateway.settings.banner.trim_end();
+        Ok((!banner.is_empty()).then(|| format!("{banner}\n")))
+    }
+
     async fn auth_publickey_offered(&mut self, login: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         self.connection.tried.store(true, Ordering::Relaxed);
         if *offer.algorithm == (Algorithm::Rsa { hash: None }) {

@@ -70,6 +70,8 @@ pub struct Settings {
     pub connect_limit: Duration,
     /// How long an unanswered dial to a box goes on.
     pub dial_limit: Duration,
+    /// What clients are shown before they log in; nothing when it is empty.
+    pub banner: String,
     /// How long a client may take to log in.
     pub login_grace: Duration,
     /// How often a silent peer is asked whether it lives; three unanswered questions end the connection.
@@ -130,6 +132,7 @@ impl Settings {
             spinup_on_connect: config.spinup_on_connect,
             connect_limit: config.connect_deadline.0,
             dial_limit: config.dial_deadline.0,
+            banner: config.banner.clone(),
             login_grace: config.login_grace.0,
             keepalive: config.keepalive.0,
             idle_limit: config.idle_limit.0,

@@ -252,6 +252,7 @@ pub fn settings() -> Settings {
         spinup_on_connect: false,
         connect_limit: Duration::from_secs(20),
         dial_limit: Duration::from_secs(5),
+        banner: String::new(),
         login_grace: Duration::from_secs(10),
         keepalive: Duration::from_secs(15),
         idle_limit: Duration::ZERO,

@@ -38,6 +38,16 @@ async fn by_name() -> Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_banner_is_shown_before_the_login() {
+    let bench = Bench::with(Settings { banner: "For members.\nBe kind.".into(), ..settings() }).await;
+    let ran = bench.run("gateway", &["-o", "LogLevel=INFO", "--", "whoami"]).await;
+    assert_eq!((ran.code, ran.stderr.replace('\r', "").contains("For members.\nBe kind.\n")), (0, true), "{ran:?}");
+    assert!(!ran.text().contains("members"), "standard output is the command's");
+    let quiet = Bench::new().await.run("gateway", &["-o", "LogLevel=INFO", "--", "whoami"]).await;
+    assert!(!quiet.stderr.contains("members"), "{quiet:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_account_has_many_keys() {
     let bench = Bench::new().await;
     for name in ["work", "phone"] {

@@ -432,17 +432,10 @@ impl Shared {
                 Some(InstanceState::Stopped) => !reserve,
                 Some(InstanceState::Creating | InstanceState::Stopping | InstanceState::Other(_)) => false,
             };
-            if wrong && let Some(guard) = self.busy.enter(id.as_str()) {
+            // Claimed in the meantime: it stays, and its box finds out.
+            if wrong && self.retire_some(std::iter::once(held), 1) > 0 {
                 tracing::warn!(instance = %id, is = held.record.status.word(), "an instance is not what its record says and is retired");
                 metrics::counter!("boxpool_instances_lost_total").increment(1);
-                let (shared, held) = (Arc::clone(self), held.clone());
-                self.spawn(async move {
-                    let _guard = guard;
-                    // Claimed in the meantime: the compare-and-swap says so, and its box finds out.
-                    if let Err(error) = shared.retire(held).await {
-                        tracing::info!(error = %crate::Report(&error), "an instance was not retired");
-                    }
-                });
             }
         }
         Ok(())

@@ -318,8 +318,8 @@ impl Shared {
                     self.retire_some(free().chain(reserve()).filter(|held| !current(held)), n.get());
                 }
                 Step::Stop(n) => self.stop_some(free().filter(current), n.get()),
-                Step::Retire(n) => self.retire_some(free().filter(current), n.get()),
-                Step::RetireReserve(n) => self.retire_some(reserve().filter(current), n.get()),
+                Step::Retire(n) => drop(self.retire_some(free().filter(current), n.get())),
+                Step::RetireReserve(n) => drop(self.retire_some(reserve().filter(current), n.get())),
             }
             census = census.after(step);
         }
@@ -343,8 +343,15 @@ impl Shared {
         census
     }
 
-    pub(crate) fn retire_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
-        for (held, guard) in self.enter_some(from, n) {
+    /// Retires the first so many on which this node is not at work, beside the caller; tells how many those are.
+    pub(crate) fn retire_some<'a>(
+        self: &Arc<Self>,
+        from: impl Iterator<Item = &'a Held<InstanceRecord>>,
+        n: u32,
+    ) -> usize {
+        let entered = self.enter_some(from, n);
+        let count = entered.len();
+        for (held, guard) in entered {
             let shared = Arc::clone(self);
             self.spawn(async move {
                 let _guard = guard;
@@ -354,6 +361,7 @@ impl Shared {
                 }
             });
         }
+        count
     }
 
     /// Whether one more is wanted after so many were begun. A slow store takes seconds for each, and who waited then may not

@@ -191,7 +191,7 @@ impl Stock {
         // Within the first second it may be a race. What other gateways take is told with their next heartbeat and read with the
         // maintainer's.
         let told = if self.habits.gateways == 1 { 1_000 } else { 12_000 };
-        let early = (told..self.habits.cool_down.as_millis() as u64 - 1_000).contains(&since);
+        let early = (told..(self.habits.cool_down.as_millis() as u64).saturating_sub(1_000)).contains(&since);
         let judged = self.habits.calm && self.habits.brisk;
         (judged && early).then(|| format!("I8: an instance was retired or stopped {since} ms after one had been taken"))
     }
@@ -203,5 +203,17 @@ impl Stock {
         (waited.as_millis() as u64 > SEEN_BY_NOW).then(|| {
             format!("I6: somebody was refused for lack of room while {} was free since {} ms", found.0, found.1)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_whose_cool_down_is_not_known_is_not_judged_by_it() {
+        let stock =
+            Stock { habits: Habits { calm: true, brisk: true, gateways: 1, ..Habits::default() }, ..Stock::default() };
+        assert_eq!(stock.retired(0, 5_000), None);
     }
 }

@@ -434,6 +434,12 @@ impl SimCloud {
         self.engine().finish();
     }
 
+    /// Whether nothing happens in it any more: it was finished, or one of its own effects panicked.
+    #[cfg(feature = "planner")]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.engine().is_finished() || self.driver.is_finished()
+    }
+
     fn not_finished(&self) -> Result<(), Misuse> {
         if self.engine().is_finished() { Err(Misuse::Finished) } else { Ok(()) }
     }

@@ -50,6 +50,8 @@ pub mod crashpoints;
 mod engine;
 pub mod guide;
 mod oracle;
+#[cfg(feature = "planner")]
+pub mod planner;
 #[cfg(feature = "planted")]
 #[doc(hidden)]
 pub mod planted;

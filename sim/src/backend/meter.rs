@@ -60,6 +60,19 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What was used after `earlier`, an earlier count of the same world.
+    #[must_use]
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        Usage {
+            machines: self.machines.saturating_sub(earlier.machines),
+            stopped_machines: self.stopped_machines.saturating_sub(earlier.stopped_machines),
+            idle_machines: self.idle_machines.saturating_sub(earlier.idle_machines),
+            volume_byte_ms: self.volume_byte_ms - earlier.volume_byte_ms,
+            snapshot_byte_ms: self.snapshot_byte_ms - earlier.snapshot_byte_ms,
+            store_calls: self.store_calls.saturating_sub(earlier.store_calls),
+        }
+    }
+
     /// What it costs at these prices.
     #[must_use]
     pub fn bill(&self, prices: &Prices) -> Bill {

@@ -4,6 +4,7 @@
 mod arm;
 mod bench;
 mod explore;
+mod plan;
 mod replay;
 mod survey;
 
@@ -105,6 +106,17 @@ enum Command {
         #[arg(long)]
         full_size: Vec<String>,
     },
+    /// Compares ways to run a pool: what each costs, and how long users wait
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(plan::Options),
+    /// Prints visits as CSV, for a plan: those that the arrivals stand for
+    Trace {
+        #[command(flatten)]
+        visits: plan::Visits,
+        /// What luck follows from
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Lives (connect, work, leave) per second and core without faults
     Bench {
         /// For how many seconds of real time
@@ -148,8 +160,15 @@ fn main() -> ExitCode {
         Command::Arm { port, seed, time_scale, throttle, most_machines, full_size } => {
             arm::serve(port, seed, time_scale, throttle, most_machines, full_size)
         }
+        Command::Plan(options) => plan::plan(options).unwrap_or_else(|error| complain(&told(&*error))),
+        Command::Trace { visits, seed } => plan::trace(&visits, seed).unwrap_or_else(|error| complain(&told(&*error))),
         Command::Bench { seconds } => bench::bench(seconds),
     }
+}
+
+/// An error and what caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    boxpool::Report(error).to_string()
 }
 
 fn complain(error: &str) -> ExitCode {

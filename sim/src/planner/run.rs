@@ -53,7 +53,8 @@ pub enum RunError {
     },
 }
 
-/// The pool that policies change: what an embedder gets, with as many instances as are asked for.
+/// The pool that policies change: what an embedder gets, but that sixteen machines and not four are made at the same time, and that
+/// volumes are made with their boxes. [`run_policy`] says how many instances there may be.
 #[must_use]
 pub fn pool() -> PoolConfig {
     let mut config = PoolConfig::new(VolumeSource::Snapshot(golden()), "1");

@@ -4,13 +4,14 @@
 //! that the store does not: when the process dies here, its record names it, and another node finishes the step.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxName, BoxRef, Epoch, InstanceId, SnapshotId, UserId};
+use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, SnapshotId, UserId};
 use crate::parking::ParkedBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::record::{BoxRecord, Mode, Placement, PlacementEvent, SnapshotRecord};
 use crate::records::{Held, box_key};
 use crate::runtime::{Endpoint, Guest};
+use crate::saga::{Guard, Travel};
 use crate::shared::{BoxKey, Shared};
 use crate::signal::Signal;
 use std::collections::BTreeSet;
@@ -24,9 +25,14 @@ pub(crate) const WATCH_OTHER_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) enum Message {
     Create {
-        /// The snapshot that it is to be a copy of.
-        copy_of: Option<SnapshotRecord>,
+        wanted: Wanted,
         done: oneshot::Sender<Result<BoxRecord>>,
+    },
+    /// A step of the box's way to another region.
+    Travel {
+        step: Travel,
+        deadline: Instant,
+        done: oneshot::Sender<Result<Option<BoxRecord>>>,
     },
     /// Have the box's disk copied into a snapshot, while nothing runs on it.
     CopyDisk {
@@ -69,6 +75,8 @@ pub(crate) enum Message {
     /// Call the box something else.
     Rename {
         to: BoxName,
+        /// What must hold when it begins.
+        unless: Guard,
         deadline: Instant,
         done: oneshot::Sender<Result<BoxRecord>>,
     },
@@ -88,7 +96,20 @@ pub(crate) enum Message {
     Drain,
 }
 
+/// What a new box is to be.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    /// Which incarnation of its name, if that was said before.
+    pub(crate) id: Option<BoxId>,
+    /// The snapshot that it is to be a copy of.
+    pub(crate) copy_of: Option<SnapshotRecord>,
+    /// The box that it is to become, which another region has, and the attempt to move it.
+    pub(crate) brought: Option<(Box<BoxRecord>, String)>,
+}
+
 pub(crate) struct Connect {
+    /// Only this incarnation of the name.
+    pub(crate) only: Option<BoxId>,
     /// Who connects, if it is not the owner.
     pub(crate) guest: Option<UserId>,
     /// The endpoint of this epoch did not answer the caller.
@@ -246,8 +267,12 @@ impl Actor {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Create { copy_of, done } => {
-                let answer = self.create(copy_of.as_ref()).await;
+            Message::Create { wanted, done } => {
+                let answer = self.create(wanted).await;
+                let _ = done.send(answer);
+            }
+            Message::Travel { step, deadline, done } => {
+                let answer = self.travel(step, deadline).await;
                 let _ = done.send(answer);
             }
             Message::CopyDisk { of, to, deadline, done } => {
@@ -277,8 +302,8 @@ impl Actor {
                 let answer = self.stop(grow_to, deadline).await;
                 let _ = done.send(answer);
             }
-            Message::Rename { to, deadline, done } => {
-                let answer = self.rename(&to, deadline).await;
+            Message::Rename { to, unless, deadline, done } => {
+                let answer = self.rename(&to, &unless, deadline).await;
                 let _ = done.send(answer);
             }
             Message::SetMode { mode, deadline, done } => {

@@ -115,6 +115,10 @@ checked_id!(
     BoxName, "box name", check_name
 );
 checked_id!(
+    /// Where a pool is: a region of a cloud, as the embedder names it.
+    Region, "region", check_name
+);
+checked_id!(
     /// What a user calls a snapshot of a box. Unique per user.
     SnapshotName, "snapshot name", check_name
 );

@@ -70,6 +70,7 @@ mod random;
 mod reconcile;
 pub mod record;
 mod records;
+mod regions;
 mod runtime;
 mod saga;
 mod session;
@@ -90,7 +91,7 @@ pub use config::{Limits, PoolConfig, Recycle};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};
 pub use golden::{GoldenBuilder, Permit};
 pub use id::{
-    BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, SnapshotId, SnapshotName, UserId, VolumeId,
+    BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, Region, SnapshotId, SnapshotName, UserId, VolumeId,
 };
 pub use memory::MemoryStore;
 pub use parking::{LeastRecentlyUsed, ParkedBox, ParkingPolicy};
@@ -98,9 +99,10 @@ pub use plan::{Step, WarmTarget, plan};
 pub use pool::{BoxView, ConnectRequest, DrainReport, Pool, PoolBuilder, PoolStatus};
 pub use progress::{Progress, progress};
 pub use provider::{
-    Attach, Attached, Detached, Device, InstanceProvider, InstanceSpec, InstanceState, InstanceView, SnapshotView,
-    VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,
+    Attach, Attached, Detached, Device, InstanceProvider, InstanceSpec, InstanceState, InstanceView, SnapshotCopier,
+    SnapshotCopy, SnapshotLocation, SnapshotView, VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,
 };
+pub use regions::{Home, Regions, RegionsBuilder, RegionsWorker};
 pub use runtime::{
     Cleared, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, Started, StartedBy, Suspended,
 };

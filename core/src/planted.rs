@@ -59,6 +59,17 @@ bugs! {
     StopOnlyNoted,
     /// More are begun within a minute than may be.
     AllowanceIgnored,
+    // Regions.
+    /// A box that is on its way to another region comes up.
+    HeldComesUp,
+    /// What a box leaves behind in its old region goes before it is decided that the box has moved.
+    OldHomeGoesFirst,
+    /// What a dead front was at work on is gone on with by nobody.
+    NoRecoveryOfHomes,
+    /// A box is in its new region before the store says so.
+    ArrivesUndecided,
+    /// What a box leaves behind in its old region stays there.
+    OldHomeStays,
     /// A take-over does not raise the epoch.
     TakeOverKeepsEpoch,
     // Rolling back.

@@ -1,6 +1,6 @@
 //! The pool, as an embedder uses it.
 
-use crate::actor::{Connect, Message};
+use crate::actor::{Connect, Message, Wanted};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
@@ -13,6 +13,7 @@ use crate::random::Random;
 use crate::record::{BoxRecord, BroughtUp, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
 use crate::records::Records;
 use crate::runtime::GuestRuntime;
+use crate::saga::Guard;
 use crate::session::Session;
 use crate::shared::{BoxKey, Parts, Shared};
 use crate::signal::Signal;
@@ -134,10 +135,11 @@ impl PoolBuilder {
 /// A wish to be connected to a box.
 #[derive(Debug)]
 pub struct ConnectRequest {
-    user: UserId,
-    name: BoxName,
+    pub(crate) user: UserId,
+    pub(crate) name: BoxName,
+    only: Option<BoxId>,
     guest: Option<UserId>,
-    deadline: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
     progress: Option<watch::Sender<Progress>>,
     distrust: Option<Epoch>,
 }
@@ -146,7 +148,7 @@ impl ConnectRequest {
     /// That user's box of that name.
     #[must_use]
     pub fn new(user: UserId, name: BoxName) -> Self {
-        Self { user, name, guest: None, deadline: None, progress: None, distrust: None }
+        Self { user, name, only: None, guest: None, deadline: None, progress: None, distrust: None }
     }
 
     /// It is not the owner who connects, but somebody with whom the box [is shared](Pool::share_box).
@@ -175,6 +177,21 @@ impl ConnectRequest {
     pub fn distrust(mut self, epoch: Epoch) -> Self {
         self.distrust = Some(epoch);
         self
+    }
+}
+
+impl ConnectRequest {
+    /// The same wish for that incarnation alone, and for what is left of its time.
+    pub(crate) fn for_only(&self, id: &BoxId, left: Duration) -> Self {
+        Self {
+            user: self.user.clone(),
+            name: self.name.clone(),
+            only: Some(id.clone()),
+            guest: self.guest.clone(),
+            deadline: Some(left),
+            progress: self.progress.clone(),
+            distrust: self.distrust,
+        }
     }
 }
 
@@ -310,7 +327,7 @@ impl Pool {
     pub async fn create_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
         self.refuse_while_draining("create box", name)?;
         let (done, answer) = oneshot::channel();
-        self.shared.tell(&(user.clone(), name.clone()), Message::Create { copy_of: None, done });
+        self.shared.tell(&(user.clone(), name.clone()), Message::Create { wanted: Wanted::default(), done });
         self.answered("create box", name, answer).await.map(BoxView::of)
     }
 
@@ -409,14 +426,14 @@ impl Pool {
     /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store.
     #[tracing::instrument(name = "boxpool.connect", skip_all, fields(user = %request.user, name = %request.name))]
     pub async fn connect(&self, request: ConnectRequest) -> Result<Session> {
-        let ConnectRequest { user, name, guest, deadline, progress, distrust } = request;
+        let ConnectRequest { user, name, only, guest, deadline, progress, distrust } = request;
         self.refuse_while_draining("connect to box", &name)?;
         let limit = deadline.unwrap_or(self.shared.config.connect_deadline);
         let deadline = Instant::now() + limit;
         let (reply, answer) = oneshot::channel();
         let guest = guest.filter(|guest| *guest != user);
         let key: BoxKey = (user, name);
-        let message = Message::Connect(Connect { guest, distrust, deadline, reply });
+        let message = Message::Connect(Connect { only, guest, distrust, deadline, reply });
         self.shared.with_actor(&key, |actor| {
             progress.into_iter().for_each(|progress| actor.watch(progress));
             actor.send(message);
@@ -515,9 +532,14 @@ impl Pool {
         if name == to {
             return Err(Error::new(ErrorKind::Invalid, WHAT, name).with_detail("that is its name"));
         }
-        self.ask(WHAT, user, name, |deadline, done| Message::Rename { to: to.clone(), deadline, done })
-            .await
-            .map(BoxView::of)
+        self.ask(WHAT, user, name, |deadline, done| Message::Rename {
+            to: to.clone(),
+            unless: Guard::none(),
+            deadline,
+            done,
+        })
+        .await
+        .map(BoxView::of)
     }
 
     /// Says what happens when the last session of a box ends. One that is to [keep running](Mode::KeepRunning) is never suspended
@@ -637,7 +659,7 @@ impl Pool {
     }
 
     /// Asks the box's actor for what may take as long as a volume does, and waits for its answer.
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         operation: &'static str,
         user: &UserId,

@@ -304,3 +304,46 @@ pub trait VolumeProvider: Send + Sync + 'static {
     /// `NotFound`; `Busy` when it must be detached first; `NoCapacity`.
     async fn resize(&self, id: &VolumeId, bytes: u64) -> Result<()>;
 }
+
+/// Where providers of other regions find a snapshot. Only a backend of the same kind reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotLocation(pub String);
+
+/// How far a copy of a snapshot of another region is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotCopy {
+    /// Whether volumes can be copied from it.
+    pub ready: bool,
+    /// How much of it is there, in hundredths; `None` when not known.
+    pub percent: Option<u8>,
+}
+
+impl SnapshotCopy {
+    /// A copy with its required parts.
+    #[must_use]
+    pub fn new(ready: bool) -> Self {
+        Self { ready, percent: None }
+    }
+}
+
+/// Snapshots that go from region to region. A capability of its own beside [`VolumeProvider`]: not every provider has it, and a
+/// front of several [`Regions`](crate::Regions) without it moves no boxes.
+#[async_trait]
+pub trait SnapshotCopier: Send + Sync + 'static {
+    /// Where others find that snapshot. Changes nothing, and asks nobody when it follows from the id.
+    ///
+    /// # Errors
+    /// `NotFound`, at the latest by the copy.
+    async fn locate_snapshot(&self, id: &SnapshotId) -> Result<SnapshotLocation>;
+
+    /// Begins to copy another region's snapshot, which is whole, into this region under that id, or says how far that is. Call
+    /// again while it is not ready. From then on it is a snapshot as any other: listed, deleted and copied from as those that were
+    /// taken here, and what becomes of the one that was copied does not touch it. When the future is dropped the copy is under
+    /// way, done or not begun; one that is deleted while it is under way is gone.
+    ///
+    /// # Errors
+    /// `NotFound` when there is nothing at that location; `Invalid` when the location is not one of this backend's; `NoCapacity`,
+    /// `Throttled`. Nothing is left behind by a refusal. `Permanent` when the copy has failed for good: delete it.
+    async fn copy_snapshot(&self, from: &SnapshotLocation, id: &SnapshotId) -> Result<SnapshotCopy>;
+}

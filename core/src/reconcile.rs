@@ -125,6 +125,7 @@ impl Shared {
     /// A box that is to run without a session. The maintainer alone looks, with each census: one look is enough.
     fn look_at_kept(self: &Arc<Self>, record: &BoxRecord) {
         let kept = record.mode == Mode::KeepRunning && record.holders.is_empty() && record.placement.worker().is_none();
+        let kept = kept && record.hold.is_none();
         if kept && self.is_maintainer() && !self.is_draining() && !planted::is(Bug::KeptStaysDown) {
             self.tell(&(record.owner.owner.clone(), record.owner.name.clone()), Message::KeepUp);
         }

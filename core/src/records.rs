@@ -6,7 +6,9 @@
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, InstanceId, NodeId, SnapshotName, UserId, VolumeId};
 use crate::planted::{self, Bug};
-use crate::record::{BOXES, GOLDENS, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES};
+use crate::record::{
+    BOXES, GOLDENS, HOMES, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES,
+};
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -215,6 +217,11 @@ fn decode<T: Record>(key: &Key, stored: Stored) -> Result<Held<T>> {
 /// Where a box's record lives.
 pub(crate) fn box_key(owner: &UserId, name: &BoxName) -> Key {
     Key::new(BOXES, owner.as_str(), name.as_str())
+}
+
+/// Where the record of a box's home lives.
+pub(crate) fn home_key(owner: &UserId, name: &BoxName) -> Key {
+    Key::new(HOMES, owner.as_str(), name.as_str())
 }
 
 /// Where a volume's record lives.

@@ -125,7 +125,7 @@ impl Pool {
     }
 
     /// Goes on whether or not the caller waits: nothing half done is left because somebody went away.
-    async fn in_background<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(crate) async fn in_background<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         &self,
         operation: &'static str,
         name: &impl std::fmt::Display,

@@ -5,8 +5,8 @@ use crate::engine::{Caller, Engine, Entry, Fate, Faults, Gated, Kind, Pace, Sett
 use crate::oracle::settled;
 use crate::timeline::Timeline;
 use boxpool::{
-    BoxRef, Clock, GuestRuntime, InstanceId, InstanceProvider, NodeId, Pool, PoolBuilder, PoolConfig, SnapshotId,
-    StateStore, Timestamp, VolumeId, VolumeProvider,
+    BoxRef, Clock, GuestRuntime, InstanceId, InstanceProvider, NodeId, Pool, PoolBuilder, PoolConfig, SnapshotCopier,
+    SnapshotId, StateStore, Timestamp, VolumeId, VolumeProvider,
 };
 use std::cell::Cell;
 use std::fmt;
@@ -67,6 +67,7 @@ pub struct SimCloudBuilder {
     zones: u8,
     zonal_volumes: bool,
     metered: bool,
+    regions: usize,
 }
 
 impl SimCloudBuilder {
@@ -141,6 +142,14 @@ impl SimCloudBuilder {
         self
     }
 
+    /// So many regions, each with machines, volumes and a state store of its own; all gateways reach all of them
+    /// ([`Gateway::in_region`]). Default: 1.
+    #[must_use]
+    pub fn regions(mut self, regions: usize) -> Self {
+        self.regions = regions.max(1);
+        self
+    }
+
     /// Adds up to so many milliseconds to every call, so that nothing runs in lockstep. Default: 0.
     #[must_use]
     pub fn jitter(mut self, ms: u64) -> Self {
@@ -173,17 +182,24 @@ impl SimCloudBuilder {
         }
         let seed = self.settings.seed;
         let (engine, crashes) = Engine::new(self.settings);
-        let world = SimWorld::with_engine(SimClock::new(), engine);
-        world.limit(|limits| {
-            limits.attach_remembers_epochs = !self.forgets_epochs;
-            limits.instances_max = self.quota;
-            limits.page_size = self.page_size;
-            (limits.zones, limits.zonal_volumes) = (self.zones, self.zonal_volumes);
-        });
-        world.state().metered = self.metered;
-        world.make_snapshot(&golden());
+        let engine = Arc::new(engine);
+        let begun = |region| {
+            let world = SimWorld::with_engine(SimClock::new(), Arc::clone(&engine), region);
+            world.limit(|limits| {
+                limits.attach_remembers_epochs = !self.forgets_epochs;
+                limits.instances_max = self.quota;
+                limits.page_size = self.page_size;
+                (limits.zones, limits.zonal_volumes) = (self.zones, self.zonal_volumes);
+            });
+            world.state().metered = self.metered;
+            world.make_snapshot(&golden());
+            world
+        };
+        let world = begun(0);
+        let others: Vec<_> = (1..self.regions).map(begun).collect();
+        SimWorld::join(&[std::slice::from_ref(&world), &others].concat());
         let driver = handle.spawn(Engine::drive(Arc::downgrade(&world))).abort_handle();
-        Ok(SimCloud { world, seed, driver, crashes: Mutex::new(crashes) })
+        Ok(SimCloud { world, others, seed, driver, crashes: Mutex::new(crashes) })
     }
 }
 
@@ -208,6 +224,8 @@ fn real_time_leaks() -> bool {
 /// Dropping it ends the world, and everything that ran in it.
 pub struct SimCloud {
     world: Arc<SimWorld>,
+    /// The regions beside the first.
+    others: Vec<Arc<SimWorld>>,
     seed: u64,
     driver: AbortHandle,
     crashes: Mutex<mpsc::UnboundedReceiver<Caller>>,
@@ -239,6 +257,7 @@ impl SimCloud {
             zones: 1,
             zonal_volumes: false,
             metered: false,
+            regions: 1,
         }
     }
 
@@ -248,6 +267,10 @@ impl SimCloud {
 
     pub(crate) fn world(&self) -> &Arc<SimWorld> {
         &self.world
+    }
+
+    pub(crate) fn worlds(&self) -> impl Iterator<Item = &Arc<SimWorld>> {
+        std::iter::once(&self.world).chain(&self.others)
     }
 
     /// The seed it was built with.
@@ -264,7 +287,7 @@ impl SimCloud {
         self.not_finished()?;
         let caller = self.engine().join(None);
         self.engine().note(Some(caller.gateway), Kind::Event, "started", "");
-        Ok(Gateway { world: Arc::clone(&self.world), caller })
+        Ok(self.gateway_of(caller))
     }
 
     /// Starts a gateway again that has died: the same machine, a new process.
@@ -281,7 +304,12 @@ impl SimCloud {
         }
         let caller = self.engine().join(Some(number));
         self.engine().note(Some(number), Kind::Event, "started again", "");
-        Ok(Gateway { world: Arc::clone(&self.world), caller })
+        Ok(self.gateway_of(caller))
+    }
+
+    fn gateway_of(&self, caller: Caller) -> Gateway {
+        let regions = self.worlds().cloned().collect();
+        Gateway { world: Arc::clone(&self.world), regions, caller }
     }
 
     /// Like `kill -9`: nothing of the gateway runs any more, and nothing was tidied up. What it had asked for still happens.
@@ -402,12 +430,13 @@ impl SimCloud {
     pub fn heal(&self) {
         self.engine().note(None, Kind::Event, "faults stop", "");
         self.engine().heal();
-        self.world.limit(|limits| {
-            limits.instances_max = None;
-            limits.zones_out.clear();
-        });
-        let mut state = self.world.state();
-        state.guests.values_mut().for_each(|guest| guest.hung = false);
+        for world in self.worlds() {
+            world.limit(|limits| {
+                limits.instances_max = None;
+                limits.zones_out.clear();
+            });
+            world.state().guests.values_mut().for_each(|guest| guest.hung = false);
+        }
     }
 
     /// Lets so much virtual time pass.
@@ -449,7 +478,7 @@ impl SimCloud {
     /// # Errors
     /// [`Violations`] names each, with the seed.
     pub fn check_invariants(&self) -> Result<(), Violations> {
-        let what = self.world.violations();
+        let what: Vec<_> = self.worlds().flat_map(|world| world.violations()).collect();
         if what.is_empty() { Ok(()) } else { Err(Violations { what, seed: self.seed }) }
     }
 
@@ -580,6 +609,7 @@ impl SimCloud {
 #[derive(Clone)]
 pub struct Gateway {
     world: Arc<SimWorld>,
+    regions: Arc<[Arc<SimWorld>]>,
     caller: Caller,
 }
 
@@ -594,6 +624,18 @@ impl Gateway {
     #[must_use]
     pub fn number(&self) -> usize {
         self.caller.gateway
+    }
+
+    /// The same process, as it sees another region; `None` when there is no such region, counted from 0.
+    #[must_use]
+    pub fn in_region(&self, region: usize) -> Option<Self> {
+        self.regions.get(region).map(|world| Self { world: Arc::clone(world), ..self.clone() })
+    }
+
+    /// Its way to copy snapshots of other regions into the one that it sees.
+    #[must_use]
+    pub fn copier(&self) -> Arc<dyn SnapshotCopier> {
+        Arc::new(SimVolumes::of(Arc::clone(&self.world), self.caller))
     }
 
     /// Its way to the state store.
@@ -631,11 +673,14 @@ impl Gateway {
     /// A pool on this gateway. Its seed follows from the world's seed and this gateway's number and start.
     #[must_use]
     pub fn pool(&self, seed: u64, config: PoolConfig) -> PoolBuilder {
-        let seed = crate::engine::Hash::new(seed)
+        let mut hash = crate::engine::Hash::new(seed)
             .number(self.caller.gateway as u64)
-            .number(u64::from(self.caller.incarnation))
-            .draw()
-            .next();
+            .number(u64::from(self.caller.incarnation));
+        // One process has a pool in each region, and none of them is named as another.
+        if self.world.region() > 0 {
+            hash = hash.number(self.world.region() as u64);
+        }
+        let seed = hash.draw().next();
         Pool::builder(self.store(), self.instances(), self.volumes(), self.runtime(), config)
             .clock(self.clock())
             .seed(seed)

@@ -57,6 +57,7 @@ pub mod planner;
 pub mod planted;
 #[cfg(not(feature = "planted"))]
 mod planted;
+pub mod regions;
 mod run;
 mod shrink;
 mod steer;

@@ -5,6 +5,7 @@
 mod told;
 
 use boxpool_sim::planted::{Bug, plant};
+use boxpool_sim::regions::first_failure;
 use boxpool_sim::{Case, Profile, run};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -44,6 +45,11 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::EventsKeyedBySecond, In(Calm)),
     (Bug::ReleaseWithoutEpoch, Search::Told(told::who_wakes_late_does_not_end_a_later_claim)),
     (Bug::TakeOverKeepsEpoch, In(Crashes)),
+    (Bug::HeldComesUp, Search::Told(who_is_on_the_way_does_not_come_up)),
+    (Bug::ArrivesUndecided, Search::Told(whoever_dies_a_moved_box_is_somewhere)),
+    (Bug::OldHomeStays, Search::Told(a_box_is_in_one_region)),
+    (Bug::OldHomeGoesFirst, Search::Told(whoever_dies_a_moved_box_is_somewhere)),
+    (Bug::NoRecoveryOfHomes, Search::Told(whoever_dies_a_moved_box_is_somewhere)),
     (Bug::RollbackFreesVolume, In(Calls)),
     (Bug::LeavesVolumeAttached, In(Calm)),
     (Bug::FailureLeavesStep, In(Machines)),
@@ -136,6 +142,21 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::GoldenReadyUnbuilt, In(Golden)),
     (Bug::EnsureFillsAnew, Search::Told(told::a_request_for_a_volume_that_comes_twice_harms_nothing)),
 ];
+
+/// A front that remembers where a box lived asks there while the box is on its way.
+fn who_is_on_the_way_does_not_come_up() -> Option<String> {
+    first_failure("move a parked box while others connect", usize::MAX)
+}
+
+/// However far a move is, one region has the box.
+fn a_box_is_in_one_region() -> Option<String> {
+    first_failure("move a box that never ran", usize::MAX)
+}
+
+/// A front dies, or is not answered, somewhere on the way.
+fn whoever_dies_a_moved_box_is_somewhere() -> Option<String> {
+    first_failure("move a box that never ran", 4)
+}
 
 /// Bugs that another layer makes harmless, so that no user can ever see them; PLANTED.md says which layer.
 const MASKED: &[Bug] = &[Bug::NoSelfFence, Bug::StartUnchecked, Bug::TakesBoundUnwritten];

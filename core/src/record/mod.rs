@@ -5,6 +5,7 @@
 
 mod brought_up;
 mod golden;
+mod home;
 mod instance;
 mod node;
 mod placement;
@@ -13,9 +14,10 @@ mod volume;
 
 pub use brought_up::{BroughtUp, BroughtUpFrom};
 pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
+pub use home::{HomeEvent, HomeRecord, HomeStatus};
 pub use instance::{Cordon, InstanceEvent, InstanceRecord, InstanceStatus};
 pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause, PoolPast};
-pub use placement::{BoxRecord, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
+pub use placement::{BoxRecord, Hold, HoldPart, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
 pub use snapshot::{SnapshotEvent, SnapshotRecord, SnapshotStatus};
 pub use volume::{VolumeEvent, VolumeRecord, VolumeStatus};
 
@@ -41,6 +43,8 @@ pub const SNAPSHOTS: Table = Table::new("snapshots");
 pub const NODES: Table = Table::new("nodes");
 /// Leases: partition and row = role.
 pub const LEASES: Table = Table::new("leases");
+/// Homes, of a front of several regions: partition = owner, row = the box's name.
+pub const HOMES: Table = Table::new("homes");
 /// Events: partition = owner (or [`POOL_EVENTS`]), row = time, node, number.
 pub const EVENTS: Table = Table::new("events");
 /// The partition of events that are no user's: a name that no [`UserId`](crate::UserId) can have.

@@ -133,6 +133,8 @@ pub enum EventKind {
     SnapshotDeleted,
     /// A box was made of a snapshot or of another box; the detail says of which.
     BoxCopied,
+    /// A box was brought here from another region; the detail says from which.
+    BoxMoved,
     /// Its owner said whether a box goes on running without a session; the detail says `on` or `off`.
     KeepaliveSet,
     /// A guest was found gone and was started again.

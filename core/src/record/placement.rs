@@ -387,6 +387,25 @@ impl VolumeBinding {
     }
 }
 
+/// Of a box that is taken from one region to another: it is not to come up in this one, until the move is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Which attempt to move it: no two have the same.
+    pub attempt: String,
+    /// Whether it is to go from here, or has come here.
+    pub part: HoldPart,
+}
+
+/// Which part of a move a [`Hold`] stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum HoldPart {
+    /// This is the box, and it is to leave the region.
+    Leaving,
+    /// This is to become the box.
+    Coming,
+}
+
 /// A user's box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BoxRecord {
@@ -427,6 +446,9 @@ pub struct BoxRecord {
     /// Its owner has deleted it, and may have it back until then. It is not there for anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_until: Option<Timestamp>,
+    /// It is being taken to another region, or has been brought from one. It is not there for anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// Who else may connect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: BTreeMap<UserId, Share>,
@@ -463,6 +485,7 @@ impl BoxRecord {
             grown_to: None,
             copied_from: None,
             deleted_until: None,
+            hold: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),
             brought_up: None,
@@ -490,6 +513,27 @@ impl BoxRecord {
         let from = self.owner.name.clone();
         let placement = Placement::Arriving { from, attempt: *attempt, node: node.clone() };
         Some(Self { owner, placement, ..self.clone() })
+    }
+
+    /// How a box of another region, on its way there by that attempt, begins in this one: the same box, with all that it has, and
+    /// with a volume that is made here of what was copied. What its memory held did not come along, and neither do host key and
+    /// machine id.
+    #[must_use]
+    pub(crate) fn brought(&self, attempt: &str, volume: VolumeId) -> Self {
+        Self {
+            volume: VolumeBinding::Wanted(volume),
+            refused: Vec::new(),
+            placement: Placement::Detached,
+            device: None,
+            holders: BTreeSet::new(),
+            forget_memory: true,
+            // Its volume is a copy, and is made its own by its first start here.
+            brought_up: None,
+            hold: (!planted::is(Bug::ArrivesUndecided))
+                .then(|| Hold { attempt: attempt.to_owned(), part: HoldPart::Coming }),
+            envelope: Envelope { mark: String::new(), ..self.envelope.clone() },
+            ..self.clone()
+        }
     }
 
     /// Counts what lies between `before` and this record, and `connects` sessions.

@@ -80,6 +80,10 @@ impl Actor {
 
     /// Whether the box is there for whoever connects.
     fn admit(&self, record: &BoxRecord, connect: &Connect) -> Result<()> {
+        if connect.only.as_ref().is_some_and(|only| *only != record.owner.id) {
+            let detail = "there is another box of that name now";
+            return Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail));
+        }
         self.shared.check_there(record, "connect to box")?;
         if let Some(guest) = connect.guest.as_ref().filter(|guest| !record.shares.contains_key(*guest))
             && !planted::is(Bug::SharedWithAll)

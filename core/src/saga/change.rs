@@ -95,8 +95,12 @@ pub(crate) fn is_overtaken(error: &Error) -> bool {
 }
 
 impl Shared {
-    /// Refuses a box that its owner has deleted and may still have back.
+    /// Refuses a box that its owner has deleted and may still have back, and one that is on its way to another region.
     pub(crate) fn check_there(&self, record: &BoxRecord, operation: &'static str) -> Result<()> {
+        if record.hold.is_some() && !planted::is(Bug::HeldComesUp) {
+            let detail = "the box is being moved to another region; try again in a while";
+            return Err(Error::new(ErrorKind::Busy, operation, &record.owner.name).with_detail(detail));
+        }
         if record.deleted_until.is_none() || planted::is(Bug::DeletedComesUp) {
             return Ok(());
         }

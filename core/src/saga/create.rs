@@ -1,14 +1,13 @@
 //! Create a box: a record under (owner, name), which makes the name unique, then a volume bound to it for good.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Wanted};
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, SnapshotId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::provider::{VolumeSource, VolumeSpec, VolumeState};
 use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, Placement, SnapshotRecord, VolumeBinding, VolumeEvent, VolumeRecord,
-    VolumeStatus,
+    BoxRecord, Envelope, EventKind, EventRecord, Placement, VolumeBinding, VolumeEvent, VolumeRecord, VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
 use crate::shared::{Shared, limited};
@@ -17,10 +16,15 @@ use tokio::time::Instant;
 
 impl Actor {
     /// A new box, with a volume of the pool's, or with a copy of a snapshot.
-    pub(crate) async fn create(&mut self, copy_of: Option<&SnapshotRecord>) -> Result<BoxRecord> {
+    pub(crate) async fn create(&mut self, wanted: Wanted) -> Result<BoxRecord> {
         self.shared.check_in_touch("create box")?;
         let (user, name) = self.key.clone();
-        let owner = BoxRef { owner: user, name, id: self.shared.new_box_id()? };
+        let Wanted { id, copy_of, brought } = wanted;
+        let id = match id {
+            Some(id) => id,
+            None => self.shared.new_box_id()?,
+        };
+        let owner = BoxRef { owner: user, name, id };
         let candidate = if copy_of.is_some() { None } else { self.shared.take_volume() };
         let (volume, fresh) = match &candidate {
             Some(held) => (held.record.id.clone(), None),
@@ -29,8 +33,11 @@ impl Actor {
                 (fresh.clone(), Some(fresh))
             }
         };
-        let mut record = BoxRecord::new(owner, volume, self.shared.now());
-        if let Some(snapshot) = copy_of {
+        let mut record = match &brought {
+            Some((was, attempt)) => was.brought(attempt, volume),
+            None => BoxRecord::new(owner, volume, self.shared.now()),
+        };
+        if let Some(snapshot) = &copy_of {
             record.copied_from = Some(snapshot.id.clone());
             record.grown_to = snapshot.grown_to;
             // A volume may remember the epochs of the box that was copied, and its memory: that is never woken twice.
@@ -236,7 +243,7 @@ enum Bound {
 }
 
 impl Shared {
-    fn new_box_id(&self) -> Result<BoxId> {
+    pub(crate) fn new_box_id(&self) -> Result<BoxId> {
         named("create box", BoxId::new(format!("b-{}", self.random.suffix())))
     }
 

@@ -78,7 +78,8 @@ impl Actor {
         // Nobody waits for the answer; the other end is held so that the wait in line is not given up.
         let (reply, _waits) = oneshot::channel();
         let patience = self.shared.config.census_every.min(self.shared.config.connect_deadline);
-        let mut connect = Connect { guest: None, distrust: None, deadline: Instant::now() + patience, reply };
+        let mut connect =
+            Connect { only: None, guest: None, distrust: None, deadline: Instant::now() + patience, reply };
         let answer = self.arrive(&mut connect).await;
         self.all_told();
         answer?;

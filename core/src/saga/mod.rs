@@ -16,7 +16,9 @@ mod retain;
 mod share;
 mod snapshot;
 mod stop;
+mod travel;
 mod vacate;
 
 pub(crate) use create::named;
 pub(crate) use snapshot::MARK;
+pub(crate) use travel::{Guard, Travel};

@@ -19,6 +19,7 @@
 //! up writes that record once more before it says so.
 
 use super::change::is_overtaken;
+use super::travel::Guard;
 use crate::actor::Actor;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, BoxRef};
@@ -30,11 +31,11 @@ use tokio::time::Instant;
 const WHAT: &str = "rename box";
 
 impl Actor {
-    pub(crate) async fn rename(&mut self, to: &BoxName, deadline: Instant) -> Result<BoxRecord> {
+    pub(crate) async fn rename(&mut self, to: &BoxName, unless: &Guard, deadline: Instant) -> Result<BoxRecord> {
         // The box under its new name, once it is on its way.
         let mut begun = None;
         loop {
-            let error = match self.try_rename(to, deadline, &mut begun).await {
+            let error = match self.try_rename(to, unless, deadline, &mut begun).await {
                 Err(error) if is_overtaken(&error) && Instant::now() < deadline => {
                     self.held = None;
                     continue;
@@ -54,7 +55,13 @@ impl Actor {
         }
     }
 
-    async fn try_rename(&mut self, to: &BoxName, deadline: Instant, begun: &mut Option<BoxRef>) -> Result<BoxRecord> {
+    async fn try_rename(
+        &mut self,
+        to: &BoxName,
+        unless: &Guard,
+        deadline: Instant,
+        begun: &mut Option<BoxRef>,
+    ) -> Result<BoxRecord> {
         let held = loop {
             let held = self.at_rest(WHAT, deadline).await?;
             self.check_unused(to).await?;
@@ -73,6 +80,7 @@ impl Actor {
             let detail = "its disk is not bound to it; try again later";
             return Err(Error::new(ErrorKind::Busy, WHAT, &self.key.1).with_detail(detail));
         }
+        unless.check().await?;
         let node = self.shared.node.clone();
         let held = self.step(&held, &PlacementEvent::Rename { to: to.clone(), node }).await?;
         let record = under_new_name(&held)?;

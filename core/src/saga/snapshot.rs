@@ -8,7 +8,7 @@
 //! copied, with memory that is to be forgotten, and so boots. A snapshot that is deleted meanwhile ends the restore, and
 //! of that box nothing stays. *Duplicate*: all three, with a snapshot that has no name.
 
-use crate::actor::{Actor, Message};
+use crate::actor::{Actor, Message, Wanted};
 use crate::busy::BusyGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxName, BoxRef, SnapshotId, SnapshotName, UserId};
@@ -138,26 +138,7 @@ impl Shared {
         let found = self.records.get::<BoxRecord>(&box_key(user, name)).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, "snapshot box", name))?.record;
         self.check_there(&found, "snapshot box")?;
-        let id = named("snapshot box", SnapshotId::new(format!("{MARK}{}", self.random.suffix())))?;
-        let guard = self.busy.enter(id.as_str());
-        let guard = guard.ok_or_else(|| Error::new(ErrorKind::Conflict, "snapshot box", name))?;
-        let record = SnapshotRecord {
-            name: called,
-            id,
-            of: found.owner,
-            status: SnapshotStatus::Taking { node: self.node.clone() },
-            epoch: found.epoch,
-            grown_to: found.grown_to,
-            created_at: self.now(),
-            envelope: Envelope::new(),
-        };
-        let held = self.records.insert_once(&key_of_snapshot(&record), record).await.map_err(|error| {
-            if error.kind() == ErrorKind::AlreadyExists {
-                let detail = "there is a snapshot of that name already";
-                return Error::new(ErrorKind::AlreadyExists, "snapshot box", name).with_detail(detail);
-            }
-            error
-        })?;
+        let (held, guard) = self.intend_snapshot(&found, called).await?;
         match self.copied(&held.record).await {
             Ok(of) => {
                 let record = SnapshotRecord { epoch: of.epoch, grown_to: of.grown_to, ..held.record };
@@ -170,6 +151,36 @@ impl Shared {
         }
     }
 
+    /// The intent to have a snapshot of that box here, which goes when this node dies.
+    pub(crate) async fn intend_snapshot(
+        &self,
+        of: &BoxRecord,
+        called: Option<SnapshotName>,
+    ) -> Result<(Held<SnapshotRecord>, BusyGuard)> {
+        let name = &of.owner.name;
+        let id = named("snapshot box", SnapshotId::new(format!("{MARK}{}", self.random.suffix())))?;
+        let guard = self.busy.enter(id.as_str());
+        let guard = guard.ok_or_else(|| Error::new(ErrorKind::Conflict, "snapshot box", name))?;
+        let record = SnapshotRecord {
+            name: called,
+            id,
+            of: of.owner.clone(),
+            status: SnapshotStatus::Taking { node: self.node.clone() },
+            epoch: of.epoch,
+            grown_to: of.grown_to,
+            created_at: self.now(),
+            envelope: Envelope::new(),
+        };
+        let held = self.records.insert_once(&key_of_snapshot(&record), record).await.map_err(|error| {
+            if error.kind() == ErrorKind::AlreadyExists {
+                let detail = "there is a snapshot of that name already";
+                return Error::new(ErrorKind::AlreadyExists, "snapshot box", name).with_detail(detail);
+            }
+            error
+        })?;
+        Ok((held, guard))
+    }
+
     /// Has the box's task copy its disk.
     async fn copied(self: &Arc<Self>, record: &SnapshotRecord) -> Result<BoxRecord> {
         let deadline = Instant::now() + self.config.limits.volume_ready;
@@ -180,7 +191,7 @@ impl Shared {
         self.heard("snapshot box", answer).await
     }
 
-    async fn heard<T>(&self, operation: &'static str, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+    pub(crate) async fn heard<T>(&self, operation: &'static str, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
         answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, operation, &self.node)))
     }
 
@@ -215,7 +226,7 @@ impl Shared {
     async fn create_copy(self: &Arc<Self>, to: &BoxName, of: SnapshotRecord, detail: String) -> Result<BoxRecord> {
         let (done, answer) = oneshot::channel();
         let key = (of.of.owner.clone(), to.clone());
-        self.tell(&key, Message::Create { copy_of: Some(of), done });
+        self.tell(&key, Message::Create { wanted: Wanted { copy_of: Some(of), ..Wanted::default() }, done });
         let created = self.heard("create box", answer).await?;
         self.log(EventRecord {
             owner: Some(created.owner.clone()),
@@ -259,7 +270,7 @@ impl Shared {
     }
 
     /// What could not be finished is found by the maintainer.
-    async fn undo_snapshot(self: &Arc<Self>, held: Held<SnapshotRecord>) {
+    pub(crate) async fn undo_snapshot(self: &Arc<Self>, held: Held<SnapshotRecord>) {
         match self.remove_snapshot(&held).await {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {

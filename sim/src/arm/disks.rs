@@ -103,6 +103,7 @@ impl Server {
                 };
                 Filling::Empty { bytes: gigabytes << 30 }
             }
+            "CopyStart" if id.kind == Kind::Snapshot => return self.start_copy(state, id, body, request),
             "Copy" => {
                 let from = creation["sourceResourceId"]
                     .as_str()
@@ -111,6 +112,10 @@ impl Server {
                 if state.find(from).is_none() {
                     let message = format!("The source resource '{from}' was not found.");
                     return Err(Reply::error_at(404, "ResourceNotFound", from, &message));
+                }
+                if state.find(from).is_some_and(|source| !is_whole(&source.body)) {
+                    let message = format!("The snapshot '{from}' is still being copied.");
+                    return Err(Reply::error(409, "OperationNotAllowed", &message));
                 }
                 Filling::CopyOf(name_in(from).to_owned())
             }
@@ -139,6 +144,62 @@ impl Server {
         drop(state);
         let operation = self.begin(id, Work::Fill(filling), false);
         Ok(self.accepted_with(request, &operation, id, Some(2), shown))
+    }
+
+    /// A copy of a snapshot of another region goes on in the background after the request has ended, and tells how far it is.
+    fn start_copy(
+        self: &Arc<Self>,
+        mut state: std::sync::MutexGuard<'_, State>,
+        id: &Id,
+        body: &Value,
+        request: &Request,
+    ) -> Answer {
+        let from = body["properties"]["creationData"]["sourceResourceId"].as_str().unwrap_or_default().to_owned();
+        let Some(source) = state.find(&from).filter(|source| source.id.kind == Kind::Snapshot) else {
+            let message = format!("The source resource '{from}' was not found.");
+            return Err(Reply::error_at(404, "ResourceNotFound", &from, &message));
+        };
+        if source.body["properties"]["incremental"] != true || body["properties"]["incremental"] != true {
+            let message = "CopyStart is supported for incremental snapshots only.";
+            return Err(Reply::error_at(400, "InvalidParameter", "creationData.createOption", message));
+        }
+        if !is_whole(&source.body) {
+            let message = format!("The snapshot '{from}' is still being copied.");
+            return Err(Reply::error(409, "OperationNotAllowed", &message));
+        }
+        let size = source.body["properties"]["diskSizeGB"].clone();
+        let mut shape = body.clone();
+        let unique = format!("{:08x}-0000-4000-8000-00000000d15c", state.number());
+        let properties = &mut shape["properties"];
+        properties["uniqueId"] = json!(unique);
+        properties["diskSizeGB"] = size;
+        properties["diskState"] = json!("Unattached");
+        properties["completionPercent"] = json!(0.0);
+        let mut copy = Resource::new(id.clone(), shape);
+        copy.set_state("Updating");
+        let shown = copy.shown(false);
+        state.put(copy);
+        drop(state);
+        let operation = self.begin(id, Work::Settle, false);
+        let (server, id_of_copy) = (Arc::clone(self), id.clone());
+        tokio::spawn(async move { server.copy_over(&id_of_copy, &unique, &from).await });
+        Ok(self.accepted_with(request, &operation, id, Some(2), shown))
+    }
+
+    /// In steps, as long as that very snapshot is there.
+    async fn copy_over(&self, id: &Id, unique: &str, from: &str) {
+        const STEPS: u32 = 4;
+        for step in 1..=STEPS {
+            tokio::time::sleep(COPY_STEP.mul_f64(self.settings.time_scale)).await;
+            if step == STEPS && self.machines.fill(&id.name, &Filling::CopyOf(name_in(from).to_owned())).await.is_err()
+            {
+                return;
+            }
+            let mut state = self.state();
+            let found = state.get_mut(id).filter(|found| found.body["properties"]["uniqueId"] == unique);
+            let Some(copy) = found else { return };
+            copy.properties()["completionPercent"] = json!(100.0 * f64::from(step) / f64::from(STEPS));
+        }
     }
 
     pub(super) fn patch_resource(self: &Arc<Self>, id: &Id, request: &Request) -> Answer {
@@ -215,6 +276,15 @@ impl Server {
         let operation = self.begin(id, Work::Delete, false);
         Ok(self.accepted(request, &operation, id, None))
     }
+}
+
+/// A part of a copy between regions: not measured.
+const COPY_STEP: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Whether a snapshot can be copied from; a disk always can.
+fn is_whole(body: &Value) -> bool {
+    let creation = &body["properties"]["creationData"]["createOption"];
+    creation != "CopyStart" || body["properties"]["completionPercent"].as_f64().is_none_or(|percent| percent >= 100.0)
 }
 
 pub(super) fn group_absent(name: &str) -> Reply {

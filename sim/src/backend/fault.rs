@@ -68,11 +68,13 @@ pub enum Operation {
     Clear,
     /// `GuestRuntime::shut_down`.
     GuestShutDown,
+    /// `SnapshotCopier::copy_snapshot`.
+    SnapshotCopy,
 }
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Operation; 28] = [
+    pub const ALL: [Operation; 29] = [
         Self::StoreGet,
         Self::StoreInsert,
         Self::StoreUpdate,
@@ -101,6 +103,7 @@ impl Operation {
         Self::GuestStatus,
         Self::Clear,
         Self::GuestShutDown,
+        Self::SnapshotCopy,
     ];
 
     /// Whether it is asked of the state store.
@@ -155,6 +158,7 @@ impl Operation {
             Self::Snapshot => "snapshot volume",
             Self::SnapshotList => "list snapshots",
             Self::SnapshotDelete => "delete snapshot",
+            Self::SnapshotCopy => "copy snapshot",
             Self::VolumeDelete => "delete volume",
             Self::VolumeResize => "resize volume",
             Self::GuestStart => "start guest",

@@ -105,6 +105,17 @@ impl State {
         }
     }
 
+    /// No box is there for its owner in two regions.
+    fn look_elsewhere(&mut self, key: &Key, others: &[Arc<SimWorld>]) {
+        if key.table != BOXES || others.is_empty() {
+            return;
+        }
+        let Some(owner) = self.oracle.books.boxes.get(key).map(|record| record.owner.clone()) else { return };
+        if self.box_of(&owner.id).is_some() && others.iter().any(|other| other.state().box_of(&owner.id).is_some()) {
+            self.violate(format!("I3: {owner} is there in two regions"));
+        }
+    }
+
     fn wrote(&mut self, key: &Key, value: Option<&str>) {
         let before = self.oracle.books.boxes.get(key).map(|record| record.placement.word());
         for wrong in self.oracle.wrote(key, value, self.now) {
@@ -139,10 +150,11 @@ impl StateStore for SimStore {
 
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
         self.remark(key, value);
-        let (wanted, value) = (key.clone(), value.to_owned());
+        let (wanted, value, others) = (key.clone(), value.to_owned(), self.world.others());
         let effect = move |scene: &mut Scene<'_>| {
             let version = at_once(scene.state.store.clone().insert(&wanted, &value))?;
             scene.state.wrote(&wanted, Some(&value));
+            scene.state.look_elsewhere(&wanted, &others);
             Ok(version)
         };
         self.call(Operation::StoreInsert, key, effect).await
@@ -151,9 +163,11 @@ impl StateStore for SimStore {
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
         self.remark(key, value);
         let (wanted, version, value) = (key.clone(), version.clone(), value.to_owned());
+        let others = self.world.others();
         let effect = move |scene: &mut Scene<'_>| {
             let version = at_once(scene.state.store.clone().update(&wanted, &version, &value))?;
             scene.state.wrote(&wanted, Some(&value));
+            scene.state.look_elsewhere(&wanted, &others);
             Ok(version)
         };
         self.call(Operation::StoreUpdate, key, effect).await

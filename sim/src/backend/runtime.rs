@@ -213,7 +213,16 @@ impl State {
 impl GuestRuntime for SimRuntime {
     async fn start(&self, guest: &Guest) -> Result<Started> {
         let wanted = guest.clone();
-        let effect = move |scene: &mut Scene<'_>| scene.state.start(&wanted);
+        let others = self.world.others();
+        let effect = move |scene: &mut Scene<'_>| {
+            let started = scene.state.start(&wanted);
+            let runs = |world: &Arc<SimWorld>| world.state().guest_of(&wanted.owner.id).cloned();
+            if let (Ok(_), Some(volume)) = (&started, others.iter().find_map(runs)) {
+                let wrong = format!("I1: {} runs in two regions, there on {volume}", wanted.owner);
+                scene.state.violate(wrong);
+            }
+            started
+        };
         self.world.call(self.caller, Operation::GuestStart, &guest.volume, effect).await
     }
 

@@ -5,8 +5,9 @@ use crate::engine::Caller;
 use crate::planted::{self, Bug};
 use async_trait::async_trait;
 use boxpool::{
-    Attach, Attached, Cursor, Detached, Device, Epoch, Error, ErrorKind, Page, Result, SnapshotId, SnapshotView,
-    VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,
+    Attach, Attached, Cursor, Detached, Device, Epoch, Error, ErrorKind, Page, Result, SnapshotCopier, SnapshotCopy,
+    SnapshotId, SnapshotLocation, SnapshotView, VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
+    VolumeView,
 };
 use std::sync::Arc;
 
@@ -427,7 +428,60 @@ impl VolumeProvider for SimVolumes {
     }
 }
 
+#[async_trait]
+impl SnapshotCopier for SimVolumes {
+    async fn locate_snapshot(&self, id: &SnapshotId) -> Result<SnapshotLocation> {
+        Ok(SnapshotLocation(id.to_string()))
+    }
+
+    async fn copy_snapshot(&self, from: &SnapshotLocation, id: &SnapshotId) -> Result<SnapshotCopy> {
+        let (from, wanted, others) = (from.clone(), id.clone(), self.world.others());
+        let effect = move |scene: &mut Scene<'_>| State::copy_snapshot(scene, &others, &from, &wanted);
+        self.world.call(self.caller, Operation::SnapshotCopy, id, effect).await
+    }
+}
+
 impl State {
+    /// Of a snapshot of whichever other region has it.
+    fn copy_snapshot(
+        scene: &mut Scene<'_>,
+        others: &[Arc<SimWorld>],
+        from: &SnapshotLocation,
+        id: &SnapshotId,
+    ) -> Result<SnapshotCopy> {
+        let operation = Operation::SnapshotCopy;
+        let (pending, due, created_at) = (scene.pending, scene.due, scene.now);
+        let state = &mut *scene.state;
+        let now = state.now;
+        if let Some(snapshot) = state.snapshots.get_mut(id) {
+            snapshot.looks_left = snapshot.looks_left.saturating_sub(1);
+            return Ok(SnapshotCopy::new(snapshot.is_ready(now)));
+        }
+        let refuse = |kind, why: &str| Err(Error::new(kind, operation.as_str(), id).with_detail(why));
+        let Ok(source) = SnapshotId::new(from.0.clone()) else {
+            return refuse(ErrorKind::Invalid, "the location is not one of this backend's");
+        };
+        let found = others.iter().find_map(|world| {
+            let other = world.state();
+            other.snapshots.get(&source).map(|found| {
+                (found.content.clone(), found.epoch, found.bytes, found.is_ready(now), other.oracle.copied(&source))
+            })
+        });
+        let Some((content, epoch, bytes, whole, copied)) = found else {
+            return refuse(ErrorKind::NotFound, "there is no such snapshot in any other region");
+        };
+        if !whole {
+            return refuse(ErrorKind::Busy, "it is not whole yet");
+        }
+        if let Some((volume, lines, in_use)) = copied {
+            state.oracle.snapshot_taken(id, &volume, &lines, in_use);
+        }
+        let snapshot = Snapshot { content, epoch, bytes, looks_left: pending, due, created_at };
+        let ready = snapshot.is_ready(now);
+        state.snapshots.insert(id.clone(), snapshot);
+        Ok(SnapshotCopy::new(ready))
+    }
+
     pub(crate) fn has_ready_snapshot(&self, id: &SnapshotId) -> bool {
         // How often it was looked at does not count: that is what callers are told, not how it is.
         self.snapshots.get(id).is_some_and(|snapshot| self.now >= snapshot.due)

@@ -14,7 +14,7 @@ use boxpool::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Instances, volumes with contents, and guests with memory.
@@ -25,7 +25,11 @@ pub struct SimWorld {
     state: Mutex<State>,
     clock: Box<dyn Clock>,
     /// Absent in worlds for tests of single calls: there each call has its effect as soon as it is made.
-    engine: Option<Engine>,
+    engine: Option<Arc<Engine>>,
+    /// Which region of a simulated cloud this is, from 0.
+    region: usize,
+    /// The regions of the same cloud, this one included; empty where there is but one.
+    regions: Mutex<Vec<Weak<SimWorld>>>,
 }
 
 impl fmt::Debug for SimWorld {
@@ -253,15 +257,15 @@ impl SimWorld {
     /// An empty world that stamps what it makes with `clock`.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Arc<Self> {
-        Self::assemble(clock, None)
+        Self::assemble(clock, None, 0)
     }
 
     /// A world that runs in virtual time.
-    pub(crate) fn with_engine(clock: impl Clock, engine: Engine) -> Arc<Self> {
-        Self::assemble(clock, Some(engine))
+    pub(crate) fn with_engine(clock: impl Clock, engine: Arc<Engine>, region: usize) -> Arc<Self> {
+        Self::assemble(clock, Some(engine), region)
     }
 
-    fn assemble(clock: impl Clock, engine: Option<Engine>) -> Arc<Self> {
+    fn assemble(clock: impl Clock, engine: Option<Arc<Engine>>, region: usize) -> Arc<Self> {
         let state = State {
             now: 0,
             metered: false,
@@ -280,11 +284,33 @@ impl SimWorld {
             violations: Vec::new(),
             deleted_volumes: Vec::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), clock: Box::new(clock), engine })
+        let regions = Mutex::default();
+        Arc::new(Self { state: Mutex::new(state), clock: Box::new(clock), engine, region, regions })
     }
 
     pub(crate) fn engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+        self.engine.as_deref()
+    }
+
+    /// From now on these worlds are the regions of one cloud: snapshots can be copied from one to another.
+    pub fn join(regions: &[Arc<SimWorld>]) {
+        for world in regions {
+            *world.peers() = regions.iter().map(Arc::downgrade).collect();
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Vec<Weak<SimWorld>>> {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn region(&self) -> usize {
+        self.region
+    }
+
+    /// The other regions of the same cloud.
+    pub(crate) fn others(&self) -> Vec<Arc<SimWorld>> {
+        let other = |world: &Weak<SimWorld>| world.upgrade().filter(|world| !std::ptr::eq(&**world, self));
+        self.peers().iter().filter_map(other).collect()
     }
 
     /// Changes the world's bounds.
@@ -535,7 +561,7 @@ impl SimWorld {
     ) -> Result<T> {
         if let (Some(engine), Some(caller)) = (&self.engine, caller) {
             let effect: Effect<T> = Arc::new(effect);
-            return engine.call(caller, operation, resource, role, effect).await;
+            return engine.call(self.region, caller, operation, resource, role, effect).await;
         }
         let resource = &resource;
         let Prospect { latency, fault } = {
@@ -579,7 +605,7 @@ impl SimWorld {
     ) -> Result<T> {
         let now = self.clock.now();
         let mut state = self.state();
-        let time = self.engine.as_ref().map_or(0, Engine::now);
+        let time = self.engine().map_or(0, Engine::now);
         state.move_to(time);
         let due = state.now + work;
         let answer = effect(&mut Scene { state: &mut state, now, pending, due, look });
@@ -589,8 +615,29 @@ impl SimWorld {
         answer
     }
 
-    /// The effect of a call that came through the engine's queue.
-    pub(crate) fn perform<T>(
+    /// The effect, in one of the cloud's regions, of a call that came through the engine's queue.
+    #[allow(clippy::too_many_arguments)] // one place, and a struct of them would be taken apart at once
+    pub(crate) fn perform_in<T>(
+        &self,
+        region: usize,
+        caller: Caller,
+        operation: Operation,
+        resource: &str,
+        work: u64,
+        look: Look,
+        effect: &(dyn Fn(&mut Scene<'_>) -> Result<T> + Send + Sync),
+    ) -> Result<T> {
+        if region == self.region {
+            return self.perform(caller, operation, resource, work, look, effect);
+        }
+        let there = self.peers().get(region).and_then(Weak::upgrade);
+        match there {
+            Some(there) => there.perform(caller, operation, resource, work, look, effect),
+            None => Err(Error::new(ErrorKind::Unavailable, operation.as_str(), resource)),
+        }
+    }
+
+    fn perform<T>(
         &self,
         caller: Caller,
         operation: Operation,
@@ -661,6 +708,26 @@ impl State {
         found.map(|((volume, _), _)| volume.clone()).ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, operation, owner).with_detail("no guest of this box answers")
         })
+    }
+
+    /// The volume on which a guest of that box runs.
+    pub(crate) fn guest_of(&self, id: &boxpool::BoxId) -> Option<&VolumeId> {
+        self.guests.iter().find(|(_, guest)| guest.owner.id == *id).map(|((volume, _), _)| volume)
+    }
+
+    /// The box as this region has it, when nothing holds it back there.
+    pub(crate) fn box_of(&self, id: &boxpool::BoxId) -> Option<&boxpool::record::BoxRecord> {
+        use boxpool::record::Placement;
+        let is_there = |record: &&boxpool::record::BoxRecord| {
+            let goes = matches!(record.placement, Placement::Deleting { .. });
+            record.owner.id == *id && record.hold.is_none() && !goes
+        };
+        self.oracle.books.boxes.values().find(is_there)
+    }
+
+    /// All that was ever written to the disk of that volume.
+    pub(crate) fn lines_on(&self, volume: &VolumeId) -> Vec<String> {
+        self.volumes.get(volume).map(|volume| volume.content.owned.clone()).unwrap_or_default()
     }
 
     pub(super) fn guest_runs_on(&self, volume: &VolumeId) -> bool {

@@ -1,12 +1,15 @@
 //! The suites, and what a backend shows of itself to them.
 
+pub mod copies;
 pub mod instances;
 pub mod runtime;
 pub mod store;
 pub mod volumes;
 
 use async_trait::async_trait;
-use boxpool::{Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, VolumeId, VolumeProvider, VolumeSource};
+use boxpool::{
+    Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, SnapshotCopier, VolumeId, VolumeProvider, VolumeSource,
+};
 
 /// An instance provider under test.
 #[async_trait]
@@ -26,6 +29,17 @@ pub trait VolumeBench: InstanceBench {
     fn fresh_volume(&self) -> VolumeId;
     /// What volumes are filled with.
     fn source(&self) -> VolumeSource;
+}
+
+/// Two providers of one kind, each in a region of its own, under test.
+#[async_trait]
+pub trait RegionsBench: VolumeBench {
+    /// Gives snapshots of the region whose volumes the bench has to others.
+    fn copier(&self) -> &dyn SnapshotCopier;
+    /// The volumes of another region.
+    fn other_volumes(&self) -> &dyn VolumeProvider;
+    /// Takes snapshots into that other region.
+    fn other_copier(&self) -> &dyn SnapshotCopier;
 }
 
 /// A guest runtime under test.

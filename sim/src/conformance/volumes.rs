@@ -3,8 +3,8 @@
 use super::VolumeBench;
 use super::instances::ready_instance;
 use boxpool::{
-    Attach, Attached, Detached, Device, Epoch, ErrorKind, InstanceId, SnapshotId, VolumeId, VolumeSource, VolumeSpec,
-    VolumeState,
+    Attach, Attached, Detached, Device, Epoch, ErrorKind, InstanceId, SnapshotId, VolumeId, VolumeProvider,
+    VolumeSource, VolumeSpec, VolumeState,
 };
 use std::time::Duration;
 
@@ -301,15 +301,18 @@ pub async fn a_snapshot_is_listed_until_it_is_deleted(bench: impl VolumeBench) {
 }
 
 async fn snapshot_is_listed(bench: &impl VolumeBench, id: &SnapshotId) -> bool {
-    let mut cursor = None;
+    pages_of_snapshots(bench.volumes()).await.contains(id)
+}
+
+/// All snapshots that are listed.
+pub(super) async fn pages_of_snapshots(volumes: &dyn VolumeProvider) -> Vec<SnapshotId> {
+    let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        let page = bench.volumes().list_snapshots(cursor.as_ref()).await.unwrap();
-        if page.items.iter().any(|view| view.id == *id) {
-            return true;
-        }
+        let page = volumes.list_snapshots(cursor.as_ref()).await.unwrap();
+        all.extend(page.items.into_iter().map(|view| view.id));
         match page.next {
             Some(next) => cursor = Some(next),
-            None => return false,
+            None => return all,
         }
     }
 }

@@ -119,6 +119,8 @@ fn cloud_work(operation: Operation) -> Option<Spread> {
         Operation::Detach => Spread { tail: (0.055, 60_000.0), ..spread(6_300.0, 15_000.0) },
         Operation::Snapshot => spread(30_000.0, 120_000.0),
         Operation::SnapshotDelete => spread(300.0, 900.0),
+        // Between regions: not measured, some minutes for some gigabytes.
+        Operation::SnapshotCopy => spread(120_000.0, 600_000.0),
         _ => return None,
     })
 }

@@ -248,6 +248,7 @@ impl Engine {
     /// One call of a gateway, from request to answer.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
+        region: usize,
         caller: Caller,
         operation: Operation,
         resource: String,
@@ -255,7 +256,7 @@ impl Engine {
         effect: Effect<T>,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.submit(caller, operation, resource, role, effect, reply);
+        self.submit(region, caller, operation, resource, role, effect, reply);
         match answer.await {
             Ok(answer) => answer,
             // Never answered. The caller's own limit, or its death, ends the wait.
@@ -263,8 +264,10 @@ impl Engine {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // the parts of one call, each taken by value
     fn submit<T: Send + 'static>(
         &self,
+        region: usize,
         caller: Caller,
         operation: Operation,
         resource: String,
@@ -276,11 +279,11 @@ impl Engine {
         let mut inner = self.inner();
         let Some(plan) = inner.plan(self.seed, now, caller, operation, &resource, role) else { return };
         drop(inner);
-        let Some(reply) = self.hold(caller, operation, &resource, &effect, reply) else { return };
+        let Some(reply) = self.hold(region, caller, operation, &resource, &effect, reply) else { return };
         let Plan { fate, latency: Latency { call, work }, tie } = plan;
         let perform = move |look: Look, work: u64| {
             let (effect, resource) = (Arc::clone(&effect), resource.clone());
-            move |world: &SimWorld| world.perform(caller, operation, &resource, work, look, &*effect)
+            move |world: &SimWorld| world.perform_in(region, caller, operation, &resource, work, look, &*effect)
         };
         let refuse = |error: Error| move |_: &SimWorld| Err(error);
         let unknown = || {

@@ -91,6 +91,7 @@ impl Engine {
     /// Keeps a call, if such calls are steered; gives back the end to answer it if not.
     pub(super) fn hold<T: Send + 'static>(
         &self,
+        region: usize,
         caller: Caller,
         operation: Operation,
         resource: &str,
@@ -115,7 +116,7 @@ impl Engine {
         let (effect, resource, mut reply) = (effect.clone(), resource.to_owned(), Some(reply));
         let act: Act = Box::new(move |world, turn| {
             let outcome = match turn {
-                Turn::Act => world.perform(caller, operation, &resource, 0, Look::Now, &*effect),
+                Turn::Act => world.perform_in(region, caller, operation, &resource, 0, Look::Now, &*effect),
                 Turn::Tell(error) => Err(error),
             };
             let said = outcome.as_ref().map_or_else(|error| Err(error.kind()), |_| Ok(()));

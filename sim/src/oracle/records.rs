@@ -167,6 +167,9 @@ impl Books {
                 if new.deleted_until.is_some() && matches!(new.placement, Placement::Placing { .. }) {
                     wrong.push(format!("contract: {} is deleted, and is brought up", new.owner));
                 }
+                if new.hold.is_some() && matches!(new.placement, Placement::Placing { .. }) {
+                    wrong.push(format!("contract: {} is on its way to another region, and is brought up", new.owner));
+                }
                 let counted = |record: &BoxRecord| (record.usage.ran_ms, record.usage.connects);
                 if counted(new).0 < counted(old).0 || counted(new).1 < counted(old).1 {
                     wrong.push(format!("usage: of {} went back from {:?} to {:?}", new.owner, old.usage, new.usage));
@@ -201,7 +204,8 @@ impl Books {
                 let bound = self.volumes.get(old.volume.volume()).is_some_and(
                     |volume| matches!(&volume.status, VolumeStatus::Bound { owner } if *owner == old.owner),
                 );
-                if !renamed {
+                // What is held by a move is a copy, or will be one: the box goes on elsewhere.
+                if !renamed && old.hold.is_none() {
                     self.gone.insert(old.owner.id.clone());
                 }
                 // One that was never lived in was bound by a node that did not know yet; it is found and deleted.

@@ -21,6 +21,11 @@ impl Oracle {
         self.copies.insert(id.clone(), Copy { volume: volume.clone(), lines: lines.to_vec(), in_use });
     }
 
+    /// What the judges know of a snapshot: of which volume it is, its lines, and whether a guest ran.
+    pub(crate) fn copied(&self, id: &SnapshotId) -> Option<(VolumeId, Vec<String>, bool)> {
+        self.copies.get(id).map(|copy| (copy.volume.clone(), copy.lines.clone(), copy.in_use))
+    }
+
     /// A box that is a copy has what was copied, and boots.
     pub(super) fn box_appeared(&mut self, record: &BoxRecord) {
         let Some(copied) = &record.copied_from else { return };

@@ -28,7 +28,7 @@ fn says_enough(event: &EventRecord) -> bool {
         EventKind::KeepaliveSet => owner && volume && detail,
         EventKind::BoxResized | EventKind::BoxRenamed => owner && volume && epoch && detail,
         EventKind::SnapshotTaken | EventKind::SnapshotDeleted => owner && epoch && detail,
-        EventKind::BoxCopied => owner && volume && detail,
+        EventKind::BoxCopied | EventKind::BoxMoved => owner && volume && detail,
         EventKind::SuspendFailed | EventKind::PlacementFailed => owner && instance && epoch && detail,
         // A box that is being deleted may be nowhere, and one that is being renamed is.
         EventKind::TakenOver => {

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use boxpool::{
-    Endpoint, EndpointAddress, Guest, GuestRuntime, InstanceId, InstanceProvider, VolumeId, VolumeProvider,
-    VolumeSource,
+    Endpoint, EndpointAddress, Guest, GuestRuntime, InstanceId, InstanceProvider, SnapshotCopier, VolumeId,
+    VolumeProvider, VolumeSource,
 };
 use boxpool_sim::backend::{Fault, Operation, SimInstances, SimRuntime, SimVolumes, SimWorld};
-use boxpool_sim::conformance::{InstanceBench, RuntimeBench, VolumeBench};
+use boxpool_sim::conformance::{InstanceBench, RegionsBench, RuntimeBench, VolumeBench};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -124,8 +124,72 @@ impl RuntimeBench for Bench {
     }
 }
 
+/// And another region beside its world.
+struct TwoRegions {
+    bench: Bench,
+    other: SimVolumes,
+    other_world: Arc<SimWorld>,
+}
+
+impl TwoRegions {
+    fn beside(bench: Bench) -> Self {
+        let other_world = SimWorld::new();
+        SimWorld::join(&[bench.world.clone(), other_world.clone()]);
+        Self { bench, other: SimVolumes::new(other_world.clone()), other_world }
+    }
+
+    fn slow() -> Self {
+        let regions = Self::beside(Bench::slow());
+        for operation in [Operation::VolumeEnsure, Operation::SnapshotCopy] {
+            regions.other_world.fault_always(operation, Fault::Pending(2));
+        }
+        regions
+    }
+}
+
+#[async_trait]
+impl InstanceBench for TwoRegions {
+    fn instances(&self) -> &dyn InstanceProvider {
+        self.bench.instances()
+    }
+    fn fresh_instance(&self) -> InstanceId {
+        self.bench.fresh_instance()
+    }
+}
+
+#[async_trait]
+impl VolumeBench for TwoRegions {
+    fn volumes(&self) -> &dyn VolumeProvider {
+        self.bench.volumes()
+    }
+    fn fresh_volume(&self) -> VolumeId {
+        self.bench.fresh_volume()
+    }
+    fn source(&self) -> VolumeSource {
+        self.bench.source()
+    }
+}
+
+#[async_trait]
+impl RegionsBench for TwoRegions {
+    fn copier(&self) -> &dyn SnapshotCopier {
+        &self.bench.volumes
+    }
+    fn other_volumes(&self) -> &dyn VolumeProvider {
+        &self.other
+    }
+    fn other_copier(&self) -> &dyn SnapshotCopier {
+        &self.other
+    }
+}
+
 mod at_once {
-    use super::Bench;
+    use super::{Bench, TwoRegions};
+
+    mod copies {
+        use super::{Bench, TwoRegions};
+        boxpool_sim::copier_conformance!(virtual TwoRegions::beside(Bench::new()));
+    }
 
     mod instances {
         use super::Bench;
@@ -149,7 +213,12 @@ mod at_once {
 }
 
 mod slowly {
-    use super::Bench;
+    use super::{Bench, TwoRegions};
+
+    mod copies {
+        use super::TwoRegions;
+        boxpool_sim::copier_conformance!(virtual TwoRegions::slow());
+    }
 
     mod instances {
         use super::Bench;

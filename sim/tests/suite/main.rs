@@ -9,6 +9,7 @@ mod faults;
 mod histories;
 mod memory_store;
 mod planner;
+mod regions;
 mod shrink;
 mod timeline;
 mod worlds;

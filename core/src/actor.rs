@@ -158,14 +158,14 @@ pub struct Timings {
 
 /// The desk's end of an actor.
 pub(crate) struct Handle {
-    mailbox: mpsc::UnboundedSender<Message>,
+    mailbox: Sender,
     watchers: Arc<Watchers>,
 }
 
 impl Handle {
     pub(crate) fn send(&self, message: Message) {
         // The actor leaves the desk before it drops its mailbox, under the desk's lock: it is there.
-        let _ = self.mailbox.send(message);
+        let _ = self.mailbox.send(Box::new(message));
     }
 
     pub(crate) fn watch(&self, watcher: watch::Sender<Progress>) {
@@ -200,6 +200,10 @@ impl Watchers {
     }
 }
 
+/// Messages are boxed: a channel has room for many from the start, of whatever size they are.
+type Sender = mpsc::UnboundedSender<Box<Message>>;
+type Receiver = mpsc::UnboundedReceiver<Box<Message>>;
+
 pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Output = ()> + Send + 'static) {
     let (sender, mailbox) = mpsc::unbounded_channel();
     let watchers = Arc::new(Watchers::default());
@@ -221,7 +225,7 @@ pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Ou
 pub(crate) struct Actor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: BoxKey,
-    mailbox: mpsc::UnboundedReceiver<Message>,
+    mailbox: Receiver,
     watchers: Arc<Watchers>,
     /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
     pub(crate) held: Option<Held<BoxRecord>>,
@@ -250,12 +254,13 @@ impl Actor {
                 biased;
                 message = self.mailbox.recv() => message,
                 () = until(alarm) => {
-                    self.leave_after_linger().await;
+                    Box::pin(self.leave_after_linger()).await;
                     None
                 }
             };
+            // In boxes of their own: else every box that is up takes as much memory, while it is idle, as the largest step.
             if let Some(message) = message {
-                self.handle(message).await;
+                Box::pin(self.handle(*message)).await;
             }
             self.show_lingering();
             let idle = self.sessions.is_empty() && self.linger_until.is_none();

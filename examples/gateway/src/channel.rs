@@ -52,7 +52,7 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                 },
             };
             let reply = tokio::select! {
-                reply = lobby::run(&connection, command, given) => reply,
+                reply = Box::pin(lobby::run(&connection, command, given)) => reply,
                 () = skip(&mut input) => return user.close().await,
             };
             match reply {

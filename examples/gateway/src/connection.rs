@@ -246,6 +246,8 @@ impl Connection {
     fn spawn(self: &Arc<Self>, guard: ChannelGuard, work: impl Future<Output = ()> + Send + 'static) {
         let closer = self.closer.clone();
         let running = self.gateway.activity.begin();
+        // A future that is moved into another one is in there twice.
+        let work = Box::pin(work);
         tokio::spawn(async move {
             let (_guard, _running) = (guard, running);
             tokio::select! {
@@ -307,6 +309,8 @@ impl Drop for ChannelGuard {
 
 /// Answers the SSH library's questions about one connection. Everything here is awaited inside the connection's loop, so
 /// what takes time is spawned; only requests for forwards, which the library wants answered at once, wait for the box.
+///
+/// The loop's future has room for the largest answer, twice, for as long as the connection lasts. So what is not small is boxed.
 pub struct Visitor {
     connection: Arc<Connection>,
     offers: Offers,
@@ -462,18 +466,18 @@ impl Handler for Visitor {
         if *offer.algorithm == (Algorithm::Rsa { hash: None }) {
             return Ok(Auth::reject()); // a signature with SHA-1 proves nothing
         }
-        let answer = self.answer(login, offer.public_key, false).await;
-        Ok(self.say(answer).await)
+        let answer = Box::pin(self.answer(login, offer.public_key, false)).await;
+        Ok(Box::pin(self.say(answer)).await)
     }
 
     async fn auth_publickey(&mut self, login: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         if self.may_be_certificate() {
-            match self.answer(login, key.public_key, true).await {
+            match Box::pin(self.answer(login, key.public_key, true)).await {
                 Ok(Answer::Accept) => {}
-                answer => return Ok(self.say(answer).await),
+                answer => return Ok(Box::pin(self.say(answer)).await),
             }
         }
-        let admitted = self.admit(login, key.public_key).await;
+        let admitted = Box::pin(self.admit(login, key.public_key)).await;
         match admitted {
             // Not for certificates: whoever signs them gives nobody the rights of a listed key.
             Ok(true) => self.connection.visit.proven(KeyId::of(key.public_key)),
@@ -484,7 +488,7 @@ impl Handler for Visitor {
     }
 
     async fn auth_openssh_certificate(&mut self, login: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
-        let admitted = self.admit_certificate(login, certificate).await;
+        let admitted = Box::pin(self.admit_certificate(login, certificate)).await;
         Ok(self.admitted(admitted))
     }
 
@@ -658,7 +662,7 @@ impl Handler for Visitor {
     }
 
     async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Self::Error> {
-        match crate::forward::listen_tcp(&self.connection, address, *port).await {
+        match Box::pin(crate::forward::listen_tcp(&self.connection, address, *port)).await {
             Ok(bound) => {
                 *port = bound;
                 Ok(true)
@@ -671,11 +675,11 @@ impl Handler for Visitor {
     }
 
     async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
-        Ok(self.connection.forwards.cancel_tcp(address, port).await)
+        Ok(Box::pin(self.connection.forwards.cancel_tcp(address, port)).await)
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        match crate::forward::listen_socket(&self.connection, path).await {
+        match Box::pin(crate::forward::listen_socket(&self.connection, path)).await {
             Ok(()) => Ok(true),
             Err(refusal) => {
                 tracing::info!(peer = %self.connection.peer, %refusal, "remote forward refused");
@@ -685,6 +689,6 @@ impl Handler for Visitor {
     }
 
     async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        Ok(self.connection.forwards.cancel_socket(path).await)
+        Ok(Box::pin(self.connection.forwards.cancel_socket(path)).await)
     }
 }

@@ -224,7 +224,8 @@ async fn serve(
     start: &Start,
 ) {
     let started = tokio::select! {
-        started = bring_up(connection, hold, user, preamble, start) => started,
+        // Boxed, since a session is idle long after: it is not to keep the room that this took.
+        started = Box::pin(bring_up(connection, hold, user, preamble, start)) => started,
         // Nobody else is there yet to receive the key.
         () = facts.interrupted.notified() => Err(Refusal::new(ExitCode::Interrupted, "given up")),
         () = facts.left.notified() => return user.close().await,

@@ -15,7 +15,8 @@ mod stalled;
 use boxpool::EndpointAddress;
 use boxpool_gateway::server::Settings;
 use harness::light::storm;
-use harness::{Bench, settings, whoami};
+use harness::memory::resident;
+use harness::{Bench, milliseconds, quantile, settings, whoami};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -152,27 +153,8 @@ impl Shared {
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
-/// The value below which `part` of the values are.
-fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let at = ((values.len() - 1) as f64 * part).round() as usize;
-    values[at]
-}
-
 fn row(what: &str, unit: &str, gateway: f64, direct: f64) {
     println!("{what:<40} {gateway:>9.2} {direct:>9.2} {unit:<6} {:>6.2}", gateway / direct);
-}
-
-/// Resident memory of this process, the gateway in it included, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
 #[tokio::main]

@@ -31,7 +31,8 @@ pub async fn storm(bench: &Bench, clients: usize) -> Vec<Handle<Trusting>> {
     logins.join_all().await
 }
 
-async fn log_in_with(port: u16, key: PrivateKeyWithHashAlg, user: String) -> Handle<Trusting> {
+/// Logs in with `key`.
+pub async fn log_in_with(port: u16, key: PrivateKeyWithHashAlg, user: String) -> Handle<Trusting> {
     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut session = connect_stream(Arc::default(), socket, Trusting).await.unwrap();

@@ -14,7 +14,7 @@ use boxpool::{
     VolumeState, VolumeView,
 };
 use boxpool_gateway::hostkey::ensure_key;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,8 +28,8 @@ pub const NEVER_SUSPENDS: &str = "never-suspends";
 struct State {
     instances: BTreeMap<InstanceId, String>,
     volumes: BTreeMap<VolumeId, Option<InstanceId>>,
-    used: Vec<VolumeId>,
-    guests: BTreeMap<VolumeId, (InstanceId, Endpoint, Child)>,
+    used: BTreeSet<VolumeId>,
+    guests: BTreeMap<VolumeId, (InstanceId, Endpoint, Option<Child>)>,
     /// Every start, in order.
     started: Vec<VolumeId>,
     /// Every growth of a disk, in order.
@@ -43,12 +43,20 @@ pub struct Machines {
     pub sshd_options: Mutex<String>,
     /// How long a start takes, where it matters.
     pub start_takes: Mutex<Duration>,
+    /// Where every guest that starts is, in place of a server of its own.
+    pub all_at: Mutex<Option<Endpoint>>,
 }
 
 impl Machines {
     /// `dir` holds `box_key.pub`, the key the guests let in.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, state: Mutex::default(), sshd_options: Mutex::default(), start_takes: Mutex::default() }
+        Self {
+            dir,
+            state: Mutex::default(),
+            sshd_options: Mutex::default(),
+            start_takes: Mutex::default(),
+            all_at: Mutex::default(),
+        }
     }
 
     pub fn starts(&self) -> usize {
@@ -77,6 +85,21 @@ impl Machines {
         if let Some((_, endpoint, _)) = state.guests.get(&guest.volume) {
             return Started { endpoint: endpoint.clone(), by: StartedBy::Adoption };
         }
+        let all_at = self.all_at.lock().unwrap().clone();
+        let (endpoint, child) = match all_at {
+            Some(endpoint) => (endpoint, None),
+            None => {
+                let (endpoint, child) = self.serve(guest);
+                (endpoint, Some(child))
+            }
+        };
+        state.guests.insert(guest.volume.clone(), (guest.instance.clone(), endpoint.clone(), child));
+        state.started.push(guest.volume.clone());
+        Started { endpoint, by: StartedBy::Boot }
+    }
+
+    /// An SSH server for one guest.
+    fn serve(&self, guest: &Guest) -> (Endpoint, Child) {
         let home = self.dir.join(guest.volume.as_str());
         std::fs::create_dir_all(&home).unwrap();
         let host = ensure_key(&home.join("host"), "box").unwrap();
@@ -103,16 +126,13 @@ impl Machines {
             login: whoami(),
             host_key: host.public_key().to_openssh().unwrap(),
         };
-        state.guests.insert(guest.volume.clone(), (guest.instance.clone(), endpoint.clone(), child));
-        state.started.push(guest.volume.clone());
-        Started { endpoint, by: StartedBy::Boot }
+        (endpoint, child)
     }
 
     /// Ends every guest at once, as a machine that dies does.
     pub fn kill_guests(&self) {
-        for (_, (_, _, mut child)) in std::mem::take(&mut self.state.lock().unwrap().guests) {
-            kill_tree(child.id());
-            child.wait().unwrap();
+        for (_, (_, _, child)) in std::mem::take(&mut self.state.lock().unwrap().guests) {
+            end(child);
         }
     }
 }
@@ -120,6 +140,13 @@ impl Machines {
 impl Drop for Machines {
     fn drop(&mut self) {
         self.kill_guests();
+    }
+}
+
+fn end(guest: Option<Child>) {
+    if let Some(mut child) = guest {
+        kill_tree(child.id());
+        child.wait().unwrap();
     }
 }
 
@@ -201,7 +228,7 @@ impl VolumeProvider for Machines {
             return Err(Error::new(ErrorKind::Busy, "attach", &attach.volume));
         }
         *at = Some(attach.instance.clone());
-        state.used.push(attach.volume.clone());
+        state.used.insert(attach.volume.clone());
         Ok(Attached::Yes(Device(attach.volume.to_string())))
     }
 
@@ -261,9 +288,8 @@ impl GuestRuntime for Machines {
             std::future::pending::<()>().await;
         }
         let ended = self.state.lock().unwrap().guests.remove(&guest.volume);
-        let Some((_, _, mut child)) = ended else { return Ok(Suspended::NotRunning) };
-        kill_tree(child.id());
-        child.wait().unwrap();
+        let Some((_, _, child)) = ended else { return Ok(Suspended::NotRunning) };
+        end(child);
         Ok(Suspended::Saved)
     }
 

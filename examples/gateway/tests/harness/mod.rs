@@ -7,6 +7,7 @@
 
 pub mod light;
 pub mod machines;
+pub mod memory;
 pub mod site;
 pub mod web;
 
@@ -439,6 +440,18 @@ pub async fn feed(mut command: Command, input: &[u8]) -> Ran {
     tokio::time::timeout(HANG, child.wait_with_output()).await.expect("the command ends").unwrap().into()
 }
 
+pub fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// The value below which `part` of the values are.
+pub fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let at = ((values.len() - 1) as f64 * part).round() as usize;
+    values[at]
+}
+
 /// Polls until `done`, or fails after a while.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..1500 {
@@ -470,7 +483,7 @@ pub fn noise(length: usize) -> Vec<u8> {
 }
 
 /// A process and all below it.
-fn tree(pid: u32) -> Vec<u32> {
+pub fn tree(pid: u32) -> Vec<u32> {
     let listing = std::process::Command::new("ps").args(["-e", "-o", "pid=,ppid="]).output().unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
     let pairs: Vec<(u32, u32)> = listing

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, SnapshotId, UserId};
-use crate::parking::ParkedBox;
+use crate::parking::AwayBox;
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::record::{BoxRecord, Mode, Placement, PlacementEvent, SnapshotRecord};
@@ -88,8 +88,10 @@ pub(crate) enum Message {
     },
     /// Bring the box up if it is to run without a session and does not.
     KeepUp,
-    /// Make room: somebody waits for an instance.
+    /// Make room: somebody waits for an instance, or it is worth more elsewhere.
     Yield,
+    /// Its owner is expected: attach its volume to an instance.
+    PreAttach,
     /// Look at the record and finish what is half done.
     Recover,
     /// Leave now, whoever is connected.
@@ -317,6 +319,7 @@ impl Actor {
             }
             Message::KeepUp => self.keep_up().await,
             Message::Yield => self.make_room().await,
+            Message::PreAttach => self.preattach().await,
             Message::Recover => self.recover().await,
             Message::Drain => {
                 self.sessions.clear();
@@ -370,16 +373,13 @@ impl Actor {
             Some(Held { record, .. })
                 if self.sessions.is_empty() && self.linger_until.is_some() && record.mode == Mode::SuspendOnLeave =>
             {
-                record.placement.instance().map(|instance| (record.owner.clone(), instance.clone()))
+                record.placement.instance().map(|_| AwayBox::of(record, self.shared.now()))
             }
             _ => None,
         };
         let mut state = self.shared.state();
         match (entry, &self.held) {
-            (Some((owner, instance)), _) => {
-                let since = self.shared.now();
-                state.lingering.insert(owner.clone(), ParkedBox { owner, instance, since });
-            }
+            (Some(away), _) => drop(state.lingering.insert(away.owner.clone(), away)),
             (None, Some(held)) => drop(state.lingering.remove(&held.record.owner)),
             (None, None) => {
                 state.lingering.retain(|owner, _| (&owner.owner, &owner.name) != (&self.key.0, &self.key.1))

@@ -273,7 +273,7 @@ impl Adoption {
 
     fn instance_record(&self, id: &InstanceId, status: InstanceStatus, generation: &str) -> InstanceRecord {
         let (generation, created_at) = (generation.to_owned(), self.clock.now());
-        InstanceRecord { id: id.clone(), status, generation, created_at, cordon: None, envelope: Envelope::new() }
+        InstanceRecord::new(id.clone(), status, generation, created_at)
     }
 
     fn volume_record(&self, id: &VolumeId, status: VolumeStatus) -> VolumeRecord {

@@ -23,7 +23,9 @@ pub struct Census {
     pub total: u32,
     /// Callers that wait for one.
     pub waiting: u32,
-    /// Since one was last taken or made.
+    /// As many more are wanted for boxes that are expected; none are taken for them from those kept free.
+    pub expected: u32,
+    /// For how long more than `min_free` were free, beside those for expected boxes, and nobody waited.
     pub quiet_for: Duration,
     /// As many may be begun now, by `creates_per_minute`; `None` for any number.
     pub allowance: Option<u32>,

@@ -82,6 +82,9 @@ pub struct PoolConfig {
     pub linger: Duration,
     /// A box parked for longer gives its instance back even when nobody waits.
     pub park_limit: Duration,
+    /// At most this share of `instances.max_total` is held by boxes that nobody is at: 0 to 1. 1, the default, for no such limit. What is
+    /// above gives its instance back although nobody waits, as the parking policy ranks it; none is attached ahead beyond it.
+    pub held_share: f64,
     /// How long a connect may take, waiting for capacity included, unless the request says otherwise.
     pub connect_deadline: Duration,
     /// At most so many connects of this node wait for capacity; more are refused at once.
@@ -120,6 +123,7 @@ impl PoolConfig {
             volumes: WarmTarget::new(1, 4, 10_000),
             linger: seconds(10),
             park_limit: seconds(24 * 3600),
+            held_share: 1.0,
             connect_deadline: seconds(300),
             max_waiting: 1_000,
             heartbeat_every: seconds(2),
@@ -143,6 +147,9 @@ impl PoolConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
         self.instances.check("instances")?;
         self.volumes.check("volumes")?;
+        if self.volumes.goal.is_some() {
+            return Err("volumes: there is no goal for volumes; keep as many as are bound while one is made".into());
+        }
         if self.volumes.max_reserve > 0 {
             return Err("volumes: max_reserve must be 0; a volume cannot be stopped".into());
         }
@@ -156,6 +163,9 @@ impl PoolConfig {
         if periods.iter().any(Duration::is_zero) {
             let names = "heartbeat_every, maintain_every, reconcile_every and census_every";
             return Err(format!("{names} must be longer than zero"));
+        }
+        if !(0.0..=1.0).contains(&self.held_share) {
+            return Err(format!("held_share {} must be between 0 and 1", self.held_share));
         }
         if self.max_waiting == 0 {
             return Err("max_waiting must be at least 1".into());

@@ -165,6 +165,7 @@ impl Shared {
                     let mut state = self.state();
                     state.instance_pace.take_up(held.record.instances);
                     state.volume_pace.take_up(held.record.volumes);
+                    state.forecast.forget();
                 }
                 tracing::info!(from = %held.record.holder, "this node is the maintainer now");
                 self.refill_instances.notify_one();

@@ -46,6 +46,7 @@ mod clock;
 mod config;
 mod cordon;
 mod error;
+mod goal;
 mod golden;
 mod heartbeat;
 mod id;
@@ -89,12 +90,13 @@ pub use census::Census;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::{Limits, PoolConfig, Recycle};
 pub use error::{BoxError, Effect, Error, ErrorKind, Report, Result};
+pub use goal::{Demand, Goal, Wanted};
 pub use golden::{GoldenBuilder, Permit};
 pub use id::{
     BoxId, BoxName, BoxRef, Epoch, InstanceId, InvalidId, NodeId, Region, SnapshotId, SnapshotName, UserId, VolumeId,
 };
 pub use memory::MemoryStore;
-pub use parking::{LeastRecentlyUsed, ParkedBox, ParkingPolicy};
+pub use parking::{AwayBox, KeepFor, LeastRecentlyUsed, ParkingPolicy, ReturnTime};
 pub use plan::{Step, WarmTarget, plan};
 pub use pool::{BoxView, ConnectRequest, DrainReport, Pool, PoolBuilder, PoolStatus};
 pub use progress::{Progress, progress};

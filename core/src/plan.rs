@@ -1,11 +1,12 @@
 //! The maintainer's decision: from what is there to what should be done. Pure: the same census, the same step.
 
 use crate::census::Census;
+use crate::goal::Goal;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How large a pool should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmTarget {
     /// As many are kept free and ready.
     pub min_free: u32,
@@ -16,14 +17,17 @@ pub struct WarmTarget {
     /// As many are kept stopped beside the free ones, and are woken before anything is made: instances only. Worth it where that is
     /// quicker, or surer, than making them anew.
     pub min_reserve: u32,
-    /// More stopped ones than this are retired, after the cool-down.
+    /// More stopped ones than this are retired.
     pub max_reserve: u32,
     /// At most as many are made or woken at the same time.
     pub max_concurrent_creates: u32,
     /// At most as many are begun to be made within a minute, a minute's worth at once included; `None` for no such limit. Waking is free.
     pub creates_per_minute: Option<NonZeroU32>,
-    /// Nothing goes for so long after the last time one was taken, by whatever node, or made. What is left of it outlives the maintainer.
+    /// Free ones go only once more than `min_free` have been free for so long, without a moment in which there were not: what is needed again and
+    /// again is kept. What has passed of it outlives the maintainer.
     pub cool_down: Duration,
+    /// How many are kept free follows from this promise, between `min_free` and `max_free`, which are its budget: instances only.
+    pub goal: Option<Goal>,
 }
 
 impl WarmTarget {
@@ -39,6 +43,7 @@ impl WarmTarget {
             max_concurrent_creates: 4,
             creates_per_minute: None,
             cool_down: Duration::from_secs(60),
+            goal: None,
         }
     }
 
@@ -57,7 +62,7 @@ impl WarmTarget {
         if self.max_total == 0 || self.max_concurrent_creates == 0 {
             return Err(format!("{pool}: max_total and max_concurrent_creates must be at least 1"));
         }
-        Ok(())
+        self.goal.map_or(Ok(()), |goal| goal.check().map_err(|why| format!("{pool}: {why}")))
     }
 }
 
@@ -84,7 +89,7 @@ pub enum Step {
 /// stopped is woken before anything is made.
 #[must_use]
 pub fn plan(census: Census, target: WarmTarget) -> Step {
-    let wanted = target.min_free.max(census.waiting);
+    let wanted = target.min_free.max(census.waiting).saturating_add(census.expected);
     let room = target.max_total.saturating_sub(census.total);
     let hands = target.max_concurrent_creates.saturating_sub(census.creating);
     let there = census.free.saturating_add(census.coming);
@@ -97,9 +102,11 @@ pub fn plan(census: Census, target: WarmTarget) -> Step {
     // Stale ones make room for fresh ones when the pool is at its limit; else they go once fresh ones are there.
     let stale = if there >= wanted || room == 0 { census.stale } else { 0 };
     let rested = census.quiet_for >= target.cool_down && census.waiting == 0;
+    let pressed = census.waiting > 0 || there < wanted;
     let when_rested = |n: u32| if rested { n } else { 0 };
-    let spare = census.free.saturating_sub(target.max_free);
-    let surplus = census.free.saturating_sub(target.min_free).min(unreserved).max(spare);
+    let free = census.free.saturating_sub(census.expected);
+    let spare = free.saturating_sub(target.max_free);
+    let surplus = free.saturating_sub(target.min_free).min(unreserved).max(spare);
     let stop = when_rested(surplus.min(target.max_reserve.saturating_sub(reserved)));
     let reserve_spare = census.reserve.min(reserved.saturating_sub(target.max_reserve));
     let begin = |n: u32, step: fn(NonZeroU32) -> Step| NonZeroU32::new(n).map(step);
@@ -108,7 +115,7 @@ pub fn plan(census: Census, target: WarmTarget) -> Step {
         .or_else(|| begin(stale, Step::RetireStale))
         .or_else(|| begin(stop, Step::Stop))
         .or_else(|| begin(when_rested(spare), Step::Retire))
-        .or_else(|| begin(when_rested(reserve_spare), Step::RetireReserve));
+        .or_else(|| begin(if pressed { 0 } else { reserve_spare }, Step::RetireReserve));
     first.unwrap_or(Step::Rest)
 }
 
@@ -223,7 +230,20 @@ mod tests {
                 let coming = creating;
                 let total = free + coming + used + stale + reserve + stopping;
                 let quiet_for = Duration::from_secs(quiet);
-                Census { free, coming, creating, reserve, stopping, stale, total, waiting, quiet_for, allowance }
+                let expected = allowance.unwrap_or_default();
+                Census {
+                    free,
+                    coming,
+                    creating,
+                    reserve,
+                    stopping,
+                    stale,
+                    total,
+                    waiting,
+                    expected,
+                    quiet_for,
+                    allowance,
+                }
             })
     }
 
@@ -243,19 +263,20 @@ mod tests {
 
         #[test]
         fn nothing_in_use_goes_and_what_is_kept_is_enough(census in censuses(), target in targets()) {
-            if let Step::Retire(n) | Step::Stop(n) | Step::RetireReserve(n) = plan(census, target) {
-                let left = census.after(plan(census, target));
+            let step = plan(census, target);
+            if let Step::Retire(n) | Step::Stop(n) | Step::RetireReserve(n) = step {
+                let left = census.after(step);
                 prop_assert!(left.free >= target.min_free.min(census.free), "{n}");
                 prop_assert!(left.reserve + left.stopping >= target.min_reserve.min(census.reserve + census.stopping));
-                prop_assert!(census.quiet_for >= target.cool_down);
+                prop_assert!(census.quiet_for >= target.cool_down || matches!(step, Step::RetireReserve(_)));
                 prop_assert_eq!(census.waiting, 0);
             }
         }
 
         #[test]
         fn a_pool_settles(target in targets(), start in censuses()) {
-            // Creates and stops complete at once, nobody takes or waits: it must come to rest within bounds.
-            let mut census = Census { waiting: 0, quiet_for: target.cool_down, allowance: None, ..start };
+            // Creates and stops complete at once, nobody takes, waits or is expected: it must come to rest within bounds.
+            let mut census = Census { waiting: 0, expected: 0, quiet_for: target.cool_down, allowance: None, ..start };
             for _ in 0..200 {
                 census.free += census.creating;
                 census.coming = 0;

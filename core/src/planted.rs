@@ -55,6 +55,12 @@ bugs! {
     CordonedIsClaimed,
     /// Nobody is asked to leave a machine that is to be emptied.
     DrainAsksNobody,
+    /// A parked box keeps its instance however many are held.
+    HeldShareIgnored,
+    /// A parked box keeps its instance whatever the policy says.
+    KeptAnyway,
+    /// A box that has just given its instance back is attached ahead again.
+    AttachedAgain,
     /// A machine is noted as stopped without being stopped.
     StopOnlyNoted,
     /// More are begun within a minute than may be.

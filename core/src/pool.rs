@@ -10,8 +10,8 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, BroughtUp, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
-use crate::records::Records;
+use crate::record::{BoxRecord, BroughtUp, DemandRecord, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
+use crate::records::{Records, demand_key};
 use crate::runtime::GuestRuntime;
 use crate::saga::Guard;
 use crate::session::Session;
@@ -553,6 +553,15 @@ impl Pool {
         self.ask("set box's mode", user, name, |deadline, done| Message::SetMode { mode, deadline, done })
             .await
             .map(BoxView::of)
+    }
+
+    /// What the maintainer knows of demand, and how many instances it wants free for the [goal](crate::WarmTarget::goal), as it wrote it down last: minutes
+    /// ago at most. `None` while there is none, and without a goal.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn demand(&self) -> Result<Option<DemandRecord>> {
+        Ok(self.shared.records.get::<DemandRecord>(&demand_key()).await?.map(|held| held.record))
     }
 
     /// What this node knows of the pool.

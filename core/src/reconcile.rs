@@ -58,6 +58,7 @@ impl Shared {
     async fn pass(self: &Arc<Self>, memory: &mut Memory, census: bool) -> Result<()> {
         self.check_in_touch("reconcile")?;
         let seen = self.read_instances().await?;
+        self.look_at_parked();
         for (held, owner) in &seen {
             self.look_at_instance(held, owner.as_ref()).await?;
         }
@@ -246,6 +247,7 @@ impl Shared {
 
     async fn census_boxes(self: &Arc<Self>) -> Result<BoxCensus> {
         let mut census = BoxCensus::default();
+        let (mut expected, now) = (self.expect(), self.now());
         let mut cursor = None;
         loop {
             let page = self.records.scan::<BoxRecord>(None, cursor.as_ref()).await?;
@@ -253,6 +255,7 @@ impl Shared {
                 self.look_at_box(&held.record);
                 self.look_at_kept(&held.record);
                 self.look_at_deleted(&held.record);
+                expected.look_at(&held.record, &*self.policy, now);
                 if held.record.placement.worker().is_some() {
                     census.in_a_step.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
                 }
@@ -260,9 +263,11 @@ impl Shared {
             }
             match page.next {
                 Some(next) => cursor = Some(next),
-                None => return Ok(census),
+                None => break,
             }
         }
+        self.note_expected(expected);
+        Ok(census)
     }
 
     /// A volume that is bound to a box which is not there or has another: the box was deleted, or two nodes were making it at

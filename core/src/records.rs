@@ -7,7 +7,7 @@ use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, InstanceId, NodeId, SnapshotName, UserId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::record::{
-    BOXES, GOLDENS, HOMES, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES,
+    BOXES, DEMAND, GOLDENS, HOMES, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES,
 };
 use crate::store::{Cursor, Entry, Key, Page, StateStore, Stored, Version};
 use std::sync::Arc;
@@ -262,6 +262,11 @@ pub(crate) fn key_of_snapshot(record: &SnapshotRecord) -> Key {
 /// Where a node's record lives.
 pub(crate) fn node_key(id: &NodeId) -> Key {
     Key::new(NODES, id.as_str(), id.as_str())
+}
+
+/// Where what is known of demand lives.
+pub(crate) fn demand_key() -> Key {
+    Key::new(DEMAND, "demand", "instances")
 }
 
 /// Where a role's lease lives.

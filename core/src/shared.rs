@@ -10,7 +10,7 @@ use crate::id::{BoxName, BoxRef, InstanceId, NodeId, SnapshotId, UserId, VolumeI
 use crate::index::FreeIndex;
 use crate::limited::Limited;
 use crate::liveness::Liveness;
-use crate::parking::{ParkedBox, ParkingPolicy};
+use crate::parking::{AwayBox, ParkingPolicy};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
@@ -18,7 +18,7 @@ use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, PO
 use crate::records::{Held, Records};
 use crate::runtime::GuestRuntime;
 use crate::signal::Signal;
-use crate::stock::Pace;
+use crate::stock::{Forecast, Pace};
 use crate::store::Key;
 use crate::waiters::Waiters;
 use futures::future::BoxFuture;
@@ -64,10 +64,17 @@ pub(crate) struct Shared {
 /// What changes often and is looked at briefly. The lock is never held across an await.
 pub(crate) struct State {
     pub(crate) free_instances: FreeIndex<InstanceId, Held<InstanceRecord>>,
+    /// Free instances by whose box was on them last: a hint that the index confirms.
+    pub(crate) familiar: BTreeMap<UserId, InstanceId>,
     pub(crate) free_volumes: FreeIndex<VolumeId, Held<VolumeRecord>>,
-    pub(crate) parked: BTreeMap<BoxRef, ParkedBox>,
+    pub(crate) parked: BTreeMap<BoxRef, AwayBox>,
     /// Boxes whose last session here has ended and which still run.
-    pub(crate) lingering: BTreeMap<BoxRef, ParkedBox>,
+    pub(crate) lingering: BTreeMap<BoxRef, AwayBox>,
+    /// Boxes that are on no instance and expected, the likeliest first, as the last census saw them: the maintainer attaches them.
+    pub(crate) expected: Vec<BoxRef>,
+    /// Boxes that this node has attached ahead, or tried to, and when it did so last: what is given back, or has failed, is not at once
+    /// tried again.
+    pub(crate) attached_ahead: BTreeMap<BoxRef, Instant>,
     /// Boxes that were asked to make room and have not done so yet.
     pub(crate) yielding: BTreeSet<BoxRef>,
     pub(crate) liveness: Liveness,
@@ -82,6 +89,7 @@ pub(crate) struct State {
     pub(crate) waiting_elsewhere: u32,
     pub(crate) instance_pace: Pace,
     pub(crate) volume_pace: Pace,
+    pub(crate) forecast: Forecast,
 }
 
 pub(crate) struct Parts {
@@ -105,9 +113,12 @@ impl Shared {
         let provider_call = config.limits.provider_call;
         let state = State {
             free_instances: FreeIndex::new(node.clone()),
+            familiar: BTreeMap::new(),
             free_volumes: FreeIndex::new(node.clone()),
             parked: BTreeMap::new(),
             lingering: BTreeMap::new(),
+            expected: Vec::new(),
+            attached_ahead: BTreeMap::new(),
             yielding: BTreeSet::new(),
             liveness: Liveness::new(config.dead_after),
             last_beat: Some(now),
@@ -118,6 +129,7 @@ impl Shared {
             waiting_elsewhere: 0,
             instance_pace: Pace::new(now),
             volume_pace: Pace::new(now),
+            forecast: Forecast::default(),
         };
         Self {
             waiters: Arc::new(Waiters::new(config.max_waiting)),

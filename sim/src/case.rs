@@ -1,10 +1,13 @@
 //! A history as data: what users do, what goes wrong, and how large the world is. A case says everything about a run.
 
 use crate::engine::{Draw, Faults, Hash, Pace, Strike};
-use boxpool::{Limits, PoolConfig, Recycle, VolumeSource, WarmTarget};
+use boxpool::{
+    KeepFor, LeastRecentlyUsed, Limits, ParkingPolicy, PoolConfig, Recycle, ReturnTime, VolumeSource, WarmTarget,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One history. All times are milliseconds of virtual time since the world's beginning.
@@ -99,6 +102,64 @@ pub struct PoolShape {
     /// At most as many instances are begun within a minute; 0 for no limit.
     #[serde(default, skip_serializing_if = "is_none")]
     pub per_minute: u32,
+    /// Which boxes hold an instance although nobody is at them.
+    #[serde(default, skip_serializing_if = "Parking::is_default")]
+    pub parking: Parking,
+    /// At most so many hundredths of the machines are held by boxes that nobody is at.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub held_percent: u8,
+}
+
+fn all() -> u8 {
+    100
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_all(percent: &u8) -> bool {
+    *percent == all()
+}
+
+/// A parking policy, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parking {
+    /// [`LeastRecentlyUsed`].
+    #[default]
+    LeastRecentlyUsed,
+    /// [`KeepFor`] so many milliseconds.
+    KeepFor(u64),
+    /// [`ReturnTime`], with a return within so many milliseconds counting as soon, kept from a likelihood of 0.2 and
+    /// attached ahead from 0.4.
+    ReturnTime(u64),
+}
+
+impl Parking {
+    /// The policy.
+    #[must_use]
+    pub fn policy(self) -> Arc<dyn ParkingPolicy> {
+        match self {
+            Self::LeastRecentlyUsed => Arc::new(LeastRecentlyUsed),
+            Self::KeepFor(time) => Arc::new(KeepFor(Duration::from_millis(time))),
+            Self::ReturnTime(horizon) => {
+                Arc::new(ReturnTime::default().within(Duration::from_millis(horizon)).from_likelihoods(0.2, 0.4))
+            }
+        }
+    }
+
+    /// After how long a box gives its instance back in any case.
+    pub(crate) fn limit(self) -> Duration {
+        match self {
+            Self::KeepFor(time) => Duration::from_millis(time),
+            Self::LeastRecentlyUsed | Self::ReturnTime(_) => Duration::MAX,
+        }
+    }
+
+    // By reference, as serde calls it.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Something a user does.
@@ -374,6 +435,8 @@ impl Default for PoolShape {
             min_reserve: 0,
             max_reserve: 0,
             per_minute: 0,
+            parking: Parking::default(),
+            held_percent: all(),
         }
     }
 }
@@ -393,6 +456,7 @@ impl PoolShape {
         config.volumes.cool_down = seconds(30);
         config.linger = Duration::from_millis(self.linger);
         config.park_limit = Duration::from_millis(self.park_limit);
+        config.held_share = f64::from(self.held_percent) / 100.0;
         config.connect_deadline = seconds(300);
         config.heartbeat_every = seconds(5);
         config.dead_after = seconds(20);
@@ -430,11 +494,13 @@ pub enum Profile {
     Verbs,
     /// As [`Profile::Swarm`], and some machines are kept stopped; often only some may be made within a minute.
     Reserve,
+    /// As [`Profile::Swarm`], with every parking policy, and users who return.
+    Parking,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 9] = [
+    pub const ALL: [Profile; 10] = [
         Self::Swarm,
         Self::Calm,
         Self::Crashes,
@@ -444,11 +510,12 @@ impl Profile {
         Self::Zones,
         Self::Verbs,
         Self::Reserve,
+        Self::Parking,
     ];
 
     /// Whether anything may go wrong in its histories.
     pub(crate) fn is_everything(self) -> bool {
-        matches!(self, Self::Swarm | Self::Golden | Self::Zones | Self::Verbs | Self::Reserve)
+        matches!(self, Self::Swarm | Self::Golden | Self::Zones | Self::Verbs | Self::Reserve | Self::Parking)
     }
 }
 
@@ -464,6 +531,7 @@ impl fmt::Display for Profile {
             Self::Zones => "zones",
             Self::Verbs => "verbs",
             Self::Reserve => "reserve",
+            Self::Parking => "parking",
         })
     }
 }
@@ -533,6 +601,28 @@ impl Case {
             let renames = of_renames.between(0, 5);
             ops.extend((0..renames).map(|_| Op::of_renames(&mut of_renames, span, gateways, users, names + 1)));
             pool.max_total += u32::from(users) * u32::from(renames > 0);
+        }
+        if profile == Profile::Parking {
+            pool.parking = match draw.between(0, 3) {
+                0 => Parking::LeastRecentlyUsed,
+                1 => Parking::KeepFor(*draw.pick(&[1_000, 20_000, 120_000])),
+                _ => Parking::ReturnTime(*draw.pick(&[40_000, 120_000, 600_000])),
+            };
+            pool.held_percent = *draw.pick(&[0, 34, 67, 100, 100]);
+            // Who comes once comes again: there is something to learn, and a census in between.
+            let visits: Vec<Op> = ops.iter().filter(|op| matches!(op.what, What::Visit { .. })).cloned().collect();
+            for op in visits {
+                let mut at = op.at;
+                for _ in 0..draw.between(0, 3) {
+                    at += draw.between(span / 4, span / 2);
+                    ops.push(Op { at, gateway: draw.between(0, gateways as u64 - 1) as usize, ..op.clone() });
+                }
+            }
+            if draw.chance(0.3) {
+                let gib = draw.between(2, 8);
+                let at = draw.between(0, span);
+                ops.push(Op { at, gateway: 0, user: 1, name: 1, what: What::Resize { gib } });
+            }
         }
         if profile == Profile::Reserve {
             pool.min_reserve = draw.between(0, 2) as u32;

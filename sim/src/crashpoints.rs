@@ -10,7 +10,7 @@
 //! Crashes between calls cannot be told apart from outside, so these are all crash points of that schedule. A crash before a
 //! call that only looks is the same as one after the call before it; of such calls only the answer is lost.
 
-use crate::case::{Case, Event, Happening, Op, PoolShape, What};
+use crate::case::{Case, Event, Happening, Op, Parking, PoolShape, What};
 use crate::engine::{Entry, Fate, Faults, LoggedCall, Pace, Refusal};
 use crate::run::{Findings, Probe, run_probed};
 use boxpool::PoolConfig;
@@ -214,6 +214,22 @@ pub fn flows() -> Vec<(&'static str, Case)> {
             flow(
                 PoolShape { min_free: 0, max_free: 0, min_reserve: 1, max_reserve: 1, ..shape.clone() },
                 vec![op(120, 0, 1, visit(1)), op(200, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "a box is attached ahead of its owner, and given up after",
+            flow(
+                PoolShape { linger: 0, parking: Parking::ReturnTime(20_000), held_percent: 50, ..shape.clone() },
+                vec![op(40, 0, 1, visit(1)), op(110, 0, 1, visit(1)), op(220, 0, 9, What::List)],
+                vec![],
+            ),
+        ),
+        (
+            "a box does not keep its machine",
+            flow(
+                PoolShape { parking: Parking::KeepFor(5_000), ..shape.clone() },
+                vec![op(40, 0, 1, visit(1)), op(120, 0, 9, What::List)],
                 vec![],
             ),
         ),

@@ -65,7 +65,7 @@ mod steer;
 pub mod strategy;
 mod timeline;
 
-pub use case::{Case, Event, Happening, Op, PoolShape, Profile, What};
+pub use case::{Case, Event, Happening, Op, Parking, PoolShape, Profile, What};
 pub use cloud::{Gateway, Misuse, SimCloud, SimCloudBuilder, Violations, golden};
 /// A number that follows from a seed and a name alone: for choices of your own that must be the same in every run.
 ///

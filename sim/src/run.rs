@@ -4,7 +4,7 @@
 mod contract;
 
 use crate::backend::SimGolden;
-use crate::case::{Case, Event, GENERATION, Happening, Op, What};
+use crate::case::{Case, Event, GENERATION, Happening, Op, Parking, What};
 use crate::cloud::{Gateway, SimCloud};
 use crate::engine::{Entry, Fate, Hash, Kind, LoggedCall, Pace, Strike};
 use crate::oracle::repairs::Counts;
@@ -181,6 +181,7 @@ impl Stage {
             min_free: config.instances.min_free as usize,
             min_reserve: config.instances.min_reserve as usize,
             per_minute: config.instances.creates_per_minute,
+            expects: matches!(case.pool.parking, Parking::ReturnTime(_)),
             cool_down: config.instances.cool_down,
         };
         drop(state);
@@ -215,7 +216,8 @@ impl Stage {
     fn start(self: &Arc<Self>, gateway: Gateway) {
         let (stage, here) = (Arc::clone(self), gateway.clone());
         gateway.spawn(async move {
-            let mut builder = here.pool(stage.case.seed, stage.config.clone());
+            let parking = stage.case.pool.parking.policy();
+            let mut builder = here.pool(stage.case.seed, stage.config.clone()).parking_policy(parking);
             if stage.case.pool.builds_golden {
                 builder = builder.golden(Arc::new(SimGolden::new(here.volumes(), GENERATION)));
             }
@@ -788,7 +790,9 @@ impl Stage {
                     found.push(format!("I7: {} is to run and is {}", record.owner, record.placement));
                 }
                 Placement::Running { .. } => found.push(format!("I7: {} runs and nobody is there", record.owner)),
-                Placement::Parked { .. } if self.config.park_limit <= WORTH_WAITING => {
+                Placement::Parked { .. }
+                    if self.case.pool.parking.limit().min(self.config.park_limit) <= WORTH_WAITING =>
+                {
                     found.push(format!("I7: {} is parked beyond its limit", record.owner));
                 }
                 _ => {}

@@ -21,7 +21,7 @@
 //! ```
 
 use crate::backend::Operation;
-use crate::case::{Case, Event, Happening, Op, PoolShape, Profile, What};
+use crate::case::{Case, Event, Happening, Op, Parking, PoolShape, Profile, What};
 use crate::engine::{CallId, Fate, Faults, Pace, Refusal, Strike};
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -71,11 +71,12 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         _ => (0.0, 0.0, 1.0),
     };
     let crashes = profile != Profile::Calls;
+    let parking = if profile == Profile::Parking { parkings().boxed() } else { Just(None).boxed() };
     let reserve = if profile == Profile::Reserve { 2_u32 } else { 0 };
     let world = (
         any::<u64>().no_shrink(),
         1..=size.gateways,
-        (pools(u32::from(size.users) + 2), 0..=reserve, 0..=reserve, select(vec![0, 2, 20])),
+        (pools(u32::from(size.users) + 2), 0..=reserve, 0..=reserve, select(vec![0, 2, 20]), parking),
         select(vec![Pace::Host, Pace::Ranked, Pace::Wild, Pace::Cloud]),
         select(vec![0, 20, 2_000]),
         select(vec![100, 3_000, 40_000]),
@@ -88,10 +89,13 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         sometimes(f64::from(u8::from(profile == Profile::Zones)), vec(zone_outages(size), 1..=2)),
     );
     (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines, to_zones))| {
-        let (seed, gateways, (mut pool, min_reserve, more, per_minute), pace, jitter, restart_after) = world;
+        let (seed, gateways, (mut pool, min_reserve, more, per_minute, parking), pace, jitter, restart_after) = world;
         if profile == Profile::Reserve {
             (pool.min_reserve, pool.max_reserve, pool.per_minute) = (min_reserve, min_reserve + more, per_minute);
             pool.max_total += min_reserve;
+        }
+        if let Some((parking, held_percent)) = parking {
+            (pool.parking, pool.held_percent) = (parking, held_percent);
         }
         let mut events: Vec<Event> = [to_gateways, to_machines, to_zones].into_iter().flatten().flatten().collect();
         events.sort_by_key(|event| event.at);
@@ -167,6 +171,18 @@ pub fn pools(most: u32) -> impl Strategy<Value = PoolShape> {
             }
         },
     )
+}
+
+/// A parking policy, and how many hundredths of the machines may be held.
+fn parkings() -> impl Strategy<Value = Option<(Parking, u8)>> {
+    let policies = select(vec![
+        Parking::LeastRecentlyUsed,
+        Parking::KeepFor(1_000),
+        Parking::KeepFor(60_000),
+        Parking::ReturnTime(40_000),
+        Parking::ReturnTime(600_000),
+    ]);
+    (policies, select(vec![100, 67, 34, 0])).prop_map(Some)
 }
 
 /// One operation of one user.

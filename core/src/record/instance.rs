@@ -12,7 +12,7 @@
 
 use super::{Envelope, INSTANCES, IllegalTransition, record};
 use crate::clock::Timestamp;
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId};
+use crate::id::{BoxRef, Epoch, InstanceId, NodeId, UserId};
 use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
@@ -219,12 +219,22 @@ pub struct InstanceRecord {
     /// That nobody new is to come onto it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordon: Option<Cordon>,
+    /// Whose box was on it last: the same user's next one comes onto it rather than onto another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_user: Option<UserId>,
     /// Schema, mark, unknown fields.
     #[serde(flatten)]
     pub envelope: Envelope,
 }
 
 impl InstanceRecord {
+    /// A new instance, of which nothing else is known yet.
+    #[must_use]
+    pub fn new(id: InstanceId, status: InstanceStatus, generation: impl Into<String>, created_at: Timestamp) -> Self {
+        let (generation, envelope) = (generation.into(), Envelope::new());
+        Self { id, status, generation, created_at, cordon: None, last_user: None, envelope }
+    }
+
     /// Whether a box may take it now.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -246,7 +256,11 @@ impl InstanceRecord {
         if newcomer && self.cordon.is_some() && !planted::is(Bug::CordonedIsClaimed) {
             return Err(IllegalTransition::new(&"free and cordoned", event));
         }
-        Ok(Self { status: self.status.after(event)?, ..self.clone() })
+        let last_user = match event {
+            InstanceEvent::Claim { owner, .. } => Some(owner.owner.clone()),
+            _ => self.last_user.clone(),
+        };
+        Ok(Self { status: self.status.after(event)?, last_user, ..self.clone() })
     }
 }
 

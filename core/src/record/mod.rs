@@ -4,21 +4,25 @@
 //! version put there: an older one keeps them when it rewrites the record.
 
 mod brought_up;
+mod demand;
 mod golden;
 mod home;
 mod instance;
 mod node;
 mod placement;
 mod snapshot;
+mod visits;
 mod volume;
 
 pub use brought_up::{BroughtUp, BroughtUpFrom};
+pub use demand::DemandRecord;
 pub use golden::{GoldenEvent, GoldenRecord, GoldenState};
 pub use home::{HomeEvent, HomeRecord, HomeStatus};
 pub use instance::{Cordon, InstanceEvent, InstanceRecord, InstanceStatus};
 pub use node::{EventKind, EventRecord, LeaseRecord, NodeRecord, Pause, PoolPast};
 pub use placement::{BoxRecord, Hold, HoldPart, Mode, Placement, PlacementEvent, Share, Usage, VolumeBinding};
 pub use snapshot::{SnapshotEvent, SnapshotRecord, SnapshotStatus};
+pub use visits::{Visit, Visits};
 pub use volume::{VolumeEvent, VolumeRecord, VolumeStatus};
 
 use crate::store::Table;
@@ -45,6 +49,8 @@ pub const NODES: Table = Table::new("nodes");
 pub const LEASES: Table = Table::new("leases");
 /// Homes, of a front of several regions: partition = owner, row = the box's name.
 pub const HOMES: Table = Table::new("homes");
+/// What the maintainer knows of demand: partition = `demand`, row = the pool.
+pub const DEMAND: Table = Table::new("demand");
 /// Events: partition = owner (or [`POOL_EVENTS`]), row = time, node, number.
 pub const EVENTS: Table = Table::new("events");
 /// The partition of events that are no user's: a name that no [`UserId`](crate::UserId) can have.

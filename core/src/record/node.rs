@@ -18,7 +18,7 @@ pub struct NodeRecord {
     /// How many of its connects waited for an instance at that heartbeat: the maintainer provides for them too.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waiting: u32,
-    /// How many instances it has taken out of the pool since its start: for the maintainer, a pool from which somebody takes is not quiet.
+    /// How many instances it has taken out of the pool since its start: for the maintainer, who estimates how many will be.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub instances_taken: u64,
     /// The same of volumes.
@@ -82,7 +82,7 @@ impl LeaseRecord {
 /// What a maintainer knows of a pool's recent past. Durations, so that nobody's clock counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolPast {
-    /// Since one was last taken or made, in milliseconds.
+    /// For how long more were free than are kept, in milliseconds.
     #[serde(default)]
     pub quiet_ms: u64,
     /// By how much what was begun to be made is ahead of an even pace, in milliseconds.

@@ -9,7 +9,8 @@
 //!     │ Detached       ▼ Withdraw                                         ▼ Withdraw   Withdraw │
 //!     └──────────── Detaching ◀───────────────────────────────────────────┴─────────────────────┘
 //!
-//!  Running, Parked ── Stop ──▶ Detaching                    TakeOver: another node continues a step
+//!  Placing ── Attached ──▶ Parked                           TakeOver: another node continues a step
+//!  Running, Parked ── Stop ──▶ Detaching
 //!  Detached, Running, Parked ── Delete ──▶ Deleting
 //!  Detached ── Rename ──▶ Renaming ── RenameFailed ──▶ Detached
 //!                            │ the record goes, and under the new name
@@ -19,7 +20,7 @@
 //! so a late answer fits nowhere. A record in `Placing`, `Suspending`, `Detaching`, `Renaming` or `Deleting` names the node
 //! that is at work; when that node is dead, anyone may take over. An `Arriving` record is settled by whoever comes across it.
 
-use super::{BOXES, BroughtUp, Envelope, IllegalTransition, record};
+use super::{BOXES, BroughtUp, Envelope, IllegalTransition, Visits, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::planted::{self, Bug};
@@ -60,7 +61,7 @@ pub enum Placement {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         endpoint: Option<Endpoint>,
     },
-    /// Suspended, with the volume still attached and the instance still reserved.
+    /// No guest runs, but the volume is attached and the instance reserved: suspended there, or attached ahead of its owner.
     Parked {
         /// Where.
         instance: InstanceId,
@@ -126,6 +127,13 @@ pub enum PlacementEvent {
         epoch: Epoch,
         /// How it is reached.
         endpoint: Endpoint,
+    },
+    /// Result: the volume is attached, and no guest runs yet: its owner is expected.
+    Attached {
+        /// The epoch it was attached with.
+        epoch: Epoch,
+        /// When.
+        at: Timestamp,
     },
     /// Intent: the guest of that epoch was found gone; start it again where it was.
     GuestLost {
@@ -214,6 +222,9 @@ impl Placement {
             (P::Placing { .. }, E::Move { instance, node }) => intent(P::Placing { instance, node }),
             (P::Placing { instance, .. }, E::Started { epoch: done, endpoint }) if done == epoch => {
                 result(P::Running { instance, endpoint })
+            }
+            (P::Placing { instance, .. }, E::Attached { epoch: done, at }) if done == epoch => {
+                result(P::Parked { instance, since: at })
             }
             (P::Running { instance, .. }, E::GuestLost { epoch: ran, node }) if ran == epoch => {
                 intent(P::Placing { instance, node })
@@ -455,6 +466,9 @@ pub struct BoxRecord {
     /// What it has used.
     #[serde(default, skip_serializing_if = "is_unused")]
     pub usage: Usage,
+    /// When somebody was there.
+    #[serde(default, skip_serializing_if = "Visits::is_empty")]
+    pub visits: Visits,
     /// How it was last brought up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought_up: Option<BroughtUp>,
@@ -488,6 +502,7 @@ impl BoxRecord {
             hold: None,
             shares: BTreeMap::new(),
             usage: Usage::default(),
+            visits: Visits::default(),
             brought_up: None,
             created_at: now,
             used_at: now,
@@ -539,6 +554,7 @@ impl BoxRecord {
     /// Counts what lies between `before` and this record, and `connects` sessions.
     pub(crate) fn count(&mut self, before: &BoxRecord, connects: u64, now: Timestamp) {
         self.usage.moves(&before.placement, &self.placement, now);
+        self.visits.moves(&self.placement, !self.holders.is_empty(), now);
         self.usage.connects = self.usage.connects.saturating_add(connects);
     }
 }
@@ -589,7 +605,7 @@ mod tests {
 
     fn events() -> impl Strategy<Value = PlacementEvent> {
         use PlacementEvent as E;
-        (0u8..15, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
+        (0u8..16, 0u8..3, 0u8..3, 0u64..4).prop_map(|(kind, i, n, e)| {
             let (instance, node, epoch) = (instance(i), node(n), Epoch(e));
             match kind {
                 0 => E::Place { instance, node },
@@ -606,6 +622,7 @@ mod tests {
                 11 => E::Rename { to: name(i), node },
                 12 => E::RenameFailed { epoch },
                 13 => E::Arrived { epoch },
+                14 => E::Attached { epoch, at: Timestamp(2) },
                 _ => E::Delete { node },
             }
         })
@@ -621,7 +638,7 @@ mod tests {
             if let Ok((_, after)) = placement.after(epoch, &event) {
                 let is_result = matches!(
                     event,
-                    E::Started { .. } | E::Suspended { .. } | E::SuspendFailed { .. } | E::Detached { .. }
+                    E::Started { .. } | E::Attached { .. } | E::Suspended { .. } | E::SuspendFailed { .. } | E::Detached { .. }
                         | E::RenameFailed { .. } | E::Arrived { .. }
                 );
                 prop_assert_eq!(after, if is_result { epoch } else { epoch.next() });
@@ -632,7 +649,7 @@ mod tests {
         fn a_late_answer_changes_nothing(placement in placements(), event in events(), epoch in 0u64..4) {
             use PlacementEvent as E;
             let reported = match &event {
-                E::Started { epoch, .. } | E::Suspended { epoch, .. } | E::SuspendFailed { epoch }
+                E::Started { epoch, .. } | E::Attached { epoch, .. } | E::Suspended { epoch, .. } | E::SuspendFailed { epoch }
                 | E::Detached { epoch } | E::GuestLost { epoch, .. } | E::RenameFailed { epoch }
                 | E::Arrived { epoch } => Some(*epoch),
                 _ => None,

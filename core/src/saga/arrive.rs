@@ -1,6 +1,7 @@
 //! Connect: bring the box to where it runs, whatever state it is in, and give a session.
 
 use super::change::is_overtaken;
+use super::preattach::blames_instance;
 use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -325,22 +326,7 @@ impl Actor {
         if error.kind() == ErrorKind::Fenced {
             return Err(error);
         }
-        let blames_instance = match error.kind() {
-            ErrorKind::NotFound
-            | ErrorKind::Busy
-            | ErrorKind::TimedOut
-            | ErrorKind::Unavailable
-            | ErrorKind::UnknownOutcome
-            | ErrorKind::Permanent => true,
-            ErrorKind::AlreadyExists
-            | ErrorKind::Conflict
-            | ErrorKind::Throttled
-            | ErrorKind::NoCapacity
-            | ErrorKind::Fenced
-            | ErrorKind::Unauthorized
-            | ErrorKind::Invalid
-            | ErrorKind::Corrupt => false,
-        };
+        let blames_instance = blames_instance(&error);
         tracing::warn!(owner = %held.record.owner, placement = %held.record.placement, error = %crate::Report(&error), "placement failed");
         metrics::counter!("boxpool_placements_failed_total").increment(1);
         self.shared.log(EventRecord {

@@ -3,7 +3,7 @@
 use super::change::is_overtaken;
 use crate::actor::Actor;
 use crate::error::{ErrorKind, Result};
-use crate::parking::ParkedBox;
+use crate::parking::AwayBox;
 use crate::planted::{self, Bug};
 use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent};
 use crate::records::Held;
@@ -116,8 +116,7 @@ impl Actor {
         let at = self.shared.now();
         let held = self.step(&held, &PlacementEvent::Suspended { epoch, at }).await?;
         self.log_stay(&held);
-        let owner = held.record.owner.clone();
-        self.shared.state().parked.insert(owner.clone(), ParkedBox { owner, instance, since: at });
+        self.shared.state().parked.insert(held.record.owner.clone(), AwayBox::of(&held.record, at));
         self.shared.waiters.ring();
         Ok(())
     }

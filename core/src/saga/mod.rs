@@ -10,6 +10,7 @@ mod grow;
 mod keep;
 mod leave;
 mod place;
+mod preattach;
 mod recover;
 mod rename;
 mod retain;
@@ -20,5 +21,6 @@ mod travel;
 mod vacate;
 
 pub(crate) use create::named;
+pub(crate) use preattach::is_ready;
 pub(crate) use snapshot::MARK;
 pub(crate) use travel::{Guard, Travel};

@@ -31,6 +31,7 @@ impl Actor {
         let waiting = Instant::now();
         let mut candidate = self.acquire(connect).await?;
         journey.timings.waited += waiting.elapsed();
+        self.shared.state().instance_pace.took();
 
         if planted::is(Bug::ClaimBeforeIntent) {
             candidate = self.claim_early(&held, candidate).await?;
@@ -55,7 +56,7 @@ impl Actor {
                 Err(error) => return Err(error),
             }
             // Another box was faster. Take the next one, or go back and stand in line.
-            let Some(next) = self.shared.take_instance() else {
+            let Some(next) = self.take_instance() else {
                 self.withdraw(held, false).await?;
                 return Ok(Round::Again);
             };
@@ -154,7 +155,7 @@ impl Actor {
     }
 
     /// Attaches, and polls until it is done, within the limit.
-    async fn attach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Device> {
+    pub(crate) async fn attach(&self, record: &BoxRecord, instance: &InstanceId) -> Result<Device> {
         let limit = self.shared.config.limits.attach;
         let attach = Attach::new(record.volume.volume().clone(), instance.clone(), record.epoch);
         let (mut poll, mut taken_off) = (Poll::new(limit), false);
@@ -195,7 +196,7 @@ impl Actor {
     }
 
     /// `Free → Claimed` by compare-and-swap.
-    async fn claim(&self, held: &Held<BoxRecord>, candidate: &Held<InstanceRecord>) -> Result<()> {
+    pub(crate) async fn claim(&self, held: &Held<BoxRecord>, candidate: &Held<InstanceRecord>) -> Result<()> {
         let event = InstanceEvent::Claim { owner: held.record.owner.clone(), epoch: held.record.epoch };
         let record = candidate.record.after(&event).map_err(|illegal| {
             Error::new(ErrorKind::Conflict, "claim instance", &candidate.record.id).with_source(illegal)
@@ -232,10 +233,15 @@ impl Actor {
         }
     }
 
+    /// A free instance, rather one that this user's box was on last.
+    pub(crate) fn take_instance(&self) -> Option<Held<InstanceRecord>> {
+        self.shared.take_instance(&self.key.0)
+    }
+
     /// A free instance, from the index or, in line, as soon as there is one.
     async fn acquire(&mut self, connect: &mut Connect) -> Result<Held<InstanceRecord>> {
         if self.shared.waiters.len() == 0
-            && let Some(candidate) = self.shared.take_instance()
+            && let Some(candidate) = self.take_instance()
         {
             return Ok(candidate);
         }
@@ -252,11 +258,11 @@ impl Actor {
             }
             let position = ticket.position();
             if position == 1 {
-                if let Some(candidate) = self.shared.take_instance() {
+                if let Some(candidate) = self.take_instance() {
                     return Ok(candidate);
                 }
                 self.shared.look_for_instances().await;
-                if let Some(candidate) = self.shared.take_instance() {
+                if let Some(candidate) = self.take_instance() {
                     return Ok(candidate);
                 }
                 self.shared.ask_for_room();

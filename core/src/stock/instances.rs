@@ -5,15 +5,13 @@ use crate::busy::BusyGuard;
 use crate::census::Census;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxRef, InstanceId};
-use crate::parking::ParkedBox;
+use crate::id::{BoxRef, InstanceId, UserId};
+use crate::parking::{AwayBox, first_to_go};
 use crate::plan::{Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::provider::{InstanceSpec, InstanceState};
-use crate::record::{
-    BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement,
-};
+use crate::record::{BoxRecord, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement};
 use crate::records::{Held, box_key, instance_key, seat_of};
 use crate::runtime::Cleared;
 use crate::saga::named;
@@ -31,18 +29,24 @@ const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 const READS_AT_ONCE: usize = 16;
 
 impl Shared {
-    /// A free instance, out of the index. A hint: the claim's compare-and-swap decides.
-    pub(crate) fn take_instance(&self) -> Option<Held<InstanceRecord>> {
+    /// A free instance, out of the index, rather one that this user's box was on last: what may be cached there, or be left there
+    /// unseen, is theirs. A hint: the claim's compare-and-swap decides.
+    pub(crate) fn take_instance(&self, user: &UserId) -> Option<Held<InstanceRecord>> {
         let mut state = self.state();
-        let (_, held) = state.free_instances.take()?;
-        state.instance_pace.took();
+        let known = state.familiar.remove(user).and_then(|id| state.free_instances.remove(&id));
+        let (_, held) = known.or_else(|| state.free_instances.take())?;
         drop(state);
         self.refill_instances.notify_one();
         Some(held)
     }
 
     pub(crate) fn put_back(&self, candidate: Held<InstanceRecord>) {
-        self.state().free_instances.insert(candidate.record.id.clone(), candidate, &self.random);
+        let mut state = self.state();
+        if let Some(user) = &candidate.record.last_user {
+            state.familiar.insert(user.clone(), candidate.record.id.clone());
+        }
+        state.free_instances.insert(candidate.record.id.clone(), candidate, &self.random);
+        drop(state);
         self.waiters.ring();
     }
 
@@ -70,7 +74,13 @@ impl Shared {
             .map(|(_, held)| (held.record.id.clone(), held.clone()))
             .collect();
         let any_free = !free.is_empty();
-        self.state().free_instances.replace(free, &self.random);
+        let known = free.iter().filter_map(|(id, held)| Some((held.record.last_user.clone()?, id.clone())));
+        let familiar = known.collect();
+        {
+            let mut state = self.state();
+            state.familiar = familiar;
+            state.free_instances.replace(free, &self.random);
+        }
         if any_free && !planted::is(Bug::WaitsForOwnBellOnly) {
             self.waiters.ring();
         }
@@ -87,9 +97,8 @@ impl Shared {
         }
         let parked =
             seen.iter().filter_map(|(_, found)| found.as_ref()).filter_map(|found| match &found.record.placement {
-                Placement::Parked { instance, since } => {
-                    let owner = found.record.owner.clone();
-                    Some((owner.clone(), ParkedBox { owner, instance: instance.clone(), since: *since }))
+                Placement::Parked { since, .. } => {
+                    Some((found.record.owner.clone(), AwayBox::of(&found.record, *since)))
                 }
                 _ => None,
             });
@@ -112,13 +121,9 @@ impl Shared {
                 } else {
                     &state.lingering
                 };
-                let candidates: Vec<ParkedBox> =
-                    from.values().filter(|parked| !state.yielding.contains(&parked.owner)).cloned().collect();
-                if candidates.is_empty() {
-                    return;
-                }
-                let first = self.policy.first_to_go(&candidates, self.now()).min(candidates.len() - 1);
-                let owner = candidates[first].owner.clone();
+                let candidates = from.values().filter(|away| !state.yielding.contains(&away.owner));
+                let Some(first) = first_to_go(&*self.policy, candidates, self.now()) else { return };
+                let owner = first.owner.clone();
                 state.yielding.insert(owner.clone());
                 owner
             };
@@ -286,7 +291,7 @@ impl Shared {
     async fn maintain_instances_once(self: &Arc<Self>, back_offs: &BackOffs) -> Result<()> {
         let all = self.records.scan_all::<InstanceRecord>(None).await?;
         let all: Vec<Held<InstanceRecord>> = all.into_iter().map(|(_, held)| held).collect();
-        let mut target = self.config.instances;
+        let mut target = self.instance_target().await;
         if planted::is(Bug::MaxTotalIgnored) {
             target.max_total = 1_000;
         }
@@ -302,6 +307,11 @@ impl Shared {
             (census.reserve, census.stopping) = (0, census.stopping + census.reserve);
         }
         let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
+        if census.waiting == 0 {
+            let spare = census.free.saturating_sub(target.min_free).min(census.expected);
+            self.attach_expected(spare);
+            (census.free, census.expected) = (census.free - spare, census.expected - spare);
+        }
         let having = |status: InstanceStatus| {
             all.iter().filter(move |held| held.record.status == status && held.record.cordon.is_none())
         };
@@ -326,17 +336,14 @@ impl Shared {
     }
 
     fn count_instances(&self, all: &[Held<InstanceRecord>], target: &WarmTarget) -> Census {
-        let (waiting_elsewhere, quiet_for, allowance) = {
-            let state = self.state();
-            (state.waiting_elsewhere, state.instance_pace.quiet_for(), state.instance_pace.allowance(target))
-        };
         let records = all.iter().map(|held| &held.record);
+        let waiting_elsewhere = self.state().waiting_elsewhere;
         let mut census = Census {
             waiting: as_count(self.waiters.len()).saturating_add(waiting_elsewhere),
-            quiet_for: planted::quiet(quiet_for),
-            allowance,
+            expected: self.expected(),
             ..Census::of_instances(records, &self.config.instance_generation)
         };
+        self.state().instance_pace.tell(&mut census, target);
         if planted::is(Bug::RefillForgetsComing) {
             census.coming = 0;
         }
@@ -398,14 +405,9 @@ impl Shared {
             }
             let id = named("create instance", InstanceId::new(format!("{seat}-{}", self.random.suffix())))?;
             let Some(guard) = self.busy.enter(id.as_str()) else { continue };
-            let record = InstanceRecord {
-                id: id.clone(),
-                status: InstanceStatus::Provisioning { node: self.node.clone() },
-                generation: self.config.instance_generation.clone(),
-                created_at: self.now(),
-                cordon: None,
-                envelope: Envelope::new(),
-            };
+            let status = InstanceStatus::Provisioning { node: self.node.clone() };
+            let generation = self.config.instance_generation.clone();
+            let record = InstanceRecord::new(id.clone(), status, generation, self.now());
             let held = match self.records.insert_once(&instance_key(&id), record).await {
                 Ok(held) => held,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue, // another maintainer took the seat
@@ -415,10 +417,14 @@ impl Shared {
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
             let make = async move {
                 let _guard = guard;
+                let begun = Instant::now();
                 let outcome = shared.finish_provision(held).await;
                 let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(()) => back_off.succeeded(),
+                    Ok(()) => {
+                        back_off.succeeded();
+                        shared.state().forecast.made_in(begun.elapsed());
+                    }
                     Err(error) => {
                         tracing::warn!(error = %crate::Report(&error), "an instance could not be made");
                         metrics::counter!("boxpool_instances_failed_total").increment(1);
@@ -435,11 +441,7 @@ impl Shared {
     pub(crate) async fn finish_provision(self: &Arc<Self>, held: Held<InstanceRecord>) -> Result<()> {
         let outcome = self.await_instance(&held.record.id).await;
         match outcome {
-            Ok(()) => {
-                self.set_free(held, InstanceEvent::Ready).await?;
-                self.state().instance_pace.made();
-                Ok(())
-            }
+            Ok(()) => self.set_free(held, InstanceEvent::Ready).await,
             Err(error) => {
                 if let Err(left) = self.retire(held).await {
                     tracing::warn!(error = %crate::Report(&left), "a failed instance could not be deleted yet");

@@ -1,13 +1,16 @@
 //! The two pools: what is free, what is being made, what goes.
 
 mod allowance;
+mod forecast;
 mod golden;
 mod instances;
 mod pace;
+mod parked;
 mod reserve;
 mod snapshots;
 mod volumes;
 
+pub(crate) use forecast::Forecast;
 pub(crate) use pace::Pace;
 
 use crate::planted::{self, Bug};

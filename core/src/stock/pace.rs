@@ -1,16 +1,18 @@
 //! What a maintainer remembers of a pool's recent past, and hands on to the next one.
 
 use super::allowance::Allowance;
+use crate::census::Census;
 use crate::plan::WarmTarget;
+use crate::planted;
 use crate::record::PoolPast;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When a pool was last touched, and what may be made.
+/// Since when a pool has had more than it needs, what may be made, and what was taken.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    /// When one was last taken, by whatever node, or made.
-    touched: Instant,
+    /// When it was last seen to have no more free than are kept.
+    pressed: Instant,
     allowance: Allowance,
     /// How many this node has taken since its start.
     taken: u64,
@@ -20,18 +22,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { touched: now, allowance: Allowance::new(now), taken: 0, taken_elsewhere: 0 }
+        Self { pressed: now, allowance: Allowance::new(now), taken: 0, taken_elsewhere: 0 }
     }
 
     /// This node has taken one.
     pub(crate) fn took(&mut self) {
-        self.touched = Instant::now();
         self.taken += 1;
     }
 
-    /// One was made.
-    pub(crate) fn made(&mut self) {
-        self.touched = Instant::now();
+    /// It is seen to have no more free than are kept, or somebody waits.
+    fn pressed(&mut self) {
+        self.pressed = Instant::now();
     }
 
     pub(crate) fn taken(&self) -> u64 {
@@ -41,18 +42,29 @@ impl Pace {
     /// As many were taken by all others since their starts. Whether that is news.
     pub(crate) fn heard(&mut self, taken_elsewhere: u64) -> bool {
         let news = taken_elsewhere != self.taken_elsewhere;
-        if news {
-            self.taken_elsewhere = taken_elsewhere;
-            self.touched = Instant::now();
-        }
+        self.taken_elsewhere = taken_elsewhere;
         news
     }
 
-    pub(crate) fn quiet_for(&self) -> Duration {
-        self.touched.elapsed()
+    /// How many all nodes have taken since their starts, as far as this one has heard. Falls when one of them ends.
+    pub(crate) fn taken_by_all(&self) -> u64 {
+        self.taken.saturating_add(self.taken_elsewhere)
     }
 
-    pub(crate) fn allowance(&self, target: &WarmTarget) -> Option<u32> {
+    /// Completes a count by what it takes more than one look to know.
+    pub(crate) fn tell(&mut self, census: &mut Census, target: &WarmTarget) {
+        if census.waiting > 0 || census.free <= target.min_free.saturating_add(census.expected) {
+            self.pressed();
+        }
+        census.quiet_for = planted::quiet(self.quiet_for());
+        census.allowance = self.allowance(target);
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.pressed.elapsed()
+    }
+
+    fn allowance(&self, target: &WarmTarget) -> Option<u32> {
         target.creates_per_minute.map(|most| self.allowance.left(Instant::now(), most))
     }
 
@@ -71,7 +83,7 @@ impl Pace {
     /// Goes on where another maintainer stopped. The time in which there was none does not count as quiet.
     pub(crate) fn take_up(&mut self, past: PoolPast) {
         let now = Instant::now();
-        self.touched = now.checked_sub(Duration::from_millis(past.quiet_ms)).unwrap_or(now);
+        self.pressed = now.checked_sub(Duration::from_millis(past.quiet_ms)).unwrap_or(now);
         self.allowance = Allowance::ahead_by(now, Duration::from_millis(past.ahead_ms));
     }
 }
@@ -86,7 +98,7 @@ mod tests {
         let target = WarmTarget { creates_per_minute: NonZeroU32::new(2), ..WarmTarget::new(1, 1, 1) };
         tokio::time::advance(Duration::from_secs(100)).await;
         let mut first = Pace::new(Instant::now());
-        first.took();
+        first.pressed();
         first.begun(2, &target);
         tokio::time::advance(Duration::from_secs(20)).await;
         let past = first.past();
@@ -95,19 +107,17 @@ mod tests {
         let mut second = Pace::new(Instant::now());
         second.take_up(past);
         assert_eq!((second.quiet_for(), second.allowance(&target)), (Duration::from_secs(20), Some(0)));
-        assert_eq!(second.taken(), 0, "what it has taken itself is its own");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_others_take_is_no_quiet_time() {
+    async fn what_others_take_is_heard_once() {
         let mut pace = Pace::new(Instant::now());
-        tokio::time::advance(Duration::from_secs(20)).await;
         assert!(!pace.heard(0), "nobody took any");
-        assert_eq!(pace.quiet_for(), Duration::from_secs(20));
-        assert!(pace.heard(1));
-        assert_eq!(pace.quiet_for(), Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(!pace.heard(1), "it is no news twice");
-        assert_eq!(pace.quiet_for(), Duration::from_secs(5));
+        pace.took();
+        assert!(pace.heard(2));
+        assert!(!pace.heard(2));
+        assert_eq!((pace.taken(), pace.taken_by_all()), (1, 3));
+        assert!(pace.heard(0), "a node that had taken two has ended");
+        assert_eq!(pace.taken_by_all(), 1);
     }
 }

@@ -16,6 +16,7 @@ use crate::runtime::Cleared;
 use crate::shared::{Shared, limited};
 use crate::stock::BackOff;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::Instant;
 
 impl Shared {
     /// Stops free instances for the reserve, beside the caller.
@@ -43,10 +44,14 @@ impl Shared {
             let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
             self.spawn(async move {
                 let _guard = guard;
+                let begun = Instant::now();
                 let outcome = shared.wake_instance(held).await;
                 let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(()) => back_off.succeeded(),
+                    Ok(()) => {
+                        back_off.succeeded();
+                        shared.state().forecast.made_in(begun.elapsed());
+                    }
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     Err(error) => {
                         tracing::warn!(error = %crate::Report(&error), "an instance of the reserve could not be woken");

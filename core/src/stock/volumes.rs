@@ -58,15 +58,8 @@ impl Shared {
         let current = |held: &&Held<VolumeRecord>| held.record.generation == self.config.volume_generation;
         let free: Vec<_> = all.iter().filter(|held| held.record.status == VolumeStatus::Free).collect();
         let target = self.config.volumes;
-        let (quiet_for, allowance) = {
-            let state = self.state();
-            (state.volume_pace.quiet_for(), state.volume_pace.allowance(&target))
-        };
-        let mut census = Census {
-            quiet_for,
-            allowance,
-            ..Census::of_volumes(all.iter().map(|held| &held.record), &self.config.volume_generation)
-        };
+        let mut census = Census::of_volumes(all.iter().map(|held| &held.record), &self.config.volume_generation);
+        self.state().volume_pace.tell(&mut census, &target);
         metrics::gauge!("boxpool_volumes_free").set(census.free);
         metrics::gauge!("boxpool_volumes_total").set(census.total);
         loop {
@@ -140,7 +133,6 @@ impl Shared {
         }
         let held = self.volume_step(&held, &VolumeEvent::Ready).await?;
         self.put_volume_back(held);
-        self.state().volume_pace.made();
         self.refill_volumes.notify_one();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::world;
 use boxpool::record::{BroughtUpFrom, EventKind};
-use boxpool::{BoxName, ConnectRequest, ErrorKind, MemoryStore, ParkedBox, ParkingPolicy, Timestamp, WarmTarget};
+use boxpool::{AwayBox, BoxName, ConnectRequest, ErrorKind, MemoryStore, ParkingPolicy, Timestamp, WarmTarget};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -209,19 +209,19 @@ async fn a_stay_and_a_connect_are_timed() {
     assert_eq!(stay.took_ms.map(|ms| ms / 1_000), Some(whole.as_secs()), "{stay:?}");
 }
 
-/// Names somebody who is not there.
-struct Beyond;
+/// Knows nothing.
+struct Nonsense;
 
-impl ParkingPolicy for Beyond {
-    fn first_to_go(&self, _: &[ParkedBox], _: Timestamp) -> usize {
-        usize::MAX
+impl ParkingPolicy for Nonsense {
+    fn worth(&self, _: &AwayBox, _: Timestamp) -> f64 {
+        f64::NAN
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_names_nobody_means_the_last() {
+async fn room_is_made_whatever_a_policy_says() {
     let (world, store) = (World::default(), MemoryStore::new());
-    let node = node_with(&world, &store, config(1), 1, |builder| builder.parking_policy(Arc::new(Beyond))).await;
+    let node = node_with(&world, &store, config(1), 1, |builder| builder.parking_policy(Arc::new(Nonsense))).await;
     for name in ["dev1", "dev2"] {
         node.create(name).await;
         node.connect(name).await.unwrap().release().await;

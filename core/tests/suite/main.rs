@@ -11,6 +11,7 @@ mod crashes;
 mod determinism;
 mod editions;
 mod lives;
+mod parking;
 mod pause;
 mod rename;
 mod snapshots;

@@ -1,7 +1,7 @@
 //! What must be true once faults have stopped and everything had its time: I5 (no leak, nothing dangling), I7 and I8.
 
 use crate::backend::{Phase, State};
-use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, Mode, VolumeBinding, VolumeStatus};
+use boxpool::record::{GoldenRecord, GoldenState, InstanceStatus, Mode, Placement, VolumeBinding, VolumeStatus};
 use boxpool::{PoolConfig, SnapshotId};
 
 /// Everything that is not as it must be when the world has come to rest; `live` names the nodes that are alive.
@@ -139,6 +139,11 @@ pub(crate) fn complaints(state: &State, config: &PoolConfig, live: &[boxpool::No
     }
     if free > max {
         found.push(format!("I8: {free} instances are free and at most {max} should be"));
+    }
+    let held = books.boxes.values().filter(|record| matches!(record.placement, Placement::Parked { .. })).count();
+    let most = (f64::from(config.instances.max_total) * config.held_share).floor() as usize;
+    if held > most {
+        found.push(format!("I8: {held} instances are held by parked boxes and at most {most} should be"));
     }
     let reserve = books
         .instances

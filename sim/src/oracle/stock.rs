@@ -57,7 +57,9 @@ pub(crate) struct Habits {
     pub(crate) min_reserve: usize,
     /// At most as many are begun within a minute, evenly.
     pub(crate) per_minute: Option<NonZeroU32>,
-    /// For so long after the last one was taken none is retired.
+    /// Whether boxes are attached ahead: machines are made for them beside those that are kept free.
+    pub(crate) expects: bool,
+    /// None is retired before there were some to spare for so long.
     pub(crate) cool_down: Duration,
 }
 
@@ -68,7 +70,10 @@ pub(crate) struct Stock {
     /// Instances that never served, being made or free.
     fresh: BTreeSet<InstanceId>,
     free_since: BTreeMap<InstanceId, u64>,
-    taken_at: Option<u64>,
+    /// Since when no more are free than are kept.
+    pressed_since: Option<u64>,
+    /// When that ended last, after it had lasted for so long that the maintainer has seen it.
+    pressed_until: Option<u64>,
     begun: VecDeque<u64>,
     /// How many boxes there ever were: no more can wait for an instance.
     boxes: usize,
@@ -113,9 +118,35 @@ impl Stock {
         new: Option<&InstanceRecord>,
         now: u64,
     ) -> Vec<String> {
+        let wrong = self.judge_instance(old, new, now);
+        self.note_pressure(now);
+        wrong
+    }
+
+    fn note_pressure(&mut self, now: u64) {
+        let pressed = self.free_since.len() <= self.habits.min_free;
+        match self.pressed_since {
+            None if pressed => self.pressed_since = Some(now),
+            Some(since) if !pressed => {
+                // What other gateways take is told with their next heartbeat and read with the maintainer's.
+                let seen_within = if self.habits.gateways == 1 { 1_000 } else { 12_000 };
+                if now.saturating_sub(since) >= seen_within {
+                    self.pressed_until = Some(now);
+                }
+                self.pressed_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn judge_instance(&mut self, old: Option<&InstanceRecord>, new: Option<&InstanceRecord>, now: u64) -> Vec<String> {
         use InstanceStatus as S;
         let mut wrong = Vec::new();
         let was = old.map(|old| &old.status);
+        let goes = |new: &&InstanceRecord| matches!(new.status, S::Stopping { .. } | S::Deleting { .. });
+        if was == Some(&S::Free) && new.filter(goes).is_some_and(|new| !new.is_draining()) {
+            wrong.extend(self.retired(now));
+        }
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.id != old.id || !new.is_open())) {
             self.free_since.remove(&old.id);
         }
@@ -126,25 +157,13 @@ impl Stock {
         match &new.status {
             S::Provisioning { node } if was.is_none() => wrong.extend(self.begun(&new.id, node, now)),
             S::Provisioning { .. } | S::Starting { .. } | S::Stopped => {}
-            S::Stopping { .. } => {
-                // On its way into the reserve it serves nobody: for who comes now another one is made.
-                self.fresh.remove(&new.id);
-                wrong.extend(self.taken_at.and_then(|at| self.retired(at, now)));
-            }
+            // On its way into the reserve it serves nobody: for who comes now another one is made.
+            S::Stopping { .. } => drop(self.fresh.remove(&new.id)),
             S::Free if new.cordon.is_some() => {}
             S::Free => drop(self.free_since.entry(new.id.clone()).or_insert(now)),
-            S::Claimed { .. } => {
+            S::Claimed { .. } | S::Deleting { .. } | S::Recycling { .. } | S::Quarantined { .. } => {
                 self.fresh.remove(&new.id);
-                if was == Some(&S::Free) {
-                    self.taken_at = Some(now);
-                }
             }
-            S::Deleting { .. } => {
-                self.fresh.remove(&new.id);
-                let of_stock = matches!(was, Some(S::Free | S::Stopped)) && !new.is_draining();
-                wrong.extend(self.taken_at.filter(|_| of_stock).and_then(|at| self.retired(at, now)));
-            }
-            S::Recycling { .. } | S::Quarantined { .. } => drop(self.fresh.remove(&new.id)),
         }
         if new.cordon.is_some() {
             self.fresh.remove(&new.id);
@@ -175,7 +194,8 @@ impl Stock {
         }
         // A need that a node has told of stands until its next heartbeat, and is acted on until the reader's next one.
         let told: u32 = self.told_waiting.values().filter_map(|told| told.iter().max()).sum();
-        let wanted = self.habits.min_free.max(self.boxes) + self.habits.min_reserve + told as usize;
+        let expected = if self.habits.expects { self.boxes } else { 0 };
+        let wanted = self.habits.min_free.max(self.boxes) + expected + self.habits.min_reserve + told as usize;
         self.fresh.insert(id.clone());
         if self.fresh.len() > wanted {
             wrong.push(format!(
@@ -186,14 +206,13 @@ impl Stock {
         wrong
     }
 
-    fn retired(&self, taken_at: u64, now: u64) -> Option<String> {
-        let since = now.saturating_sub(taken_at);
-        // Within the first second it may be a race. What other gateways take is told with their next heartbeat and read with the
-        // maintainer's.
-        let told = if self.habits.gateways == 1 { 1_000 } else { 12_000 };
-        let early = (told..(self.habits.cool_down.as_millis() as u64).saturating_sub(1_000)).contains(&since);
+    /// The maintainer counts every five seconds, and what it has seen last may be as old.
+    fn retired(&self, now: u64) -> Option<String> {
+        let since = self.pressed_until.map_or(u64::MAX, |until| now.saturating_sub(until));
+        let cool_down = (self.habits.cool_down.as_millis() as u64).saturating_sub(6_000);
         let judged = self.habits.calm && self.habits.brisk;
-        (judged && early).then(|| format!("I8: an instance was retired or stopped {since} ms after one had been taken"))
+        (judged && since < cool_down)
+            .then(|| format!("I8: an instance was retired or stopped {since} ms after there had been none to spare"))
     }
 
     /// Somebody was told that there is no room.
@@ -212,8 +231,11 @@ mod tests {
 
     #[test]
     fn a_world_whose_cool_down_is_not_known_is_not_judged_by_it() {
-        let stock =
-            Stock { habits: Habits { calm: true, brisk: true, gateways: 1, ..Habits::default() }, ..Stock::default() };
-        assert_eq!(stock.retired(0, 5_000), None);
+        let stock = Stock {
+            habits: Habits { calm: true, brisk: true, gateways: 1, ..Habits::default() },
+            pressed_until: Some(1_000),
+            ..Stock::default()
+        };
+        assert_eq!(stock.retired(5_000), None);
     }
 }

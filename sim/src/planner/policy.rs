@@ -1,9 +1,12 @@
 //! How a pool may be run: a name that says it, and the settings that follow.
 
 use super::span::parse_span;
-use boxpool::PoolConfig;
+use crate::case::Parking;
+use boxpool::{Goal, ParkingPolicy, PoolConfig};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a policy is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +18,7 @@ pub struct PolicyError {
 
 /// What is compared unless somebody says otherwise: machines kept free, with and without a stopped reserve, and boxes that keep their
 /// machines for a while.
-pub const USUAL: [&str; 14] = [
+pub const USUAL: [&str; 18] = [
     "free=0,park=0s",
     "free=1,park=0s",
     "free=2,park=0s",
@@ -30,21 +33,31 @@ pub const USUAL: [&str; 14] = [
     "free=2,park=1h",
     "free=2,reserve=4,park=1h",
     "free=4,park=1h",
+    "goal=90%,park=0s",
+    "goal=99%,park=0s",
+    "goal=99%,keep=1h",
+    "goal=99%,return=15m",
 ];
+
+/// What a policy sets.
+struct Settings {
+    pool: PoolConfig,
+    parking: Parking,
+}
 
 /// A setting of a policy.
 struct Setting {
     name: &'static str,
     about: &'static str,
-    set: fn(&mut PoolConfig, &str) -> Result<(), String>,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
 }
 
 /// Every setting there is. What the pool learns to do later is added here.
-const SETTINGS: [Setting; 6] = [
+const SETTINGS: [Setting; 12] = [
     Setting {
         name: "free",
         about: "machines kept running and free",
-        set: |config, value| {
+        set: |Settings { pool: config, .. }, value| {
             let free = number(value)?;
             (config.instances.min_free, config.instances.max_free) = (free, free);
             Ok(())
@@ -53,7 +66,7 @@ const SETTINGS: [Setting; 6] = [
     Setting {
         name: "reserve",
         about: "machines kept stopped, and woken before any is made",
-        set: |config, value| {
+        set: |Settings { pool: config, .. }, value| {
             let reserve = number(value)?;
             (config.instances.min_reserve, config.instances.max_reserve) = (reserve, reserve);
             Ok(())
@@ -62,22 +75,72 @@ const SETTINGS: [Setting; 6] = [
     Setting {
         name: "park",
         about: "for how long a box that nobody uses keeps its machine, unless somebody needs it",
-        set: |config, value| parse_span(value).map(|time| config.park_limit = time),
+        set: |Settings { pool: config, .. }, value| parse_span(value).map(|time| config.park_limit = time),
+    },
+    Setting {
+        name: "goal",
+        about: "as many machines are kept free as let this share of users find one in time, going by who came before; above those of free, if \
+                that is said first",
+        set: |Settings { pool: config, .. }, value| {
+            let goal = Goal { share: share(value)?, ..config.instances.goal.unwrap_or(Goal::new(0.5, WITHIN)) };
+            config.instances.goal = Some(goal);
+            config.instances.max_free = config.instances.max_free.max(GOAL_AT_MOST);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "within",
+        about: "what in time means for the goal before it: 2s unless said",
+        set: |Settings { pool: config, .. }, value| {
+            let goal = config.instances.goal.as_mut().ok_or("it needs a goal before it")?;
+            goal.within = parse_span(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "most",
+        about: "the goal before it keeps no more machines free than this",
+        set: |Settings { pool: config, .. }, value| {
+            config.instances.goal.ok_or("it needs a goal before it")?;
+            config.instances.max_free = number(value)?.max(config.instances.min_free);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "keep",
+        about: "for how long a box that nobody uses keeps its machine, by the parking policy KeepFor",
+        set: |Settings { parking, .. }, value| {
+            *parking = Parking::KeepFor(millis(parse_span(value)?));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "return",
+        about: "a box whose user is likely to return within so long keeps its machine, or is given one ahead",
+        set: |Settings { parking, .. }, value| {
+            *parking = Parking::ReturnTime(millis(parse_span(value)?));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "held",
+        about: "boxes that nobody uses hold at most this share of all machines",
+        set: |Settings { pool: config, .. }, value| share(value).map(|share| config.held_share = share),
     },
     Setting {
         name: "cool",
-        about: "for how long none is given up after one was taken",
-        set: |config, value| parse_span(value).map(|time| config.instances.cool_down = time),
+        about: "for how long there must have been some to spare before one is given up",
+        set: |Settings { pool: config, .. }, value| parse_span(value).map(|time| config.instances.cool_down = time),
     },
     Setting {
         name: "linger",
         about: "for how long a box goes on running after its last user has left",
-        set: |config, value| parse_span(value).map(|time| config.linger = time),
+        set: |Settings { pool: config, .. }, value| parse_span(value).map(|time| config.linger = time),
     },
     Setting {
         name: "makes",
         about: "so many machines are made at the same time",
-        set: |config, value| match number(value)? {
+        set: |Settings { pool: config, .. }, value| match number(value)? {
             0 => Err("at least 1".into()),
             makes => {
                 config.instances.max_concurrent_creates = makes;
@@ -86,6 +149,25 @@ const SETTINGS: [Setting; 6] = [
         },
     },
 ];
+
+/// What in time means unless it is said.
+const WITHIN: Duration = Duration::from_secs(2);
+/// No more are kept free for a goal unless it is said.
+const GOAL_AT_MOST: u32 = 1_000;
+
+/// `99%` or `0.99`: above 0, below 1.
+fn share(value: &str) -> Result<f64, String> {
+    let number = match value.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => value.parse(),
+    };
+    let share = number.ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or(format!("{value:?} is not a share such as 99% or 0.99"))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// More machines than this are not planned for.
 const MOST: u32 = 10_000;
@@ -125,7 +207,14 @@ impl Policy {
     #[must_use]
     pub fn config(&self, base: &PoolConfig) -> PoolConfig {
         // What cannot be applied was refused when the name was parsed.
-        apply(&self.name, base).unwrap_or_else(|_| base.clone())
+        apply(&self.name, base).map_or_else(|_| base.clone(), |settings| settings.pool)
+    }
+
+    /// Which boxes hold a machine while nobody uses them.
+    #[must_use]
+    pub fn parking(&self) -> Arc<dyn ParkingPolicy> {
+        let settings = apply(&self.name, &super::pool());
+        settings.map_or_else(|_| Parking::default(), |settings| settings.parking).policy()
     }
 }
 
@@ -146,15 +235,15 @@ impl FromStr for Policy {
     }
 }
 
-fn apply(name: &str, base: &PoolConfig) -> Result<PoolConfig, String> {
-    let mut config = base.clone();
+fn apply(name: &str, base: &PoolConfig) -> Result<Settings, String> {
+    let mut settings = Settings { pool: base.clone(), parking: Parking::default() };
     for part in name.split(',') {
         let (key, value) = part.split_once('=').ok_or(format!("{part:?} is not a setting"))?;
         let setting = SETTINGS.iter().find(|setting| setting.name == key.trim());
         let setting = setting.ok_or(format!("{key:?} is not known"))?;
-        (setting.set)(&mut config, value.trim()).map_err(|why| format!("{key}: {why}"))?;
+        (setting.set)(&mut settings, value.trim()).map_err(|why| format!("{key}: {why}"))?;
     }
-    Ok(config)
+    Ok(settings)
 }
 
 /// The policies of that list.

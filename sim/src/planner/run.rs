@@ -70,7 +70,7 @@ pub fn pool() -> PoolConfig {
 fn at_ease(mut config: PoolConfig) -> PoolConfig {
     let seconds = Duration::from_secs;
     (config.heartbeat_every, config.dead_after) = (seconds(60), seconds(300));
-    (config.maintain_every, config.reconcile_every, config.census_every) = (seconds(20), seconds(30), seconds(86_400));
+    (config.maintain_every, config.reconcile_every, config.census_every) = (seconds(20), seconds(30), seconds(300));
     config
 }
 
@@ -153,7 +153,12 @@ impl Load<'_> {
     async fn begin(&self, config: PoolConfig) -> Result<(SimCloud, Pool, JoinHandle<()>), RunError> {
         let cloud = SimCloud::builder().seed(self.seed).pace(Pace::Cloud).metered(true).page_size(PAGE).build()?;
         let gateway = cloud.gateway()?;
-        let (pool, worker) = gateway.pool(self.seed, config).build().await.map_err(|error| self.refused(error))?;
+        let (pool, worker) = gateway
+            .pool(self.seed, config)
+            .parking_policy(self.policy.parking())
+            .build()
+            .await
+            .map_err(|error| self.refused(error))?;
         let worker = gateway.spawn(worker.run());
         Ok((cloud, pool, worker))
     }

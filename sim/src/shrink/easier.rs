@@ -2,7 +2,7 @@
 //!
 //! Each step goes one way only (a fate to a gentler one, a time to a shorter or rounder one), so taking steps comes to an end.
 
-use crate::case::{Case, Event, Happening, Op, What};
+use crate::case::{Case, Event, Happening, Op, Parking, What};
 use crate::engine::{Fate, Faults, Pace, Strike};
 
 /// A rate of [`Faults`].
@@ -41,6 +41,8 @@ pub(super) fn easier(case: &Case) -> Vec<Case> {
     offer(&|case| case.pool.forgets_epochs = false);
     offer(&|case| case.pool.linger = 0);
     offer(&|case| case.pool.park_limit = 3_600_000);
+    offer(&|case| case.pool.held_percent = 100);
+    offer(&|case| case.pool.parking = Parking::default());
     offer(&|case| case.pool.volumes_free = 0);
     offer(&|case| (case.pool.min_free, case.pool.max_free) = (0, 0));
     offer(&|case| case.pool.min_free = case.pool.min_free.min(1));

@@ -179,6 +179,12 @@ fn machines_may_be_kept_stopped() {
 }
 
 #[test]
+fn boxes_hold_machines_while_nobody_is_there_as_a_policy_says() {
+    let marks = explore(Profile::Parking);
+    reached(&marks, &["placing → parked", "parked → detaching", "detaching → detached", "boxpool_takeovers_total"]);
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

@@ -46,6 +46,11 @@ fn visit(at: u64, user: u8, stay: u64) -> Op {
     Op { at, gateway: 0, user, name: user, what }
 }
 
+/// A machine is taken out of use: a user who was on it before goes elsewhere.
+fn elsewhere(at: u64, gateway: usize) -> Op {
+    Op { at, gateway, user: 9, name: 9, what: What::Cordon { nth: 0, drain: false } }
+}
+
 fn strike(operation: Operation, role: &str, nth: u32, fate: Fate) -> Strike {
     Strike { call: CallId { gateway: 0, operation, role: role.to_owned(), nth }, fate }
 }
@@ -155,7 +160,7 @@ pub(crate) fn who_did_not_get_a_volume_does_not_take_it_along() -> Option<String
 pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
     (1..12).find_map(|seed| {
         let again = Op { gateway: 1, ..visit(90_000, 1, 120_000) };
-        let mut case = Case { seed, ..quiet(3, vec![visit(40_000, 1, 1_000), again]) };
+        let mut case = Case { seed, ..quiet(3, vec![visit(40_000, 1, 1_000), elsewhere(85_000, 1), again]) };
         (case.gateways, case.pool.forgets_epochs) = (2, true);
         (case.pool.min_free, case.pool.max_free) = (2, 3);
         case.script = vec![strike(Operation::Attach, "u1/b1", 1, Fate::CrashLater { by: 90_000 })];
@@ -166,7 +171,7 @@ pub(crate) fn an_attach_that_comes_late_takes_nothing_away() -> Option<String> {
 /// An attach is done a second time when the box has left: the box is fetched from there, and no other instance is doubted for it.
 pub(crate) fn who_is_attached_elsewhere_is_fetched_from_there() -> Option<String> {
     (1..12).find_map(|seed| {
-        let calm = quiet(3, vec![visit(60_000, 1, 0), visit(180_000, 1, 0)]);
+        let calm = quiet(4, vec![visit(60_000, 1, 0), elsewhere(170_000, 0), visit(180_000, 1, 0)]);
         let mut case = Case { seed, pace: Pace::Cloud, ..calm };
         (case.pool.min_free, case.pool.max_free, case.pool.forgets_epochs) = (3, 3, true);
         case.script = vec![strike(Operation::Attach, "u1/b1", 2, Fate::Twice { by: 70_000 })];
@@ -313,15 +318,17 @@ pub(crate) fn a_request_for_a_volume_that_comes_twice_harms_nothing() -> Option<
 
 /// A gateway stands still while it gives an instance back, and goes on when the same box is there again.
 pub(crate) fn who_wakes_late_does_not_end_a_later_claim() -> Option<String> {
-    (0..1_500).find_map(|step| {
-        let again = Op { gateway: 1, ..visit(100_000, 1, 60_000) };
-        let mut case = Case { seed: 1 + step / 150, ..quiet(1, vec![visit(20_000, 1, 0), again]) };
-        (case.gateways, case.pace) = (2, Pace::Wild);
-        (case.pool.min_free, case.pool.max_free) = (1, 1);
-        let what = Happening::Pause { gateway: 0, time: 75_000 };
-        case.events = vec![Event { at: 40_000 + 200 * (step % 150), what }];
-        first(&run(&case))
-    })
+    (0..1_500).find_map(|step| first(&run(&late(12 + step / 150, step % 150))))
+}
+
+pub(crate) fn late(seed: u64, step: u64) -> Case {
+    let again = Op { gateway: 1, ..visit(100_000, 1, 60_000) };
+    let mut case = Case { seed, ..quiet(1, vec![visit(20_000, 1, 0), again]) };
+    (case.gateways, case.pace) = (2, Pace::Wild);
+    (case.pool.min_free, case.pool.max_free) = (1, 1);
+    let what = Happening::Pause { gateway: 0, time: 75_000 };
+    case.events = vec![Event { at: 40_000 + 200 * step, what }];
+    case
 }
 
 /// A used volume loses its record, as after a store was restored from a backup: it is kept for a person to look at.

@@ -36,7 +36,7 @@ enum Command {
         /// Stop after so many minutes
         #[arg(long)]
         minutes: Option<f64>,
-        /// Which kind of histories: swarm, calm, crashes, calls, machines, golden, zones, verbs, reserve, or all in turn
+        /// Which kind of histories: swarm, calm, crashes, calls, machines, golden, zones, verbs, reserve, parking, or all in turn
         #[arg(long, default_value = "all")]
         profile: String,
         /// How many at once; as many as there are processors, unless said

@@ -135,7 +135,7 @@ mod tests {
         let (generation, created_at) = (String::new(), Timestamp(0));
         let bound = VolumeStatus::Bound { owner: owner("dev1") };
         let id = InstanceId::new("i1-a").unwrap();
-        let instance = InstanceRecord { id, status, generation, created_at, cordon: None, envelope: Envelope::new() };
+        let instance = InstanceRecord::new(id, status, generation, created_at);
         let volume = VolumeRecord {
             id: volume,
             status: bound,

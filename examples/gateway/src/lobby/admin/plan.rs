@@ -9,7 +9,12 @@ pub(super) fn tell(what: &str, census: Census, target: WarmTarget) -> (String, V
     let rested = plan(Census { quiet_for: target.cool_down, ..census }, target);
     let mut text = format!("{what}: {}", words(now));
     if rested != now {
-        text.push_str(&format!(", and {} once none was taken or made for {:?}", words(rested), target.cool_down));
+        text.push_str(&format!(
+            ", and {} once more than {} have been free for {:?}",
+            words(rested),
+            target.min_free,
+            target.cool_down
+        ));
     }
     let Census { free, coming, creating, reserve, stopping, stale, total, waiting, .. } = census;
     let WarmTarget { min_free, max_free, max_total, min_reserve, max_reserve, max_concurrent_creates, .. } = target;
@@ -78,7 +83,7 @@ mod tests {
     fn instance(number: usize, status: InstanceStatus, generation: &str) -> InstanceRecord {
         let id = InstanceId::new(format!("i{number}-x")).unwrap();
         let (generation, created_at) = (generation.to_owned(), Timestamp(0));
-        InstanceRecord { id, status, generation, created_at, cordon: None, envelope: Envelope::new() }
+        InstanceRecord::new(id, status, generation, created_at)
     }
 
     #[test]

@@ -1,0 +1,386 @@
+//! How many instances are kept free so that a promise about waiting is kept: from measured arrivals and measured times of making.
+//!
+//! Whoever comes waits for longer than `within` when all that were kept free are gone, which is when at least as many came in the time
+//! that it takes to make one, less `within` (base stock with Poisson demand: Hadley & Whitin, *Analysis of Inventory Systems*, 1963; that only
+//! the mean of the making times counts is Palm's theorem, 1938). How many will come is not known but
+//! estimated, so their number follows no Poisson but a negative binomial distribution: the rate itself has a
+//! gamma distribution, whose mean is the rate usual at this hour of the week times how far the last hour and a half was above or
+//! below what was usual (Gelman et al., *Bayesian Data Analysis*, 3rd ed., §2.6). Of a pool without a past little is known, and more is kept.
+
+use crate::clock::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What is promised to those who come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Goal {
+    /// For this share of those who need an instance: above 0, below 1.
+    pub share: f64,
+    /// One is there within so long. Attaching and starting come on top: they take what they take, however many are kept free.
+    pub within: Duration,
+}
+
+impl Goal {
+    /// A goal.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let mut instances = boxpool::WarmTarget::new(0, 40, 100);
+    /// // 99 of 100 find an instance within two seconds, if no more than 40 have to be kept free for it.
+    /// instances.goal = Some(boxpool::Goal::new(0.99, Duration::from_secs(2)));
+    /// ```
+    #[must_use]
+    pub fn new(share: f64, within: Duration) -> Self {
+        Self { share, within }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.share > 0.0 && self.share < 1.0 {
+            return Ok(());
+        }
+        Err(format!("the share {} of a goal must be above 0 and below 1; 0.99 for 99 %", self.share))
+    }
+}
+
+const HOURS_A_WEEK: usize = 168;
+const HOURS_A_DAY: usize = 24;
+const HOUR_MS: u64 = 3_600_000;
+/// The recent past is kept in pieces of so long.
+const PIECE_MS: u64 = 5 * 60_000;
+/// As many of them.
+const PIECES: usize = 18;
+/// What was so long ago counts for a third of what is now.
+const FADES_IN: f64 = 45.0 * 60_000.0;
+/// Of the last week's rate at an hour so much goes into what is usual then.
+const NEWEST_WEEK: f32 = 0.3;
+/// As many times of making are remembered.
+const LEADS: usize = 32;
+/// Until one was made it is taken to last so long: about what an Azure machine takes.
+const ASSUMED_LEAD: Duration = Duration::from_secs(60);
+
+/// What is usual at one hour of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Usual {
+    /// How many come.
+    rate: f32,
+    /// In how many weeks that was seen.
+    weeks: u8,
+}
+
+/// Who has come so far, and how long making takes. Counted by the maintainer, and handed on in the store.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Demand {
+    /// By hour of the week, from Thursday 0:00 UTC on, when 1970 began; empty until the first hour is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usual: Vec<Usual>,
+    /// The last pieces of time in which was counted, the oldest first: which one since 1970, and how many came.
+    #[serde(default)]
+    recent: VecDeque<(u64, u32)>,
+    /// Milliseconds in which the last instances were made or woken.
+    #[serde(default)]
+    leads: VecDeque<u32>,
+}
+
+/// How many are to be free, and why.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// So many.
+    pub free: u32,
+    /// As many are expected to come within an hour.
+    pub an_hour: f64,
+    /// How far the recent past was above or below what is usual: 1 when it was usual, or nothing is known.
+    pub level: f64,
+    /// How long making one takes, in the mean.
+    pub lead: Duration,
+    /// How many would be free if none of the bounds forbade it.
+    pub unbounded: u32,
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { free, an_hour, level, lead, unbounded } = self;
+        write!(
+            f,
+            "{free} wanted free: {an_hour:.1} an hour are expected, {:.0} % of what is usual now",
+            level * 100.0
+        )?;
+        write!(f, ", and making one takes {:.1} s", lead.as_secs_f64())?;
+        if unbounded != free {
+            write!(f, "; the goal asks for {unbounded}, which min_free and max_free do not allow")?;
+        }
+        Ok(())
+    }
+}
+
+impl Demand {
+    /// As many came since this was called last.
+    pub fn came(&mut self, n: u32, now: Timestamp) {
+        let piece = now.0 / PIECE_MS;
+        // A clock that was put back a little goes on with the piece it was in; one that had been far ahead has taught nothing.
+        if self.recent.back().is_some_and(|(last, _)| *last > piece + 1) {
+            self.recent.clear();
+        }
+        while self.recent.back().is_none_or(|(last, _)| *last < piece) {
+            let next =
+                self.recent.back().map_or(piece, |(last, _)| (last + 1).max(piece.saturating_sub(PIECES as u64)));
+            self.close(next);
+            self.recent.push_back((next, 0));
+        }
+        if let Some((_, count)) = self.recent.back_mut() {
+            *count = count.saturating_add(n);
+        }
+        while self.recent.len() > PIECES {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The piece before `next` is over; with the last one of an hour that hour is.
+    fn close(&mut self, next: u64) {
+        let an_hour = HOUR_MS / PIECE_MS;
+        let hour = next / an_hour;
+        let of_hour = || self.recent.iter().filter(|(piece, _)| piece / an_hour + 1 == hour);
+        let seen = of_hour().count() as u64;
+        if !next.is_multiple_of(an_hour) || seen * 2 < an_hour {
+            return;
+        }
+        let came: f32 = of_hour().map(|(_, count)| *count as f32).sum();
+        let rate = came * an_hour as f32 / seen as f32;
+        self.usual.resize(HOURS_A_WEEK, Usual::default());
+        let usual = &mut self.usual[(hour as usize - 1) % HOURS_A_WEEK];
+        let part = NEWEST_WEEK.max(1.0 / (f32::from(usual.weeks) + 1.0));
+        usual.rate += (rate - usual.rate) * part;
+        usual.weeks = usual.weeks.saturating_add(1);
+    }
+
+    /// One was made, or woken, in so long.
+    pub fn made_in(&mut self, lead: Duration) {
+        if self.leads.len() == LEADS {
+            self.leads.pop_front();
+        }
+        self.leads.push_back(u32::try_from(lead.as_millis()).unwrap_or(u32::MAX));
+    }
+
+    /// How many are to be free now, between the bounds.
+    #[must_use]
+    pub fn wanted(&self, goal: &Goal, now: Timestamp, (least, most): (u32, u32)) -> Wanted {
+        let (uncovered, lead) = self.uncovered(goal.within);
+        let recent = || self.recent.iter().map(|(piece, count)| (piece * PIECE_MS + PIECE_MS / 2, f64::from(*count)));
+        let weight = |at: u64| (-(now.0.saturating_sub(at) as f64) / FADES_IN).exp();
+        let came: f64 = recent().map(|(at, count)| count * weight(at)).sum();
+        let (usual_next, known) = self.usual_at(now.0.saturating_add(uncovered.as_millis() as u64 / 2));
+        // The last piece is not over yet.
+        let hours = |at: u64| now.0.saturating_sub(at - PIECE_MS / 2).min(PIECE_MS) as f64 / HOUR_MS as f64;
+        let usual_recent: f64 = recent().map(|(at, _)| self.usual_at(at).0 * hours(at) * weight(at)).sum();
+        // The level's gamma distribution: as if `known` had come, where as many were usual, before the recent past.
+        let (shape, usual) = (known + came, known + usual_recent);
+        let coming = usual_next * uncovered.as_secs_f64() / 3_600.0;
+        let unbounded =
+            if uncovered.is_zero() { 0 } else { 1 + quantile(shape, coming / (usual + coming), goal.share) };
+        let level = shape / usual;
+        Wanted {
+            free: unbounded.clamp(least, most.max(least)),
+            an_hour: usual_next * level,
+            level: if known < OF_AN_HOUR_OF_THE_DAY { 1.0 } else { level },
+            lead,
+            unbounded,
+        }
+    }
+
+    /// For how long, in the mean, one that is begun to be made when somebody comes would be too late; and the mean time of making.
+    fn uncovered(&self, within: Duration) -> (Duration, Duration) {
+        if self.leads.is_empty() {
+            return (ASSUMED_LEAD.saturating_sub(within), ASSUMED_LEAD);
+        }
+        let leads = || self.leads.iter().map(|lead| Duration::from_millis(u64::from(*lead)));
+        let n = self.leads.len() as u32;
+        let uncovered: Duration = leads().map(|lead| lead.saturating_sub(within)).sum();
+        (uncovered / n, leads().sum::<Duration>() / n)
+    }
+
+    /// How many an hour are usual at a time, and how many arrivals that knowledge is worth.
+    fn usual_at(&self, at: u64) -> (f64, f64) {
+        // Between the middles of two hours it goes over from one to the other.
+        let from_middle = at.saturating_add(HOUR_MS / 2);
+        let (later, into) = (from_middle / HOUR_MS, (from_middle % HOUR_MS) as f64 / HOUR_MS as f64);
+        let (before, known_before) = self.usual_in(later.saturating_sub(1));
+        let (after, known_after) = self.usual_in(later);
+        (before * (1.0 - into) + after * into, known_before.min(known_after))
+    }
+
+    fn usual_in(&self, hour: u64) -> (f64, f64) {
+        let nobody = f64::from(LEAST_USUAL);
+        let place = hour as usize % HOURS_A_WEEK;
+        let mean = |of: &mut dyn Iterator<Item = &Usual>| {
+            let (sum, n) =
+                of.filter(|usual| usual.weeks > 0).fold((0.0, 0_u32), |(sum, n), usual| (sum + usual.rate, n + 1));
+            (n > 0).then(|| f64::from(sum / n as f32).max(nobody))
+        };
+        match self.usual.get(place) {
+            Some(usual) if usual.weeks > 0 => (f64::from(usual.rate).max(nobody), OF_AN_HOUR_OF_THE_WEEK),
+            _ => {
+                let same_hour = &mut self.usual.iter().skip(place % HOURS_A_DAY).step_by(HOURS_A_DAY);
+                mean(same_hour)
+                    .map(|rate| (rate, OF_AN_HOUR_OF_THE_DAY))
+                    .or_else(|| mean(&mut self.usual.iter()).map(|rate| (rate, OF_NOTHING)))
+                    .unwrap_or((1.0, OF_NOTHING))
+            }
+        }
+    }
+}
+
+/// To know what is usual is worth as many arrivals as evidence: of this hour of the week, of this hour on other days, and when all
+/// that is known is the mean of all hours, or nothing.
+const OF_AN_HOUR_OF_THE_WEEK: f64 = 8.0;
+const OF_AN_HOUR_OF_THE_DAY: f64 = 4.0;
+const OF_NOTHING: f64 = 0.5;
+/// An hour in which nobody came yet is no hour in which nobody can come.
+const LEAST_USUAL: f32 = 0.1;
+
+/// The least number that is not exceeded with this probability by a negative binomial variable: how many events come when their
+/// number is Poisson with a mean that is gamma distributed with `shape`, and `part` is the coming exposure's part of the whole.
+fn quantile(shape: f64, part: f64, probability: f64) -> u32 {
+    /// No pool keeps more.
+    const MOST: u32 = 1_000_000;
+    // In logarithms: the first terms of a large mean are too small for a number.
+    let mut ln_term = shape * (-part).ln_1p();
+    let mut sum = ln_term.exp();
+    let mut n = 0;
+    while sum < probability && n < MOST {
+        ln_term += ((shape + f64::from(n)) / f64::from(n + 1)).ln() + part.ln();
+        n += 1;
+        sum += ln_term.exp();
+    }
+    n
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: u64 = HOUR_MS;
+
+    fn goal(share: f64) -> Goal {
+        Goal::new(share, Duration::ZERO)
+    }
+
+    /// So many an hour come, evenly, in each hour as `rate` says.
+    fn weeks(hours: std::ops::Range<u64>, rate: impl Fn(u64) -> u32) -> Demand {
+        let mut demand = Demand::default();
+        for hour in hours {
+            for piece in 0..12 {
+                let n = rate(hour) / 12 + u32::from(piece < u64::from(rate(hour) % 12));
+                demand.came(n, Timestamp(hour * HOUR + piece * PIECE_MS));
+            }
+        }
+        demand
+    }
+
+    #[test]
+    fn a_goal_that_says_nothing_is_refused() {
+        goal(0.99).check().unwrap();
+        for share in [0.0, 1.0, 99.0, -1.0, f64::NAN] {
+            assert!(goal(share).check().unwrap_err().contains("0.99 for 99 %"), "{share}");
+        }
+    }
+
+    #[test]
+    fn with_a_known_rate_it_is_poissons_quantile() {
+        // 60 an hour, an hour's lead: the distribution has a mean of 60 and hardly more spread than Poisson's with so much evidence.
+        let mean = 60.0;
+        let n = quantile(1e9, mean / (1e9 + mean), 0.99);
+        assert_eq!(n, 79, "the 99 % quantile of Poisson(60)");
+        assert_eq!(quantile(1e9, 1.0 / (1e9 + 1.0), 0.99), 4, "of Poisson(1)");
+        assert!(quantile(10.0, mean / (10.0 + mean), 0.99) > 100, "and more where the rate is not well known");
+        assert_eq!(quantile(1e6, 0.5, 0.5) / 1_000, 999, "of what no first term could be written down");
+    }
+
+    #[test]
+    fn more_are_wanted_before_the_hour_in_which_many_come() {
+        let office = |hour: u64| if (9..17).contains(&(hour % 24)) { 120 } else { 2 };
+        let demand = weeks(0..21 * 24, office);
+        let at = |hour: u64, minute: u64| {
+            demand.wanted(&goal(0.99), Timestamp((20 * 24 + 24 + hour) * HOUR + minute * 60_000), (0, 100)).free
+        };
+        let (night, before, noon) = (at(3, 0), at(9, 0), at(12, 0));
+        assert!(night <= 2 && before > night && noon > before, "{night} {before} {noon}");
+    }
+
+    #[test]
+    fn a_day_that_is_busier_than_usual_raises_what_is_wanted_within_the_hour() {
+        let mut demand = weeks(0..3 * 168, |_| 60);
+        let now = Timestamp(3 * 168 * HOUR + HOUR);
+        let usual = demand.wanted(&goal(0.99), now, (0, 100));
+        assert!((usual.level - 1.0).abs() < 0.1 && (usual.an_hour - 60.0).abs() < 6.0, "{usual}");
+        for piece in 0..12 {
+            demand.came(20, Timestamp(3 * 168 * HOUR + piece * PIECE_MS));
+        }
+        let busy = demand.wanted(&goal(0.99), now, (0, 100));
+        assert!(busy.level > 2.0 && busy.free > usual.free, "{busy}");
+        let told = busy.to_string();
+        assert!(told.contains("wanted free") && told.contains("% of what is usual now"), "{told}");
+    }
+
+    #[test]
+    fn what_can_be_made_in_time_is_not_kept() {
+        let mut demand = weeks(0..168, |_| 60);
+        let now = Timestamp(168 * HOUR);
+        for _ in 0..40 {
+            demand.made_in(Duration::from_secs(30));
+        }
+        let wanted = |within: u64| demand.wanted(&Goal::new(0.99, Duration::from_secs(within)), now, (0, 100)).free;
+        assert_eq!(wanted(30), 0);
+        assert!(wanted(20) >= 1 && wanted(0) > wanted(20));
+        assert_eq!(demand.leads.len(), LEADS);
+    }
+
+    #[test]
+    fn the_bounds_are_the_budget() {
+        let demand = weeks(0..168, |_| 600);
+        let now = Timestamp(168 * HOUR);
+        let wanted = demand.wanted(&goal(0.999), now, (1, 5));
+        assert_eq!(wanted.free, 5);
+        assert!(wanted.unbounded > 10 && wanted.to_string().contains("do not allow"), "{wanted}");
+        assert_eq!(demand.wanted(&Goal::new(0.9, Duration::from_secs(600)), now, (3, 5)).free, 3);
+    }
+
+    #[test]
+    fn hours_that_were_not_watched_teach_nothing() {
+        let mut demand = Demand::default();
+        demand.came(50, Timestamp(10 * HOUR + 40 * 60_000));
+        demand.came(0, Timestamp(11 * HOUR));
+        assert!(demand.usual.is_empty(), "twenty minutes are no hour");
+        for piece in 0..6 {
+            demand.came(5, Timestamp(11 * HOUR + (6 + piece) * PIECE_MS));
+        }
+        demand.came(0, Timestamp(12 * HOUR));
+        assert!((demand.usual[11].rate - 30.0).abs() < 6.0, "{}", demand.usual[11].rate);
+    }
+
+    #[test]
+    fn it_survives_the_store() {
+        let demand = weeks(0..200, |hour| (hour % 24) as u32);
+        let json = serde_json::to_string(&demand).unwrap();
+        assert!(json.len() < 16_000, "{}", json.len());
+        assert_eq!(serde_json::from_str::<Demand>(&json).unwrap(), demand);
+    }
+
+    proptest! {
+        #[test]
+        fn a_higher_share_never_wants_less(
+            times in proptest::collection::vec((0_u64..400 * HOUR, 0_u32..50), 0..60), lead in 0_u64..600,
+            share in 0.01_f64..0.98, now in 0_u64..u64::MAX / 2,
+        ) {
+            let mut demand = Demand::default();
+            demand.made_in(Duration::from_secs(lead));
+            for (at, n) in times {
+                demand.came(n, Timestamp(at));
+            }
+            let (less, more) = (goal(share), goal(share + 0.01));
+            let wanted = |goal: &Goal| demand.wanted(goal, Timestamp(now), (0, 10_000)).free;
+            prop_assert!(wanted(&less) <= wanted(&more));
+        }
+    }
+}

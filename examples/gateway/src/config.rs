@@ -10,6 +10,7 @@ use crate::plain::plain;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
 use crate::size::Size;
+use crate::stock::{Parking, Promise};
 use crate::wake::http::HttpConfig;
 use crate::wake::schedule::ScheduleConfig;
 use boxpool::{Error, ErrorKind, Result};
@@ -53,6 +54,10 @@ pub struct Config {
     pub linger: Span,
     /// How long a suspended box keeps its slot when nobody else wants it.
     pub park_limit: Span,
+    /// Which suspended boxes keep their slot, or are given one ahead.
+    pub parking: Parking,
+    /// How many hundredths of the slots suspended boxes may keep.
+    pub parked_percent: u8,
     /// For how long a deleted box can be had back.
     pub retention: Span,
     /// How long bringing a box up may take.
@@ -141,6 +146,8 @@ pub struct AzureConfig {
     pub machines_min_free: u32,
     /// Machines kept ready, at most.
     pub machines_max_free: u32,
+    /// The promise that says how many are kept ready between those.
+    pub machines_goal: Promise,
     /// Machines kept stopped beside them, at least.
     pub machines_min_stopped: u32,
     /// Machines kept stopped beside them, at most.
@@ -187,6 +194,7 @@ impl Default for AzureConfig {
             snapshot_sku: "Standard_LRS".into(),
             machines_min_free: 1,
             machines_max_free: 2,
+            machines_goal: Promise::default(),
             machines_min_stopped: 0,
             machines_max_stopped: 0,
             machines_per_minute: 0,
@@ -350,6 +358,8 @@ impl Default for Config {
             min_free: 1,
             linger: Span::seconds(10),
             park_limit: Span::seconds(24 * 3600),
+            parking: Parking::default(),
+            parked_percent: 100,
             retention: Span::seconds(0),
             connect_deadline: Span::seconds(300),
             dial_deadline: Span::seconds(60),
@@ -499,6 +509,9 @@ impl Config {
             if value < Span::seconds(1) {
                 return Err(format!("{option} must be at least 1s"));
             }
+        }
+        if self.parked_percent > 100 {
+            return Err("parked_percent must be 0 to 100".into());
         }
         if self.limits.disk_gib_per_user.is_some_and(|most| most < self.boxes.disk_gib) {
             return Err("limits.disk_gib_per_user must be at least box.disk_gib, or nobody could have a box".into());

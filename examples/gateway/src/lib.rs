@@ -77,6 +77,7 @@ pub mod serve;
 pub mod server;
 pub mod sessions;
 pub mod size;
+pub mod stock;
 pub mod stop;
 pub mod tally;
 pub mod unknown_key;

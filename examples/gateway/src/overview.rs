@@ -1,7 +1,8 @@
 //! What there is in the pool: read from its records, for the operator. Nothing here changes anything.
 
 use boxpool::record::{
-    BoxRecord, EventRecord, InstanceRecord, InstanceStatus, NODES, NodeRecord, Record, VolumeRecord, VolumeStatus,
+    BoxRecord, DemandRecord, EventRecord, InstanceRecord, InstanceStatus, NODES, NodeRecord, Record, VolumeRecord,
+    VolumeStatus,
 };
 use boxpool::{
     BoxName, Error, ErrorKind, Key, Pool, PoolConfig, PoolStatus, Report, Result, StateStore, Timestamp, UserId,
@@ -194,6 +195,14 @@ impl Overview {
         let status = self.status();
         let elsewhere = nodes.iter().filter(|node| node.id != status.node).map(|node| node.waiting as usize);
         Ok((instances, volumes, elsewhere.sum::<usize>() + status.waiting))
+    }
+
+    /// What the maintainer knows of demand, and wants for the goal.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn demand(&self) -> Result<Option<DemandRecord>> {
+        self.limited("demand".to_owned(), self.pool.demand()).await
     }
 
     /// Everybody who has a box.

@@ -117,6 +117,7 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
             min_reserve: azure.machines_min_stopped,
             max_reserve: azure.machines_max_stopped,
             creates_per_minute: NonZeroU32::new(azure.machines_per_minute),
+            goal: azure.machines_goal.goal(),
             ..WarmTarget::new(azure.machines_min_free, azure.machines_max_free, azure.machines_max)
         },
     };
@@ -130,6 +131,7 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
     pool.volumes.max_free = config.min_free + 3;
     pool.linger = config.linger.0;
     pool.park_limit = config.park_limit.0;
+    pool.held_share = f64::from(config.parked_percent) / 100.0;
     pool.retention = config.retention.0;
     pool.connect_deadline = config.connect_deadline.0;
     pool
@@ -143,7 +145,8 @@ fn settled(config: &Config, backends: &Backends) -> PoolConfig {
 
 async fn build(config: &Config, backends: Backends) -> Result<(Pool, Worker)> {
     let pool_config = settled(config, &backends);
-    let builder = Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config);
+    let builder = Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config)
+        .parking_policy(config.parking.policy());
     match backends.golden {
         Some(golden) => builder.golden(golden).build().await,
         None => builder.build().await,

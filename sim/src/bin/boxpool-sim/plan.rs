@@ -23,7 +23,10 @@ Arrivals are a file with the header at_s,box,stay_s, or made from a seed:
 A policy is a list of settings:
   free=N      machines kept running and free       park=TIME    how long an unused box keeps its machine
   reserve=N   machines kept stopped beside         linger=TIME  how long a box runs after its last user
-  makes=N     how many are made at the same time   cool=TIME    how long none is given up after one was taken
+  makes=N     how many are made at the same time   cool=TIME    how long there are some to spare before one goes
+  goal=SHARE  as many are kept free as it takes    within=TIME  for that share of users to find one in this time
+  most=N      the goal keeps no more free          keep=TIME    the parking policy KeepFor
+  held=SHARE  unused boxes hold no more machines   return=TIME  the parking policy ReturnTime, with this horizon
 Prices are a TOML file; sim/prices/azure-east-us.toml, which is used unless another is named, shows every key.";
 
 #[derive(Args)]

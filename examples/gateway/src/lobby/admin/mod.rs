@@ -192,14 +192,20 @@ async fn plan_ahead(overview: &Overview) -> Result<Answer, Refusal> {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
     let machines = Census { waiting, ..Census::of_instances(&instances, &pool.instance_generation) };
     let disks = Census::of_volumes(&volumes, &pool.volume_generation);
-    let (of_machines, machines) = plan::tell("machines", machines, pool.instances);
+    let demand = match pool.instances.goal {
+        Some(_) => overview.demand().await?,
+        None => None,
+    };
+    let (of_machines, machines) = plan::tell("machines", machines, plan::aimed(pool.instances, demand.as_ref()));
     let (of_disks, disks) = plan::tell("disks", disks, pool.volumes);
     let paused = overview.status().paused;
     let rests = paused.as_ref().map(|pause| format!("None of it now: {}.\n", upkeep::words(pause))).unwrap_or_default();
+    let goal = demand.as_ref().map(|demand| format!("For the goal: {}.\n", demand.why)).unwrap_or_default();
     let text = format!(
-        "{rests}{of_machines}\n{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
+        "{rests}{of_machines}\n{goal}{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
     );
-    let json = json!({"instances": machines, "volumes": disks, "paused": upkeep::json(paused.as_ref())});
+    let goal = demand.map(|demand| json!({"wanted": demand.wanted, "why": demand.why}));
+    let json = json!({"instances": machines, "volumes": disks, "goal": goal, "paused": upkeep::json(paused.as_ref())});
     Ok(Answer { text, json })
 }
 

@@ -1,7 +1,14 @@
 //! What the maintainer would do now, and why: counted and decided by the core's own [`Census`] and [`plan`].
 
+use boxpool::record::DemandRecord;
 use boxpool::{Census, Step, WarmTarget, plan};
 use serde_json::{Value, json};
+
+/// The target that the maintainer aims at: with a goal, what it said last that it wants for that.
+pub(super) fn aimed(target: WarmTarget, demand: Option<&DemandRecord>) -> WarmTarget {
+    let Some(demand) = demand.filter(|_| target.goal.is_some()) else { return target };
+    WarmTarget { min_free: demand.wanted, max_free: demand.wanted, ..target }
+}
 
 /// What would be done about `what` with these numbers: a sentence, and the same for programs.
 pub(super) fn tell(what: &str, census: Census, target: WarmTarget) -> (String, Value) {

@@ -201,7 +201,7 @@ impl HomeRecord {
     /// The record after an event; every other field is kept.
     ///
     /// # Errors
-    /// [`IllegalTransition`] for every move that is not drawn [above](self).
+    /// [`IllegalTransition`] for every move that is not drawn at the top of the file.
     pub fn after(&self, event: &HomeEvent) -> Result<Self, IllegalTransition> {
         use {HomeEvent as E, HomeStatus as S};
         let here = |status| (self.region.clone(), status);

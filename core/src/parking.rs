@@ -7,7 +7,6 @@
 use crate::clock::Timestamp;
 use crate::id::BoxRef;
 use crate::record::{BoxRecord, Placement, Visits};
-use std::cmp::Ordering;
 use std::time::Duration;
 
 /// A box that nobody is at, as a policy sees it.
@@ -67,24 +66,23 @@ pub trait ParkingPolicy: Send + Sync + 'static {
     }
 }
 
-/// The one of `boxes` to which an instance is worth least; among equals the one away for longest.
-pub(crate) fn first_to_go<'a>(
+/// How much an instance is worth to the box, as a number that can be compared with every other.
+pub(crate) fn worth(policy: &dyn ParkingPolicy, away: &AwayBox, now: Timestamp) -> f64 {
+    let worth = policy.worth(away, now);
+    if worth.is_nan() { f64::NEG_INFINITY } else { worth }
+}
+
+/// The `boxes` in the order in which they give their instances back: who is worth least first; among equals who is away for longest.
+pub(crate) fn in_order_of_going<'a>(
     policy: &dyn ParkingPolicy,
     boxes: impl IntoIterator<Item = &'a AwayBox>,
     now: Timestamp,
-) -> Option<&'a AwayBox> {
-    let rank = |away: &AwayBox| {
-        let worth = policy.worth(away, now);
-        if worth.is_nan() { f64::NEG_INFINITY } else { worth }
-    };
-    let ranked = boxes.into_iter().map(|away| (rank(away), away));
-    let least = ranked.min_by(|(a_worth, a), (b_worth, b)| {
-        a_worth
-            .partial_cmp(b_worth)
-            .unwrap_or(Ordering::Equal)
-            .then_with(|| (a.since, &a.owner).cmp(&(b.since, &b.owner)))
+) -> Vec<&'a AwayBox> {
+    let mut ranked: Vec<(f64, &AwayBox)> = boxes.into_iter().map(|away| (worth(policy, away, now), away)).collect();
+    ranked.sort_by(|(a_worth, a), (b_worth, b)| {
+        a_worth.total_cmp(b_worth).then_with(|| (a.since, &a.owner).cmp(&(b.since, &b.owner)))
     });
-    least.map(|(_, away)| away)
+    ranked.into_iter().map(|(_, away)| away).collect()
 }
 
 /// The box away for longest goes first, and none before somebody waits.
@@ -216,7 +214,7 @@ mod tests {
     }
 
     fn first<'a>(policy: &dyn ParkingPolicy, boxes: &'a [AwayBox], now: u64) -> &'a str {
-        first_to_go(policy, boxes, Timestamp(now)).unwrap().owner.name.as_str()
+        in_order_of_going(policy, boxes, Timestamp(now))[0].owner.name.as_str()
     }
 
     #[test]
@@ -225,7 +223,7 @@ mod tests {
         assert_eq!(first(&LeastRecentlyUsed, &boxes, 40), "c");
         assert_eq!(first(&LeastRecentlyUsed, &boxes[..2], 40), "a");
         assert_eq!(first(&LeastRecentlyUsed, &[away("b", 1), away("a", 1)], 40), "a", "by name");
-        assert!(first_to_go(&LeastRecentlyUsed, [], Timestamp(40)).is_none());
+        assert!(in_order_of_going(&LeastRecentlyUsed, [], Timestamp(40)).is_empty());
         assert!(LeastRecentlyUsed.keeps(&boxes[0], Timestamp(9 * HOUR)));
     }
 

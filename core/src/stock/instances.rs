@@ -6,7 +6,7 @@ use crate::census::Census;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxRef, InstanceId, UserId};
-use crate::parking::{AwayBox, first_to_go};
+use crate::parking::{AwayBox, in_order_of_going};
 use crate::plan::{Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
@@ -122,7 +122,8 @@ impl Shared {
                     &state.lingering
                 };
                 let candidates = from.values().filter(|away| !state.yielding.contains(&away.owner));
-                let Some(first) = first_to_go(&*self.policy, candidates, self.now()) else { return };
+                let order = in_order_of_going(&*self.policy, candidates, self.now());
+                let Some(first) = order.first() else { return };
                 let owner = first.owner.clone();
                 state.yielding.insert(owner.clone());
                 owner

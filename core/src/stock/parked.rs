@@ -3,14 +3,13 @@
 
 use crate::actor::Message;
 use crate::id::BoxRef;
-use crate::parking::{AwayBox, ParkingPolicy, first_to_go};
+use crate::parking::{AwayBox, ParkingPolicy, in_order_of_going, worth};
 use crate::planted::{self, Bug};
 use crate::record::BoxRecord;
 use crate::saga::is_ready;
 use crate::shared::Shared;
 use crate::stock::instances::as_count;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,18 +41,11 @@ impl Shared {
         let now = self.now();
         let mut state = self.state();
         let staying = state.parked.values().filter(|away| !state.yielding.contains(&away.owner));
-        let (mut staying, going): (BTreeMap<&BoxRef, &AwayBox>, Vec<&AwayBox>) = {
-            let (staying, going): (Vec<_>, Vec<_>) =
-                staying.partition(|away| self.policy.keeps(away, now) || planted::is(Bug::KeptAnyway));
-            (staying.into_iter().map(|away| (&away.owner, away)).collect(), going)
-        };
-        let mut going: Vec<BoxRef> = going.into_iter().map(|away| away.owner.clone()).collect();
-        while staying.len() > self.most_held() {
-            let Some(first) = first_to_go(&*self.policy, staying.values().copied(), now) else { break };
-            let owner = first.owner.clone();
-            staying.remove(&owner);
-            going.push(owner);
-        }
+        let (staying, mut going): (Vec<&AwayBox>, Vec<&AwayBox>) =
+            staying.partition(|away| self.policy.keeps(away, now) || planted::is(Bug::KeptAnyway));
+        let too_many = staying.len().saturating_sub(self.most_held());
+        going.extend(in_order_of_going(&*self.policy, staying, now).into_iter().take(too_many));
+        let going: Vec<BoxRef> = going.into_iter().map(|away| away.owner.clone()).collect();
         state.yielding.extend(going.iter().cloned());
         going
     }
@@ -114,16 +106,14 @@ impl Expected {
         if !policy.expects(&away, now) {
             return;
         }
-        self.found.push((policy.worth(&away, now), away.owner));
+        self.found.push((worth(policy, &away, now), away.owner));
         if self.found.len() >= self.room.saturating_mul(2) {
             self.keep_best();
         }
     }
 
     fn keep_best(&mut self) {
-        self.found.sort_by(|(a, a_owner), (b, b_owner)| {
-            b.partial_cmp(a).unwrap_or(Ordering::Equal).then_with(|| a_owner.cmp(b_owner))
-        });
+        self.found.sort_by(|(a, a_owner), (b, b_owner)| b.total_cmp(a).then_with(|| a_owner.cmp(b_owner)));
         self.found.truncate(self.room);
     }
 
@@ -171,6 +161,27 @@ mod tests {
         }
         let best: Vec<_> = expected.best().into_iter().map(|owner| owner.name.to_string()).collect();
         assert_eq!(best, ["eeeee", "bbbb"]);
+    }
+
+    #[test]
+    fn a_policy_that_knows_no_number_harms_nobody() {
+        struct Nonsense;
+        impl ParkingPolicy for Nonsense {
+            fn worth(&self, away: &AwayBox, _now: Timestamp) -> f64 {
+                if away.owner.name.as_str() == "known" { 1.0 } else { f64::NAN }
+            }
+
+            fn expects(&self, _away: &AwayBox, _now: Timestamp) -> bool {
+                true
+            }
+        }
+        let mut expected = Expected { room: 40, ..Expected::default() };
+        for n in 0..60 {
+            expected.look_at(&detached(&format!("b{n}")), &Nonsense, Timestamp(0));
+        }
+        expected.look_at(&detached("known"), &Nonsense, Timestamp(0));
+        let best = expected.best();
+        assert_eq!((best.len(), best[0].name.as_str()), (40, "known"));
     }
 
     #[test]

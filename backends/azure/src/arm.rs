@@ -287,12 +287,18 @@ pub(crate) struct Snapshot {
     pub(crate) common: Common,
     /// Of a copy that goes on in the background.
     pub(crate) percent: Option<f64>,
+    /// Why such a copy has failed for good.
+    pub(crate) copy_error: Option<String>,
 }
 
 impl Snapshot {
     pub(crate) fn read(body: &Value) -> Option<Self> {
         let properties = &body["properties"];
-        Some(Self { common: Common::read(body)?, percent: properties["completionPercent"].as_f64() })
+        let error = &properties["copyCompletionError"];
+        let copy_error = error["errorCode"]
+            .as_str()
+            .map(|code| format!("{code}: {}", error["errorMessage"].as_str().unwrap_or_default()));
+        Some(Self { common: Common::read(body)?, percent: properties["completionPercent"].as_f64(), copy_error })
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -359,6 +365,19 @@ mod tests {
             disk(json!({"properties": {"diskState": "Unattached", "LastOwnershipUpdateTime": "2026-01-01T00:00:00Z"}}))
                 .changed_hands
         );
+    }
+
+    #[test]
+    fn how_far_a_copy_is_and_why_it_failed_is_read() {
+        let snapshot = |properties: Value| Snapshot::read(&json!({"id": "/s", "properties": properties})).unwrap();
+        for (percent, ready) in [(json!(99.5), false), (json!(100.0), true), (json!(null), true)] {
+            let whole = snapshot(json!({"provisioningState": "Succeeded", "completionPercent": percent}));
+            assert_eq!((whole.is_ready(), whole.copy_error), (ready, None), "{percent}");
+        }
+        let error = json!({"errorCode": "CopySourceNotFound", "errorMessage": "It was deleted."});
+        let failed =
+            snapshot(json!({"provisioningState": "Succeeded", "completionPercent": 7, "copyCompletionError": error}));
+        assert_eq!(failed.copy_error.as_deref(), Some("CopySourceNotFound: It was deleted."));
     }
 
     #[test]

@@ -161,6 +161,14 @@ pub(crate) fn snapshot(options: &CloudOptions, pool: &PoolName, id: &str, disk: 
     })
 }
 
+/// A copy of a snapshot of another region. Azure copies it in the background, and tells how far it is in `completionPercent`; only
+/// incremental snapshots can be copied so.
+pub(crate) fn snapshot_copy(options: &CloudOptions, pool: &PoolName, id: &str, snapshot: &ArmId) -> Value {
+    let mut body = self::snapshot(options, pool, id, snapshot);
+    body["properties"]["creationData"]["createOption"] = "CopyStart".into();
+    body
+}
+
 /// An image of a generalized machine. `firmware` is `V1` or `V2`, as the machine has it.
 #[cfg(feature = "hosts")]
 pub(crate) fn image(options: &CloudOptions, pool: &PoolName, id: &str, machine: &ArmId, firmware: &str) -> Value {

@@ -26,6 +26,7 @@ mod cloud;
 #[cfg(feature = "hosts")]
 mod cloud_init;
 mod cloud_options;
+mod copies;
 mod credential;
 mod errors;
 #[cfg(feature = "hosts")]

@@ -170,7 +170,7 @@ impl Inner {
     }
 }
 
-fn absent(operation: &'static str, id: impl std::fmt::Display, what: &str) -> Error {
+pub(crate) fn absent(operation: &'static str, id: impl std::fmt::Display, what: &str) -> Error {
     Error::new(ErrorKind::NotFound, operation, id).with_detail(format!("there is no such {what}"))
 }
 

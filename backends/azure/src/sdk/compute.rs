@@ -441,6 +441,7 @@ mod tests {
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Empty { bytes: 5 }));
         loses_nothing::<models::Disk>(bodies::disk(&options, &pool, "v1", &DiskSource::Snapshot(id.clone())));
         loses_nothing::<models::Snapshot>(bodies::snapshot(&options, &pool, "s1", &id));
+        loses_nothing::<models::Snapshot>(bodies::snapshot_copy(&options, &pool, "s1", &id));
         loses_nothing::<models::Image>(bodies::image(&options, &pool, "s1", &id, "V2"));
         loses_nothing::<models::DiskUpdate>(json!({ "properties": { "diskSizeGB": 7 }, "tags": { "a": "b" } }));
         loses_nothing::<models::VirtualMachineUpdate>(json!({ "tags": { "a": "b" } }));

@@ -74,6 +74,11 @@ impl Bench {
         options
     }
 
+    /// The folder of the golden snapshot.
+    pub fn golden_dir(&self) -> PathBuf {
+        shared().join("snapshots").join(self.golden.as_str())
+    }
+
     /// A file of a volume.
     pub fn file(&self, volume: &VolumeId, name: &str) -> PathBuf {
         self.dir.path().join("volumes").join(volume.as_str()).join(name)

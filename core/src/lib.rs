@@ -104,7 +104,7 @@ pub use provider::{
     Attach, Attached, Detached, Device, InstanceProvider, InstanceSpec, InstanceState, InstanceView, SnapshotCopier,
     SnapshotCopy, SnapshotLocation, SnapshotView, VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,
 };
-pub use regions::{Home, Regions, RegionsBuilder, RegionsWorker};
+pub use regions::{Home, MoveProgress, Regions, RegionsBuilder, RegionsWorker, move_progress};
 pub use runtime::{
     Cleared, Endpoint, EndpointAddress, Guest, GuestRuntime, GuestStatus, Started, StartedBy, Suspended,
 };

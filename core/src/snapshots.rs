@@ -101,11 +101,9 @@ impl Pool {
     pub async fn restore_box(&self, user: &UserId, snapshot: &SnapshotName, name: &BoxName) -> Result<BoxView> {
         self.refuse_while_draining("restore snapshot", name)?;
         let (user, snapshot, to) = (user.clone(), snapshot.clone(), name.clone());
-        self.in_background(
-            "restore snapshot",
-            name,
-            |shared| async move { shared.restore(&user, &snapshot, &to).await },
-        )
+        self.in_background("restore snapshot", name, |shared| async move {
+            shared.restore(&user, &snapshot, &to, None).await
+        })
         .await
         .map(BoxView::of)
     }
@@ -119,7 +117,7 @@ impl Pool {
     pub async fn duplicate_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxView> {
         self.refuse_while_draining("duplicate box", name)?;
         let (user, of, to) = (user.clone(), name.clone(), to.clone());
-        self.in_background("duplicate box", name, |shared| async move { shared.duplicate(&user, &of, &to).await })
+        self.in_background("duplicate box", name, |shared| async move { shared.duplicate(&user, &of, &to, None).await })
             .await
             .map(BoxView::of)
     }

@@ -44,6 +44,10 @@ enum Deed {
     Move(usize),
     /// Call it by that number, from whatever it is called.
     Rename(u8),
+    /// Make another of it, called by that number.
+    Duplicate(u8),
+    /// Make the box in that region's pool, behind the front's back.
+    CreateBehind(usize),
     Delete,
 }
 
@@ -84,7 +88,7 @@ pub fn flows() -> Vec<&'static str> {
 }
 
 fn all_flows() -> Vec<(&'static str, Vec<Step>)> {
-    use Deed::{Create, Delete, Move, Rename, Visit, VisitAfter};
+    use Deed::{Create, CreateBehind, Delete, Duplicate, Move, Rename, Visit, VisitAfter};
     vec![
         ("create", vec![(40, 0, 1, Create(1)), (60, 1, 1, Visit)]),
         ("create and delete", vec![(40, 0, 1, Create(1)), (45, 0, 1, Delete), (70, 1, 1, Create(0))]),
@@ -133,6 +137,21 @@ fn all_flows() -> Vec<(&'static str, Vec<Step>)> {
                 (50, 0, 2, Create(1)),
                 (60, 1, 2, Visit),
             ],
+        ),
+        (
+            "duplicate a box while its name to be is given away",
+            vec![
+                (40, 1, 1, Create(1)),
+                (42, 0, 1, Visit),
+                (60, 0, 1, Duplicate(2)),
+                (60, 1, 2, Create(0)),
+                (75, 1, 2, Move(0)),
+                (90, 0, 2, Visit),
+            ],
+        ),
+        (
+            "a box that was made behind the front's back",
+            vec![(40, 1, 1, CreateBehind(1)), (42, 0, 1, Visit), (60, 0, 1, Move(0)), (80, 1, 1, Visit)],
         ),
     ]
 }
@@ -368,6 +387,15 @@ impl Stage {
             Deed::Create(number) => {
                 let made =
                     self.on(&gateway, async move { front.create_box(&user, &name, &region(number)).await }).await;
+                self.state().made.extend(made.ok().map(|view| view.id));
+            }
+            Deed::CreateBehind(number) => {
+                let Some(pool) = front.pool(&region(number)).cloned() else { return };
+                let made = self.on(&gateway, async move { pool.create_box(&user, &name).await }).await;
+                self.state().made.extend(made.ok().map(|view| view.id));
+            }
+            Deed::Duplicate(to) => {
+                let made = self.on(&gateway, async move { front.duplicate_box(&user, &name, &boxed(to)).await }).await;
                 self.state().made.extend(made.ok().map(|view| view.id));
             }
             Deed::Visit => drop(self.visit(&gateway, front, name).await),

@@ -5,7 +5,7 @@ use super::{Front, Site};
 use crate::actor::{Message, WATCH_OTHER_EVERY, Wanted};
 use crate::busy::BusyGuard;
 use crate::error::{Effect, Error, ErrorKind, Result};
-use crate::id::{BoxId, BoxName, BoxRef, Region, UserId};
+use crate::id::{BoxId, BoxName, BoxRef, Region, SnapshotName, UserId};
 use crate::planted::{self, Bug};
 use crate::pool::BoxView;
 use crate::record::{BoxRecord, Envelope, HomeEvent, HomeRecord, HomeStatus};
@@ -37,6 +37,22 @@ impl Site {
 impl Front {
     pub(super) async fn home_of(&self, user: &UserId, name: &BoxName) -> Result<Option<Held<HomeRecord>>> {
         self.records.get(&home_key(user, name)).await
+    }
+
+    /// The home of a box; one that was made behind the front's back gets one now.
+    pub(super) async fn found(&self, user: &UserId, name: &BoxName) -> Result<Option<Held<HomeRecord>>> {
+        if let Some(held) = self.home_of(user, name).await? {
+            return Ok(Some(held));
+        }
+        for (region, site) in &self.sites {
+            // The box before its home: a home is made before its box, and goes after it.
+            let Some(record) = site.pool.shared.box_called(user, name).await? else { continue };
+            let held = self.home_of(user, name).await?;
+            if held.is_none() && record.hold.is_none() && record.placement.worker().is_none() {
+                self.settle_stray(region, &record.owner).await?;
+            }
+        }
+        self.home_of(user, name).await
     }
 
     pub(super) async fn step(&self, held: &Held<HomeRecord>, event: &HomeEvent) -> Result<Held<HomeRecord>> {
@@ -76,7 +92,7 @@ impl Front {
         let mut deadline = None;
         loop {
             let guard = self.enter(user, name);
-            let held = self.home_of(user, name).await?.ok_or_else(|| absent(operation, name))?;
+            let held = self.found(user, name).await?.ok_or_else(|| absent(operation, name))?;
             let site = self.site(&held.record.region)?;
             site.pool.shared.check_in_touch(operation)?;
             if let (Some(guard), HomeStatus::Settled) = (guard, &held.record.status) {
@@ -148,26 +164,31 @@ impl Front {
         }
     }
 
-    pub(super) async fn create(&self, user: &UserId, name: &BoxName, region: &Region) -> Result<BoxView> {
-        const WHAT: &str = "create box";
-        let site = self.site(region)?;
-        let shared = &site.pool.shared;
-        shared.check_in_touch(WHAT)?;
+    /// Makes a box in a region by `make`, which is told which incarnation it is to be. The home's record is first.
+    pub(super) async fn create<F: Future<Output = Result<BoxRecord>>>(
+        &self,
+        operation: &'static str,
+        (user, name): (&UserId, &BoxName),
+        region: &Region,
+        make: impl FnOnce(BoxRef) -> F,
+    ) -> Result<BoxView> {
+        let shared = &self.site(region)?.pool.shared;
+        shared.check_in_touch(operation)?;
         let taken = || {
             let detail = "a box of that name exists already, in this or another region, or was deleted and can still be had back";
-            Error::new(ErrorKind::AlreadyExists, WHAT, name).with_detail(detail)
+            Error::new(ErrorKind::AlreadyExists, operation, name).with_detail(detail)
         };
         let _place = self.enter(user, name).ok_or_else(taken)?;
+        if self.found(user, name).await?.is_some() && !self.forget_if_gone(user, name).await? {
+            return Err(taken());
+        }
         let owner = BoxRef { owner: user.clone(), name: name.clone(), id: shared.new_box_id()? };
         let status = HomeStatus::Creating { node: shared.node.clone() };
-        let inserted = match self.insert(owner.clone(), region.clone(), status.clone()).await {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && self.forget_if_gone(user, name).await? => {
-                self.insert(owner.clone(), region.clone(), status).await
-            }
-            answer => answer,
+        let held = match self.insert(owner.clone(), region.clone(), status).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken()),
+            answer => answer?,
         };
-        let held = inserted.map_err(|error| if error.kind() == ErrorKind::AlreadyExists { taken() } else { error })?;
-        let created = self.create_there(site, &owner).await;
+        let created = make(owner).await;
         match (created, self.look_whether_created(&held).await) {
             (Ok(record), Ok(_)) => Ok(BoxView::of(record)),
             (Err(error), Ok(None)) => Err(error),
@@ -176,11 +197,38 @@ impl Front {
         }
     }
 
-    async fn create_there(&self, site: &Site, owner: &BoxRef) -> Result<BoxRecord> {
-        let (done, answer) = oneshot::channel();
-        let wanted = Wanted { id: Some(owner.id.clone()), ..Wanted::default() };
-        site.pool.shared.tell(&(owner.owner.clone(), owner.name.clone()), Message::Create { wanted, done });
-        site.pool.answered("create box", &owner.name, answer).await
+    pub(super) async fn create_new(&self, user: &UserId, name: &BoxName, region: &Region) -> Result<BoxView> {
+        const WHAT: &str = "create box";
+        let site = self.site(region)?;
+        let make = |owner: BoxRef| async move {
+            let (done, answer) = oneshot::channel();
+            let wanted = Wanted { id: Some(owner.id), ..Wanted::default() };
+            site.pool.shared.tell(&(owner.owner, owner.name), Message::Create { wanted, done });
+            site.pool.answered(WHAT, name, answer).await
+        };
+        self.create(WHAT, (user, name), region, make).await
+    }
+
+    /// A box that is a copy of a snapshot of that region.
+    pub(super) async fn restore(
+        &self,
+        user: &UserId,
+        region: &Region,
+        snapshot: &SnapshotName,
+        to: &BoxName,
+    ) -> Result<BoxView> {
+        let shared = &self.site(region)?.pool.shared;
+        let make = |owner: BoxRef| async move { shared.restore(user, snapshot, to, Some(owner.id)).await };
+        self.create("restore snapshot", (user, to), region, make).await
+    }
+
+    /// A box that is a copy of another, where that lives.
+    pub(super) async fn duplicate(&self, user: &UserId, of: &BoxName, to: &BoxName) -> Result<BoxView> {
+        const WHAT: &str = "duplicate box";
+        let home = self.found(user, of).await?.ok_or_else(|| absent(WHAT, of))?;
+        let shared = &self.site(&home.record.region)?.pool.shared;
+        let make = |owner: BoxRef| async move { shared.duplicate(user, of, to, Some(owner.id)).await };
+        self.create(WHAT, (user, to), &home.record.region, make).await
     }
 
     /// The home of a box that was to be made: it has one when it is there. One that comes late is given a home again.

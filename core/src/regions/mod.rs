@@ -15,10 +15,12 @@ mod moving;
 mod naming;
 mod survey;
 
+pub use moving::{MoveProgress, move_progress};
+
 use crate::busy::Busy;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxId, BoxName, BoxRef, Region, UserId};
+use crate::id::{BoxId, BoxName, BoxRef, Region, SnapshotName, UserId};
 use crate::pool::{BoxView, ConnectRequest, Pool};
 use crate::provider::SnapshotCopier;
 use crate::random::Random;
@@ -31,6 +33,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Where so many boxes live is kept in mind. It is a hint: a box that is not there is looked for again.
@@ -212,8 +215,44 @@ impl Regions {
         let pool = &self.front.site(region)?.pool;
         pool.refuse_while_draining("create box", name)?;
         let (front, user, called, region) = (Arc::clone(&self.front), user.clone(), name.clone(), region.clone());
-        let work = |_| async move { front.create(&user, &called, &region).await };
+        let work = |_| async move { front.create_new(&user, &called, &region).await };
         pool.in_background("create box", name, work).await
+    }
+
+    /// Makes a box of a snapshot that a region has, in that region, as [`Pool::restore_box`] does there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the user has a box of that name in any region; `Invalid` when there is no such region; otherwise as
+    /// [`Pool::restore_box`].
+    #[tracing::instrument(name = "boxpool.restore_in_region", skip_all, fields(%user, %region, %snapshot, %name))]
+    pub async fn restore_box(
+        &self,
+        user: &UserId,
+        region: &Region,
+        snapshot: &SnapshotName,
+        name: &BoxName,
+    ) -> Result<BoxView> {
+        const WHAT: &str = "restore snapshot";
+        let pool = &self.front.site(region)?.pool;
+        pool.refuse_while_draining(WHAT, name)?;
+        let (front, user, region) = (Arc::clone(&self.front), user.clone(), region.clone());
+        let (snapshot, called) = (snapshot.clone(), name.clone());
+        let work = |_| async move { front.restore(&user, &region, &snapshot, &called).await };
+        pool.in_background(WHAT, name, work).await
+    }
+
+    /// Makes a box that is a copy of another, in the region where that lives, as [`Pool::duplicate_box`] does there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the user has a box named `to` in any region; otherwise as [`Pool::duplicate_box`].
+    #[tracing::instrument(name = "boxpool.duplicate_home", skip_all, fields(%user, %name, %to))]
+    pub async fn duplicate_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxView> {
+        const WHAT: &str = "duplicate box";
+        let pool = self.pool_of(user, name).await?;
+        pool.refuse_while_draining(WHAT, name)?;
+        let (front, user, of, to) = (Arc::clone(&self.front), user.clone(), name.clone(), to.clone());
+        let work = |_| async move { front.duplicate(&user, &of, &to).await };
+        pool.in_background(WHAT, name, work).await
     }
 
     /// Where a box lives; `None` when the user has none of that name.
@@ -221,7 +260,7 @@ impl Regions {
     /// # Errors
     /// The store's.
     pub async fn home(&self, user: &UserId, name: &BoxName) -> Result<Option<Home>> {
-        Ok(self.front.home_of(user, name).await?.map(|held| Home::of(held.record)))
+        Ok(self.front.found(user, name).await?.map(|held| Home::of(held.record)))
     }
 
     /// The pool where a box lives, for all that is done with a box where it is.
@@ -229,7 +268,7 @@ impl Regions {
     /// # Errors
     /// `NotFound`; `Invalid` when this front does not know the region; the store's.
     pub async fn pool_of(&self, user: &UserId, name: &BoxName) -> Result<&Pool> {
-        let held = self.front.home_of(user, name).await?;
+        let held = self.front.found(user, name).await?;
         let held = held.ok_or_else(|| homes::absent("find box", name))?;
         Ok(&self.front.site(&held.record.region)?.pool)
     }
@@ -263,12 +302,26 @@ impl Regions {
     /// `NotFound`; `Invalid` when there is no such region or one of the two cannot copy snapshots; `NoCapacity` when there
     /// is no room for its volume there; `Busy` when another front is at work on it; `Unavailable` while draining. After an error the box
     /// is where it was, unless the effect is `Unknown`: then it is in one of the two, and [`Regions::home`] tells in a while.
-    #[tracing::instrument(name = "boxpool.move", skip_all, fields(%user, %name, %to))]
     pub async fn move_box(&self, user: &UserId, name: &BoxName, to: &Region) -> Result<Home> {
+        self.move_box_telling(user, name, to, move_progress().0).await
+    }
+
+    /// [`Regions::move_box`] that tells how far it is. Whether anybody listens is all the same to it.
+    ///
+    /// # Errors
+    /// As [`Regions::move_box`].
+    #[tracing::instrument(name = "boxpool.move", skip_all, fields(%user, %name, %to))]
+    pub async fn move_box_telling(
+        &self,
+        user: &UserId,
+        name: &BoxName,
+        to: &Region,
+        progress: watch::Sender<MoveProgress>,
+    ) -> Result<Home> {
         let pool = &self.front.site(to)?.pool;
         pool.refuse_while_draining("move box", name)?;
         let (front, user, called, to) = (Arc::clone(&self.front), user.clone(), name.clone(), to.clone());
-        let work = |_| async move { front.move_box(&user, &called, &to).await };
+        let work = |_| async move { front.move_box(&user, &called, &to, &progress).await };
         pool.in_background("move box", name, work).await
     }
 
@@ -365,7 +418,7 @@ impl Front {
             }
         }
         loop {
-            let held = self.home_of(&key.0, &key.1).await?.ok_or_else(|| homes::absent(WHAT, &key.1))?;
+            let held = self.found(&key.0, &key.1).await?.ok_or_else(|| homes::absent(WHAT, &key.1))?;
             let record = &held.record;
             match &record.status {
                 HomeStatus::Settled => {}

@@ -34,10 +34,56 @@ use crate::record::{
 };
 use crate::records::{Held, box_key, home_key};
 use crate::saga::{Guard, Travel};
+use std::fmt;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 const WHAT: &str = "move box";
+
+/// How far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MoveProgress {
+    /// It has just begun, or waits for something else that is under way with the box.
+    Looking,
+    /// The box is being shut down.
+    ShuttingDown,
+    /// Its disk is being put into a snapshot.
+    Snapshot,
+    /// The snapshot is being copied into the other region.
+    Copying {
+        /// How far that is, in hundredths; `None` where the provider does not tell.
+        percent: Option<u8>,
+    },
+    /// A disk is being made of it there.
+    Building,
+    /// The box lives there; what it left is being removed.
+    Clearing,
+}
+
+impl fmt::Display for MoveProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Looking => f.write_str("looking for the box"),
+            Self::ShuttingDown => f.write_str("shutting the box down"),
+            Self::Snapshot => f.write_str("taking a snapshot of its disk"),
+            Self::Copying { percent: Some(percent) } => write!(f, "copying its disk: {percent} %"),
+            Self::Copying { percent: None } => f.write_str("copying its disk"),
+            Self::Building => f.write_str("making its disk there"),
+            Self::Clearing => f.write_str("removing what it left"),
+        }
+    }
+}
+
+/// A channel for [`MoveProgress`]. The receiver always sees the latest; a slow reader delays nobody.
+#[must_use]
+// One receiver and whoever clones it: the front itself waits on none.
+#[allow(clippy::disallowed_methods)]
+pub fn move_progress() -> (watch::Sender<MoveProgress>, watch::Receiver<MoveProgress>) {
+    watch::channel(MoveProgress::Looking)
+}
+
+type Telling = watch::Sender<MoveProgress>;
 
 impl Site {
     /// Has the box's own task do a step of its way. `None`: there is no such box.
@@ -57,7 +103,13 @@ impl Site {
 }
 
 impl Front {
-    pub(super) async fn move_box(self: &Arc<Self>, user: &UserId, name: &BoxName, to: &Region) -> Result<Home> {
+    pub(super) async fn move_box(
+        self: &Arc<Self>,
+        user: &UserId,
+        name: &BoxName,
+        to: &Region,
+        progress: &Telling,
+    ) -> Result<Home> {
         let (held, _place) = self.settled(WHAT, user, name).await?;
         if held.record.region == *to {
             return Ok(Home::of(held.record));
@@ -69,10 +121,11 @@ impl Front {
         let attempt = self.random(source).suffix();
         let intent = HomeEvent::Move { to: to.clone(), attempt, node: source.pool.shared.node.clone() };
         let held = self.step(&held, &intent).await?;
-        let moved = match self.carry(&held, source, target).await {
+        let moved = match self.carry(&held, source, target, progress).await {
             Ok(moved) => moved,
             Err(error) => return self.after_failure(held, error).await,
         };
+        progress.send_replace(MoveProgress::Clearing);
         // It has moved, whatever becomes of the rest: who comes across it goes on.
         match self.clear_old_home(&moved).await {
             Ok(held) => Ok(Home::of(held.record)),
@@ -116,8 +169,10 @@ impl Front {
         held: &Held<HomeRecord>,
         source: &Site,
         target: &Site,
+        progress: &Telling,
     ) -> Result<Held<HomeRecord>> {
         let owner = &held.record.owner;
+        progress.send_replace(MoveProgress::ShuttingDown);
         self.let_guest_write(source, owner).await?;
         let HomeStatus::Moving { attempt, .. } = held.record.status.clone() else {
             return Err(Error::new(ErrorKind::Conflict, WHAT, owner));
@@ -130,9 +185,10 @@ impl Front {
             let detail = format!("it is {} and did not come to rest", leaving.placement.word());
             return Err(Error::new(ErrorKind::Busy, WHAT, &owner.name).with_detail(detail));
         }
+        progress.send_replace(MoveProgress::Snapshot);
         let (taken, _at_work) = source.pool.shared.intend_snapshot(&leaving, None).await?;
         let decided = match source.pool.shared.copy_held(&leaving, &taken.record).await {
-            Ok(()) => self.carry_copy(held, source, target, &leaving, &taken.record).await,
+            Ok(()) => self.carry_copy(held, (source, target), &leaving, &taken.record, progress).await,
             Err(error) => Err(error),
         };
         source.pool.shared.undo_snapshot(taken).await;
@@ -143,14 +199,17 @@ impl Front {
     async fn carry_copy(
         &self,
         held: &Held<HomeRecord>,
-        source: &Site,
-        target: &Site,
+        (source, target): (&Site, &Site),
         leaving: &BoxRecord,
         taken: &SnapshotRecord,
+        progress: &Telling,
     ) -> Result<Held<HomeRecord>> {
         let (copied, _at_work): (Held<SnapshotRecord>, BusyGuard) =
             target.pool.shared.intend_snapshot(leaving, None).await?;
-        let decided = match self.copy_over(held, source, target, taken, &copied.record).await {
+        progress.send_replace(MoveProgress::Copying { percent: None });
+        let copied_over = self.copy_over(held, (source, target), taken, &copied.record, progress).await;
+        progress.send_replace(MoveProgress::Building);
+        let decided = match copied_over {
             Ok(()) => self.build_and_decide(held, source, target, leaving, &copied.record).await,
             Err(error) => Err(error),
         };
@@ -161,10 +220,10 @@ impl Front {
     async fn copy_over(
         &self,
         held: &Held<HomeRecord>,
-        source: &Site,
-        target: &Site,
+        (source, target): (&Site, &Site),
         taken: &SnapshotRecord,
         copied: &SnapshotRecord,
+        progress: &Telling,
     ) -> Result<()> {
         let HomeStatus::Moving { to, .. } = &held.record.status else { return Ok(()) };
         let from = source.copier(&held.record.region)?.locate_snapshot(&taken.id).await?;
@@ -173,7 +232,7 @@ impl Front {
             source.pool.shared.check_in_touch(WHAT)?;
             target.pool.shared.check_in_touch(WHAT)?;
             let copy = copier.copy_snapshot(&from, &copied.id).await?;
-            tracing::debug!(owner = %held.record.owner, percent = copy.percent, "its disk is being copied");
+            progress.send_replace(MoveProgress::Copying { percent: copy.percent });
             Ok(copy.ready)
         };
         target.pool.shared.snapshot_ready(self.copy_limit, &copied.id, look).await

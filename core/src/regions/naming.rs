@@ -29,19 +29,18 @@ impl Front {
             Error::new(ErrorKind::AlreadyExists, WHAT, name).with_detail(detail)
         };
         let _new_place = self.enter(user, to).ok_or_else(taken)?;
+        if self.found(user, to).await?.is_some() && !self.forget_if_gone(user, to).await? {
+            return Err(taken());
+        }
         let site = self.site(&held.record.region)?;
         let node = site.pool.shared.node.clone();
         let owner = BoxRef { name: to.clone(), ..held.record.owner.clone() };
         let status = HomeStatus::Arriving { from: name.clone(), node: node.clone() };
         let region = held.record.region.clone();
-        let arriving = match self.insert(owner.clone(), region.clone(), status.clone()).await {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && self.forget_if_gone(user, to).await? => {
-                self.insert(owner, region, status).await
-            }
-            answer => answer,
+        let arriving = match self.insert(owner, region, status).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken()),
+            answer => answer?,
         };
-        let arriving =
-            arriving.map_err(|error| if error.kind() == ErrorKind::AlreadyExists { taken() } else { error })?;
         let held = match self.step(&held, &HomeEvent::Rename { to: to.clone(), node }).await {
             Ok(held) => held,
             Err(error) => {

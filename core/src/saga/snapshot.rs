@@ -11,7 +11,7 @@
 use crate::actor::{Actor, Message, Wanted};
 use crate::busy::BusyGuard;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BoxName, BoxRef, SnapshotId, SnapshotName, UserId};
+use crate::id::{BoxId, BoxName, BoxRef, SnapshotId, SnapshotName, UserId};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::record::{
@@ -201,6 +201,7 @@ impl Shared {
         user: &UserId,
         snapshot: &SnapshotName,
         to: &BoxName,
+        id: Option<BoxId>,
     ) -> Result<BoxRecord> {
         let held = self.snapshot_called(user, snapshot, "restore snapshot").await?;
         if held.record.status != SnapshotStatus::Ready {
@@ -208,25 +209,37 @@ impl Shared {
             return Err(Error::new(ErrorKind::Busy, "restore snapshot", snapshot).with_detail(detail));
         }
         let detail = format!("snapshot {snapshot} of {}", held.record.of.name);
-        self.create_copy(to, held.record, detail).await
+        self.create_copy(to, id, held.record, detail).await
     }
 
     /// A new box that is a copy of another one.
-    pub(crate) async fn duplicate(self: &Arc<Self>, user: &UserId, of: &BoxName, to: &BoxName) -> Result<BoxRecord> {
+    pub(crate) async fn duplicate(
+        self: &Arc<Self>,
+        user: &UserId,
+        of: &BoxName,
+        to: &BoxName,
+        id: Option<BoxId>,
+    ) -> Result<BoxRecord> {
         if self.records.get::<BoxRecord>(&box_key(user, to)).await?.is_some() {
             let detail = "a box of that name exists already, or was deleted and can still be had back";
             return Err(Error::new(ErrorKind::AlreadyExists, "duplicate box", to).with_detail(detail));
         }
         let (held, _guard) = self.take_snapshot(user, of, None).await?;
-        let answer = self.create_copy(to, held.record.clone(), format!("box {of}")).await;
+        let answer = self.create_copy(to, id, held.record.clone(), format!("box {of}")).await;
         self.undo_snapshot(held).await;
         answer
     }
 
-    async fn create_copy(self: &Arc<Self>, to: &BoxName, of: SnapshotRecord, detail: String) -> Result<BoxRecord> {
+    async fn create_copy(
+        self: &Arc<Self>,
+        to: &BoxName,
+        id: Option<BoxId>,
+        of: SnapshotRecord,
+        detail: String,
+    ) -> Result<BoxRecord> {
         let (done, answer) = oneshot::channel();
         let key = (of.of.owner.clone(), to.clone());
-        self.tell(&key, Message::Create { wanted: Wanted { copy_of: Some(of), ..Wanted::default() }, done });
+        self.tell(&key, Message::Create { wanted: Wanted { id, copy_of: Some(of), brought: None }, done });
         let created = self.heard("create box", answer).await?;
         self.log(EventRecord {
             owner: Some(created.owner.clone()),

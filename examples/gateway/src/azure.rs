@@ -107,8 +107,9 @@ fn hosts(config: &Config, place: &Place) -> Result<AzureHosts> {
 /// The tables of a gateway: the pool's, and the accounts.
 #[must_use]
 pub fn all_tables() -> Vec<Table> {
-    use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
-    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, SNAPSHOTS, NODES, LEASES, EVENTS, crate::account::record::ACCOUNTS]
+    use crate::account::record::ACCOUNTS;
+    use boxpool::record::{BOXES, DEMAND, EVENTS, GOLDENS, HOMES, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
+    vec![BOXES, VOLUMES, INSTANCES, GOLDENS, SNAPSHOTS, NODES, LEASES, HOMES, DEMAND, EVENTS, ACCOUNTS]
 }
 
 /// Opens everything, and makes tables and keys that are missing.
@@ -134,7 +135,8 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
     Ok(Backends {
         store: Arc::new(store) as Arc<dyn StateStore>,
         instances: Arc::new(hosts),
-        volumes: Arc::new(cloud),
+        volumes: Arc::new(cloud.clone()),
+        copier: Some(Arc::new(cloud)),
         runtime: Arc::new(runtime.clone()),
         // Of a pool that sees to its golden snapshot itself, the builder says both.
         source: VolumeSource::Snapshot(

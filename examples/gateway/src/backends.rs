@@ -4,13 +4,15 @@ use crate::config::{Accel, Backend, Config, Network, Recipe};
 use crate::hostkey::BOX_KEY_FILE;
 use crate::place::Place;
 use crate::plain::plain;
-use crate::serve::{Backends, Keys};
+use crate::serve::{Backends, Keys, Site};
 use boxpool::{BoxName, Error, ErrorKind, Result, StateStore, UserId, VolumeSource};
 use boxpool_qemu::{CloudImage, GoldenSpec, Kind, LocalQemu, QemuOptions};
 use boxpool_sqlite::SqliteStore;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where the golden snapshots are in the state directory.
+const SNAPSHOTS: &str = "snapshots";
 /// The store's file in the state directory.
 pub const STORE_FILE: &str = "state.sqlite";
 const WITHOUT_AZURE: &str = "this boxpool-gateway was built without Azure; build it with: cargo build --release -p boxpool-gateway --features azure";
@@ -23,13 +25,27 @@ pub fn open_store(place: &Place) -> Result<Arc<dyn StateStore>> {
     Ok(Arc::new(SqliteStore::open(place.join(STORE_FILE))?))
 }
 
-/// Opens everything, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
+/// Opens everything of all regions, and makes what is missing: the golden snapshot takes about a minute, and shows how far it is.
 ///
 /// # Errors
 /// The backends' own, each with what to do.
-pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
+pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Vec<Site>> {
+    let mut sites = Vec::new();
+    for (region, alone) in config.alone()? {
+        let own = match &region {
+            Some(region) => config.place_of(region, place)?,
+            None => place.clone(),
+        };
+        let backends = open_one(&alone, place, &own, keys).await?;
+        sites.push(Site { region, config: alone, backends });
+    }
+    Ok(sites)
+}
+
+/// The keys are in `place`, the boxes of this region and their records in `own`, if they are on this machine.
+async fn open_one(config: &Config, place: &Place, own: &Place, keys: &Keys) -> Result<Backends> {
     match config.backend {
-        Backend::Local => open_local(config, place, keys).await,
+        Backend::Local => open_local(config, place, own, keys).await,
         #[cfg(feature = "azure")]
         Backend::Azure => crate::azure::open(config, place, keys).await,
         #[cfg(not(feature = "azure"))]
@@ -37,7 +53,7 @@ pub async fn open(config: &Config, place: &Place, keys: &Keys) -> Result<Backend
     }
 }
 
-/// Makes a box of a disk that was there before, or takes back what an attempt began; on Azure alone.
+/// Makes a box of a disk that was there before, or takes back what an attempt began; on Azure alone. `config` is one region's.
 ///
 /// # Errors
 /// `Invalid` when the backend has nothing to adopt from; the backend's own.
@@ -74,9 +90,11 @@ fn nothing_to_adopt(config: &Config, what: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Invalid, "adopt", what).with_detail(detail)
 }
 
-async fn open_local(config: &Config, place: &Place, keys: &Keys) -> Result<Backends> {
-    let store = open_store(place)?;
-    let mut options = QemuOptions::new(place.path());
+async fn open_local(config: &Config, place: &Place, own: &Place, keys: &Keys) -> Result<Backends> {
+    let store = open_store(own)?;
+    let mut options = QemuOptions::new(own.path());
+    // All regions have one, so that a disk of one shows the same in another.
+    options.snapshot_dir = (own != place).then(|| place.join(SNAPSHOTS));
     options.accel = accel(config);
     options.user.clone_from(&config.boxes.qemu_user);
     options.network = network(config);
@@ -89,6 +107,7 @@ async fn open_local(config: &Config, place: &Place, keys: &Keys) -> Result<Backe
         store,
         instances: qemu.clone(),
         volumes: qemu.clone(),
+        copier: Some(qemu.clone()),
         runtime: qemu,
         generation: golden.to_string(),
         source: VolumeSource::Snapshot(golden),

@@ -5,7 +5,10 @@
 use crate::size::Size;
 use async_trait::async_trait;
 use boxpool::record::BroughtUp;
-use boxpool::{BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, Progress, Result, SnapshotName, Timestamp, UserId};
+use boxpool::{
+    BoxId, BoxName, Endpoint, Epoch, Error, ErrorKind, MoveProgress, Progress, Region, Result, SnapshotName, Timestamp,
+    UserId,
+};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -15,7 +18,7 @@ use tokio::sync::watch;
 pub struct BoxSummary {
     /// What the owner calls it.
     pub name: String,
-    /// Where it is: `detached placing running suspending parked detaching deleting renaming arriving`.
+    /// Where it is: `detached placing running suspending parked detaching deleting renaming arriving moving`.
     pub state: String,
     /// When it was made.
     pub created: Timestamp,
@@ -35,6 +38,9 @@ pub struct BoxSummary {
     pub deleted_until: Option<Timestamp>,
     /// How it was last brought up, if it ever was.
     pub brought_up: Option<BroughtUp>,
+    /// The region where it lives, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
 }
 
 impl BoxSummary {
@@ -53,6 +59,7 @@ impl BoxSummary {
             shares: Vec::new(),
             deleted_until: None,
             brought_up: None,
+            region: None,
         }
     }
 }
@@ -83,6 +90,9 @@ pub struct SnapshotSummary {
     pub created: Timestamp,
     /// How large the disk is that a box made of it has; `None` where only the default is known.
     pub disk_bytes: Option<u64>,
+    /// The region where it is, where there are several: boxes are made of it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
 }
 
 /// Something that happened to a box.
@@ -124,6 +134,27 @@ pub struct PoolNumbers {
 pub trait Boxes: Send + Sync + 'static {
     /// Makes a box. `AlreadyExists` when the owner has one of that name.
     async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary>;
+
+    /// The regions where boxes can live, by name; empty where there is only one.
+    fn regions(&self) -> Vec<Region> {
+        Vec::new()
+    }
+
+    /// Makes a box in a region. `AlreadyExists` when the owner has one of that name in any.
+    async fn create_in(&self, _: &UserId, name: &BoxName, _: &Region) -> Result<BoxSummary> {
+        Err(unsupported("create box in a region", name))
+    }
+
+    /// Takes a box to another region. The box is shut down for it, and sessions on it end.
+    async fn move_to(
+        &self,
+        _: &UserId,
+        name: &BoxName,
+        _: &Region,
+        _: watch::Sender<MoveProgress>,
+    ) -> Result<BoxSummary> {
+        Err(unsupported("move box", name))
+    }
 
     /// All boxes of `owner`, by name.
     async fn list(&self, owner: &UserId) -> Result<Vec<BoxSummary>>;

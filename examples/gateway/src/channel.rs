@@ -10,7 +10,9 @@ use crate::user::UserSide;
 use crate::visit::Kind;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf};
+use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Serves one session channel to its end.
 pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel<Msg>) {
@@ -51,9 +53,11 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
                     None => return user.close().await,
                 },
             };
+            let (notes, noted) = watch::channel(String::new());
             let reply = tokio::select! {
-                reply = Box::pin(lobby::run(&connection, command, given)) => reply,
+                reply = Box::pin(lobby::run(&connection, command, given, &notes)) => reply,
                 () = skip(&mut input) => return user.close().await,
+                never = say_notes(&user, noted) => match never {},
             };
             match reply {
                 Reply::Say { stdout, stderr, code } => {
@@ -83,6 +87,15 @@ pub async fn serve(connection: Arc<Connection>, handle: Handle, channel: Channel
         Err(refusal) => return refuse(&user, &refusal).await,
     };
     session::run(&connection, hold, &user, &mut input, preamble, start).await;
+}
+
+/// Tells each note on standard error, if it is still the latest when there is room for it.
+async fn say_notes(user: &UserSide, mut noted: watch::Receiver<String>) -> Infallible {
+    while noted.changed().await.is_ok() {
+        let note = noted.borrow_and_update().clone();
+        user.stderr_line(&format!("boxpool: {note}")).await;
+    }
+    std::future::pending().await
 }
 
 /// Reads until the channel is closed.

@@ -1,7 +1,7 @@
 //! The command line of `boxpool-gateway`.
 
 use crate::config::{Backend, Config, default_state_dir};
-use boxpool::{BoxName, Error, ErrorKind, Result, UserId};
+use boxpool::{BoxName, Error, ErrorKind, Region, Result, UserId};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::net::SocketAddr;
@@ -74,6 +74,9 @@ pub enum Verb {
         /// What the box is called.
         #[arg(long = "box", value_name = "NAME")]
         name: BoxName,
+        /// In which region the disk is, where there are several; without it, in the first.
+        #[arg(long)]
+        region: Option<Region>,
         /// Take back what an earlier attempt began and did not end.
         #[arg(long)]
         abandon: bool,
@@ -85,6 +88,9 @@ pub enum Verb {
         options: Options,
         /// The machine's name.
         machine: String,
+        /// In which region it is, where there are several; without it, in the first.
+        #[arg(long)]
+        region: Option<Region>,
         /// The pool may delete the machine and its disks.
         #[arg(long, required_unless_present = "abandon")]
         yes: bool,

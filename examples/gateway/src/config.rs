@@ -7,6 +7,7 @@ use crate::certificate::Authorities;
 use crate::duration::Span;
 use crate::lobby::admin::AdminKeys;
 use crate::plain::plain;
+use crate::region_config::RegionConfig;
 use crate::registration::Registration;
 use crate::server::{Settings, SocketOrHost};
 use crate::size::Size;
@@ -91,6 +92,8 @@ pub struct Config {
     pub boxes: BoxConfig,
     /// The cloud, when boxes are made of one.
     pub azure: AzureConfig,
+    /// Regions where boxes can live; with none there is one without a name.
+    pub region: Vec<RegionConfig>,
     /// Ports that lead into boxes and wake them.
     pub http: Vec<HttpConfig>,
     /// Times at which boxes are woken.
@@ -206,7 +209,7 @@ impl Default for AzureConfig {
 }
 
 impl AzureConfig {
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         for (option, value) in [
             ("subscription", &self.subscription),
             ("resource_group", &self.resource_group),
@@ -376,6 +379,7 @@ impl Default for Config {
             limits: Limits::default(),
             boxes: BoxConfig::default(),
             azure: AzureConfig::default(),
+            region: Vec::new(),
             http: Vec::new(),
             schedule: Vec::new(),
         }
@@ -525,9 +529,10 @@ impl Config {
         self.boxes.check_image()?;
         self.http.iter().try_for_each(HttpConfig::check)?;
         self.schedule.iter().try_for_each(ScheduleConfig::check)?;
-        if self.backend == Backend::Azure {
+        if self.backend == Backend::Azure && self.region.is_empty() {
             self.azure.check()?;
         }
+        self.check_regions()?;
         match (self.registration, &self.allow_list) {
             (RegistrationMode::AllowList, None) => {
                 Err("registration is \"allow-list\", so allow_list must name a file of public keys".into())
@@ -649,6 +654,8 @@ mod tests {
         (all.public_host, all.state_dir, all.audit_log, all.metrics_listen) = (None, None, None, None);
         all.admin_keys = None;
         all.limits.disk_gib_per_user = None;
+        let [region] = &*std::mem::take(&mut all.region) else { panic!("one example") };
+        assert_eq!((region.name.as_str(), &region.dir, region.slots), ("here", &None, None));
         let [http] = &*std::mem::take(&mut all.http) else { panic!("one example") };
         assert_eq!(*http, HttpConfig::new(http.target.clone(), http.listen, http.port));
         let [schedule] = &*std::mem::take(&mut all.schedule) else { panic!("one example") };

@@ -221,7 +221,7 @@ impl Connection {
         if !(wants_box && self.gateway.settings.spinup_on_connect) {
             return Ok(Destination::Lobby);
         }
-        match lobby::create_box(self, &name).await {
+        match lobby::create_box(self, &name, None).await {
             // Two first connects at once: one creates, both connect.
             Err(refusal) if refusal.kind == "already_exists" => {}
             result => drop(result?),

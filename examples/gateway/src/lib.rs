@@ -70,6 +70,8 @@ pub mod place;
 pub mod plain;
 pub mod pool;
 pub mod proxy;
+pub mod region_config;
+pub mod regions;
 pub mod registration;
 mod removed;
 pub mod running_limit;

@@ -5,9 +5,10 @@ use crate::disk_limit::{Claim, DiskLimit};
 use crate::running_limit::{Count, Counted, RunningLimit};
 use crate::size::Size;
 use async_trait::async_trait;
-use boxpool::{BoxName, Result, SnapshotName, UserId};
+use boxpool::{BoxName, MoveProgress, Region, Result, SnapshotName, UserId};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Boxes within the limits of their owners.
 pub struct LimitedBoxes {
@@ -42,6 +43,27 @@ impl Boxes for LimitedBoxes {
     async fn create(&self, owner: &UserId, name: &BoxName) -> Result<BoxSummary> {
         let _claim = self.claim("create box", owner, name, self.disks.fresh().0).await?;
         self.inner.create(owner, name).await.map(|each| self.disks.sized(each))
+    }
+
+    fn regions(&self) -> Vec<Region> {
+        self.inner.regions()
+    }
+
+    async fn create_in(&self, owner: &UserId, name: &BoxName, region: &Region) -> Result<BoxSummary> {
+        let _claim = self.claim("create box", owner, name, self.disks.fresh().0).await?;
+        self.inner.create_in(owner, name, region).await.map(|each| self.disks.sized(each))
+    }
+
+    async fn move_to(
+        &self,
+        owner: &UserId,
+        name: &BoxName,
+        to: &Region,
+        progress: watch::Sender<MoveProgress>,
+    ) -> Result<BoxSummary> {
+        // One whose memory is saved is brought up for it.
+        let _count = self.count(owner, name).await?;
+        self.inner.move_to(owner, name, to, progress).await.map(|each| self.disks.sized(each))
     }
 
     async fn list(&self, owner: &UserId) -> Result<Vec<BoxSummary>> {

@@ -73,7 +73,14 @@ fn run(verb: Verb) -> Result<ExitCode> {
             findings.push(machine?);
             #[cfg(feature = "azure")]
             if config.backend == Backend::Azure {
-                findings.extend(block_on(async { Ok(boxpool_gateway::azure::examine(&config).await) })?);
+                let alone = config.alone()?;
+                findings.extend(block_on(async {
+                    let mut all = Vec::new();
+                    for (_, config) in &alone {
+                        all.extend(boxpool_gateway::azure::examine(config).await);
+                    }
+                    Ok(all)
+                })?);
             }
             let fit = doctor::is_fit(&findings);
             if json {
@@ -83,14 +90,15 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Verb::AdoptVolume { options, disk, user, name, abandon } => {
-            let (config, _) = resolve(&options)?;
+        Verb::AdoptVolume { options, disk, user, name, region, abandon } => {
+            let config = resolve(&options)?.0.of_region(region.as_ref())?;
             start_log(&config)?;
             say(&format!("{}\n", block_on(backends::adopt_volume(&config, &disk, (&user, &name), abandon))?));
             Ok(ExitCode::SUCCESS)
         }
-        Verb::AdoptInstance { options, machine, yes: _, abandon } => {
+        Verb::AdoptInstance { options, machine, region, yes: _, abandon } => {
             let (config, state_dir) = resolve(&options)?;
+            let config = config.of_region(region.as_ref())?;
             start_log(&config)?;
             say(&format!("{}\n", block_on(backends::adopt_instance(&config, &state_dir, &machine, abandon))?));
             Ok(ExitCode::SUCCESS)
@@ -102,8 +110,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 find_qemu(&config).await?;
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?.as_configured(&config, &place)?;
-                let backends = backends::open(&config, &place, &keys).await?;
-                provide_golden(&config, backends, GOLDEN_LIMIT).await
+                for site in backends::open(&config, &place, &keys).await? {
+                    provide_golden(site, GOLDEN_LIMIT).await?;
+                }
+                Ok(())
             })?;
             say(&format!("everything is there, in {}\n", state_dir.display()));
             Ok(ExitCode::SUCCESS)
@@ -120,11 +130,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 let place = Place::ensure(&state_dir)?;
                 let keys = Keys::ensure(&place)?.as_configured(&config, &place)?;
                 tokio::pin!(stop);
-                let backends = tokio::select! {
-                    backends = backends::open(&config, &place, &keys) => backends?,
+                let sites = tokio::select! {
+                    sites = backends::open(&config, &place, &keys) => sites?,
                     () = &mut stop => return Ok(()), // half-made things are taken up by the next start
                 };
-                serve(&config, keys, backends, listener, stop).await
+                serve(&config, keys, sites, listener, stop).await
             })?;
             Ok(ExitCode::SUCCESS)
         }

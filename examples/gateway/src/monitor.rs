@@ -9,7 +9,7 @@ use crate::overview::{Overview, obstacles};
 use crate::page::{self, Facts};
 use crate::server::Gateway;
 use crate::tally::{Counts, Rates};
-use boxpool::{Clock, Error, ErrorKind, Report, Result, SystemClock};
+use boxpool::{Clock, Error, ErrorKind, Region, Report, Result, SystemClock};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+/// Where the pages of the regions are.
+const REGION_PATH: &str = "/region/";
 
 /// Connections at once; more are closed.
 const CONNECTIONS_MAX: usize = 32;
@@ -51,22 +54,21 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Shows a gateway and its pool.
+/// Shows a gateway and its pools.
 pub struct Monitor {
     gateway: Arc<Gateway>,
-    overview: Arc<Overview>,
     exposition: Exposition,
     rates: Mutex<Rates>,
 }
 
 impl Monitor {
-    /// Shows `gateway`, and its pool through `overview`.
+    /// Shows `gateway`, and the pools that its operator sees.
     ///
     /// # Errors
     /// When the process records its metrics elsewhere already.
-    pub fn new(gateway: Arc<Gateway>, overview: Arc<Overview>) -> Result<Arc<Self>> {
+    pub fn new(gateway: Arc<Gateway>) -> Result<Arc<Self>> {
         let exposition = Exposition::install()?;
-        Ok(Arc::new(Self { gateway, overview, exposition, rates: Mutex::default() }))
+        Ok(Arc::new(Self { gateway, exposition, rates: Mutex::default() }))
     }
 
     /// Serves `listener` until it is dropped.
@@ -118,7 +120,8 @@ impl Monitor {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match request.uri().path() {
-            "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::html(&self.facts().await)),
+            "/" => self.page(None).await,
+            path if path.starts_with(REGION_PATH) => self.page(path.strip_prefix(REGION_PATH)).await,
             "/metrics" => {
                 self.set_gauges(self.obstacles().await.is_empty());
                 respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.exposition.text())
@@ -132,22 +135,43 @@ impl Monitor {
         }
     }
 
-    /// Why the gateway is not ready.
-    async fn obstacles(&self) -> Vec<&'static str> {
-        let status = self.overview.status();
-        let stopping = self.gateway.operator.is_stopping() || status.draining;
-        obstacles(stopping, status.in_touch, &self.overview.is_on_record(status.node.as_str()).await)
+    fn overviews(&self) -> &[Arc<Overview>] {
+        &self.gateway.operator.overviews
     }
 
-    async fn facts(&self) -> Facts {
-        let (view, events) = (self.overview.view().await, self.overview.recent().await);
+    /// Why the gateway is not ready: in any region.
+    async fn obstacles(&self) -> Vec<&'static str> {
+        let mut all = Vec::new();
+        for overview in self.overviews() {
+            let status = overview.status();
+            let stopping = self.gateway.operator.is_stopping() || status.draining;
+            all.extend(obstacles(stopping, status.in_touch, &overview.is_on_record(status.node.as_str()).await));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The page of a region; of the first one when none is said.
+    async fn page(&self, region: Option<&str>) -> Response<Full<Bytes>> {
+        let is_meant = |each: &&Arc<Overview>| region.is_none() || each.region().map(Region::as_str) == region;
+        let Some(overview) = self.overviews().iter().find(is_meant) else {
+            return text(StatusCode::NOT_FOUND, "there is no such region\n");
+        };
+        respond(StatusCode::OK, "text/html; charset=utf-8", page::html(&self.facts(overview).await))
+    }
+
+    async fn facts(&self, overview: &Overview) -> Facts {
+        let (view, events) = (overview.view().await, overview.recent().await);
         for error in [view.as_ref().err(), events.as_ref().err()].into_iter().flatten() {
             tracing::warn!(error = %Report(error), "the status page is not complete");
         }
         Facts {
             at: SystemClock.now(),
             obstacles: self.obstacles().await,
-            status: self.overview.status(),
+            region: overview.region().cloned(),
+            regions: self.overviews().iter().filter_map(|each| each.region().cloned()).collect(),
+            status: overview.status(),
             view: view.ok(),
             events: events.unwrap_or_default(),
             sessions: self.gateway.operator.sessions.count(),
@@ -175,12 +199,14 @@ impl Monitor {
     fn set_gauges(&self, ready: bool) {
         // Far below where a float loses whole numbers.
         let set = |name: &'static str, count: usize| metrics::gauge!(name).set(count as f64);
-        let (status, counts, sessions) = (self.overview.status(), self.counts(), &self.gateway.operator.sessions);
+        let (counts, sessions) = (self.counts(), &self.gateway.operator.sessions);
+        let status = self.overviews().iter().map(|each| each.status());
+        let (parked, waiting) = status.fold((0, 0), |sum, each| (sum.0 + each.parked, sum.1 + each.waiting));
         set(CHANNELS_OPEN, sessions.open_channels());
-        set(PARKED, status.parked);
+        set(PARKED, parked);
         set(READY, usize::from(ready));
         set(SESSIONS, sessions.count());
-        set(WAITING, status.waiting);
+        set(WAITING, waiting);
         metrics::counter!(BYTES, "direction" => "in").absolute(counts.bytes_in);
         metrics::counter!(BYTES, "direction" => "out").absolute(counts.bytes_out);
     }

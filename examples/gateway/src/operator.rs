@@ -28,8 +28,8 @@ pub struct Operator {
     pub audit: AuditLog,
     /// Who is logged in.
     pub sessions: Sessions,
-    /// What there is in the pool, when there is a pool to look at.
-    pub overview: Option<Arc<Overview>>,
+    /// What there is in the pools, when there are pools to look at: one for each region, the first one first.
+    pub overviews: Vec<Arc<Overview>>,
     /// Which keys may give the commands for administrators.
     pub admins: AdminKeys,
     tallies: Arc<Tallies>,
@@ -50,7 +50,7 @@ impl Operator {
         Self {
             audit,
             sessions: Sessions::default(),
-            overview: None,
+            overviews: Vec::new(),
             admins: AdminKeys::default(),
             tallies: Arc::default(),
             visits: AtomicU64::new(0),
@@ -58,10 +58,10 @@ impl Operator {
         }
     }
 
-    /// The same, with a view of the pool.
+    /// The same, with a view of the pool, or of one more.
     #[must_use]
     pub fn seeing(mut self, overview: Arc<Overview>) -> Self {
-        self.overview = Some(overview);
+        self.overviews.push(overview);
         self
     }
 

@@ -5,7 +5,7 @@ use boxpool::record::{
     VolumeStatus,
 };
 use boxpool::{
-    BoxName, Error, ErrorKind, Key, Pool, PoolConfig, PoolStatus, Report, Result, StateStore, Timestamp, UserId,
+    BoxName, Error, ErrorKind, Key, Pool, PoolConfig, PoolStatus, Region, Report, Result, StateStore, Timestamp, UserId,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,7 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// A view of a pool.
 pub struct Overview {
+    region: Option<Region>,
     pool: Pool,
     store: Arc<dyn StateStore>,
     config: PoolConfig,
@@ -86,7 +87,20 @@ impl Overview {
     /// A view of `pool`, whose records are in `store` and whose settings are `config`.
     #[must_use]
     pub fn new(pool: Pool, store: Arc<dyn StateStore>, config: PoolConfig) -> Self {
-        Self { pool, store, config, latest: Mutex::default(), recent: Mutex::default() }
+        Self { region: None, pool, store, config, latest: Mutex::default(), recent: Mutex::default() }
+    }
+
+    /// The same, of the pool of a region.
+    #[must_use]
+    pub fn of_region(mut self, region: Option<Region>) -> Self {
+        self.region = region;
+        self
+    }
+
+    /// Whose pool it is, where there are several regions.
+    #[must_use]
+    pub fn region(&self) -> Option<&Region> {
+        self.region.as_ref()
     }
 
     /// What this gateway knows of the pool, without asking anybody.

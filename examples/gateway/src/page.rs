@@ -5,7 +5,7 @@ use crate::overview::View;
 use crate::plain::plain;
 use crate::tally::Counts;
 use boxpool::record::EventRecord;
-use boxpool::{PoolStatus, Timestamp};
+use boxpool::{PoolStatus, Region, Timestamp};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,6 +21,10 @@ pub struct Facts {
     pub at: Timestamp,
     /// Why the gateway is not ready; empty when it is.
     pub obstacles: Vec<&'static str>,
+    /// Whose pool is shown, where there are several regions.
+    pub region: Option<Region>,
+    /// All of them, each with a page.
+    pub regions: Vec<Region>,
     /// What this gateway knows.
     pub status: PoolStatus,
     /// What is on record; `None` when the store does not answer.
@@ -54,6 +58,17 @@ pub fn html(facts: &Facts) -> String {
         obstacles => {
             let _ = write!(page, "<p id=\"ready\" class=\"bad\">not ready: {}</p>", text(&obstacles.join("; ")));
         }
+    }
+    if let Some(shown) = &facts.region {
+        page.push_str("<p id=\"regions\">region");
+        for region in &facts.regions {
+            // A region's name has nothing that would have to be escaped.
+            let _ = match region == shown {
+                true => write!(page, " <b>{region}</b>"),
+                false => write!(page, " <a href=\"/region/{region}\">{region}</a>"),
+            };
+        }
+        page.push_str("</p>");
     }
     page.push_str("</header>\n<main>");
     here(&mut page, facts);

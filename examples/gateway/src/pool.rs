@@ -11,7 +11,7 @@ use boxpool::{
 };
 use std::time::Duration;
 
-fn summary(view: &BoxView) -> BoxSummary {
+pub(crate) fn summary(view: &BoxView) -> BoxSummary {
     BoxSummary {
         name: view.name.to_string(),
         state: view.state().to_owned(),
@@ -24,6 +24,7 @@ fn summary(view: &BoxView) -> BoxSummary {
         shares: view.shares.iter().map(|(account, share)| shared(account, share)).collect(),
         deleted_until: view.deleted_until,
         brought_up: view.brought_up,
+        region: None,
     }
 }
 
@@ -34,6 +35,7 @@ fn kept_as(kept: &BoxSnapshot) -> SnapshotSummary {
         state: kept.state().to_owned(),
         created: kept.created_at,
         disk_bytes: kept.grown_to,
+        region: None,
     }
 }
 
@@ -47,6 +49,17 @@ fn told(event: EventRecord) -> Option<BoxEvent> {
     let kind = page::kind(&event);
     let EventRecord { at, owner, epoch, took_ms, detail, .. } = event;
     owner.map(|owner| BoxEvent { at, kind, incarnation: owner.id, epoch, took_ms, detail })
+}
+
+pub(crate) fn request(wish: Wish) -> ConnectRequest {
+    let mut request = ConnectRequest::new(wish.owner, wish.name).deadline(wish.limit).progress(wish.progress);
+    if let Some(guest) = wish.guest {
+        request = request.by(guest);
+    }
+    if let Some(epoch) = wish.distrust {
+        request = request.distrust(epoch);
+    }
+    request
 }
 
 #[async_trait]
@@ -130,14 +143,7 @@ impl Boxes for Pool {
     }
 
     async fn connect(&self, wish: Wish) -> Result<Box<dyn BoxSession>> {
-        let mut request = ConnectRequest::new(wish.owner, wish.name).deadline(wish.limit).progress(wish.progress);
-        if let Some(guest) = wish.guest {
-            request = request.by(guest);
-        }
-        if let Some(epoch) = wish.distrust {
-            request = request.distrust(epoch);
-        }
-        Ok(Box::new(Pool::connect(self, request).await?))
+        Ok(Box::new(Pool::connect(self, request(wish)).await?))
     }
 
     async fn status(&self) -> Result<PoolNumbers> {

@@ -5,20 +5,23 @@
 
 use crate::account::Accounts;
 use crate::audit::AuditLog;
+use crate::boxes::Boxes;
 use crate::config::{Backend, Config, RecycleMode};
 use crate::monitor::Monitor;
 use crate::operator::Operator;
 use crate::overview::Overview;
 use crate::place::Place;
+use crate::regions::RegionalBoxes;
 use crate::registration::Registration;
 use crate::server::Gateway;
-use crate::upstream::Remote;
+use crate::upstream::{Remote, Ways};
 use crate::wake::Wakes;
 use crate::wake::http::Door;
 use boxpool::{
-    Error, ErrorKind, GoldenBuilder, GuestRuntime, InstanceProvider, Pool, PoolConfig, Recycle, Result, StateStore,
-    SystemClock, VolumeProvider, VolumeSource, WarmTarget, Worker,
+    Error, ErrorKind, GoldenBuilder, GuestRuntime, InstanceProvider, Pool, PoolConfig, Recycle, Region, Regions,
+    RegionsWorker, Result, SnapshotCopier, StateStore, SystemClock, VolumeProvider, VolumeSource, WarmTarget, Worker,
 };
+use futures::future::{join_all, select_all};
 use russh::keys::PrivateKey;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,7 +29,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How long the pool's worker and the audit log may take to end once nothing is suspended any more. Part of `drain_limit`.
 const END_LIMIT: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ pub struct Backends {
     pub volumes: Arc<dyn VolumeProvider>,
     /// What runs a disk on a machine.
     pub runtime: Arc<dyn GuestRuntime>,
+    /// What copies disks from one region to another, if anything does.
+    pub copier: Option<Arc<dyn SnapshotCopier>>,
     /// What new disks are filled with.
     pub source: VolumeSource,
     /// Edition of that.
@@ -52,6 +57,16 @@ pub struct Backends {
     pub golden: Option<Arc<dyn GoldenBuilder>>,
     /// The way to boxes on machines of their own.
     pub remote: Option<Arc<dyn Remote>>,
+}
+
+/// A region, and what its boxes are made of.
+pub struct Site {
+    /// What it is called; nothing where it is the only one.
+    pub region: Option<Region>,
+    /// The configuration of a gateway that had it alone.
+    pub config: Config,
+    /// What its boxes are made of.
+    pub backends: Backends,
 }
 
 /// The gateway's own keys.
@@ -158,11 +173,11 @@ async fn build(config: &Config, backends: Backends) -> Result<(Pool, Worker)> {
 ///
 /// # Errors
 /// `TimedOut`; when the pool cannot be built.
-pub async fn provide_golden(config: &Config, backends: Backends, limit: Duration) -> Result<()> {
-    if backends.golden.is_none() {
+pub async fn provide_golden(site: Site, limit: Duration) -> Result<()> {
+    if site.backends.golden.is_none() {
         return Ok(());
     }
-    let (pool, worker) = build(config, backends).await?;
+    let (pool, worker) = build(&site.config, site.backends).await?;
     let worker = tokio::spawn(worker.run());
     let provided = pool.golden(limit).await;
     pool.drain(Duration::from_secs(10)).await;
@@ -171,14 +186,52 @@ pub async fn provide_golden(config: &Config, backends: Backends, limit: Duration
     provided.map(drop)
 }
 
-/// Serves until `stop` completes, then ends in good order within the configured limit.
+/// One region that is served.
+struct Served {
+    region: Option<Region>,
+    pool: Pool,
+    worker: JoinHandle<()>,
+    copier: Option<Arc<dyn SnapshotCopier>>,
+    overview: Arc<Overview>,
+}
+
+impl Served {
+    async fn begin(site: Site) -> Result<Self> {
+        let Site { region, config, backends } = site;
+        let (store, copier, pool_config) =
+            (Arc::clone(&backends.store), backends.copier.clone(), settled(&config, &backends));
+        let (pool, worker) = build(&config, backends).await?;
+        let overview = Arc::new(Overview::new(pool.clone(), store, pool_config).of_region(region.clone()));
+        Ok(Self { region, pool, worker: tokio::spawn(worker.run()), copier, overview })
+    }
+}
+
+/// The boxes of all that is served: those of the pool, or those of the pools of several regions, and then what looks after where
+/// they live.
+fn boxes_of(store: Arc<dyn StateStore>, served: &[Served]) -> Result<(Arc<dyn Boxes>, Option<RegionsWorker>)> {
+    let first = served.first().ok_or_else(|| Error::new(ErrorKind::Invalid, "serve", "regions"))?;
+    let Some(first_region) = &first.region else { return Ok((Arc::new(first.pool.clone()), None)) };
+    let mut builder = Regions::builder(store);
+    for Served { region, pool, copier, .. } in served {
+        builder = match (region.clone(), copier.clone()) {
+            (Some(region), Some(copier)) => builder.region_with_copies(region, pool.clone(), copier),
+            (Some(region), None) => builder.region(region, pool.clone()),
+            (None, _) => builder,
+        };
+    }
+    let (regions, worker) = builder.build()?;
+    Ok((Arc::new(RegionalBoxes::new(regions, first_region.clone())), Some(worker)))
+}
+
+/// Serves until `stop` completes, then ends in good order within the configured limit. The accounts, and with several regions where
+/// each box lives, are in the first one's store.
 ///
 /// # Errors
-/// When the pool cannot be built, or its worker ends by itself.
+/// When a pool cannot be built, or its worker ends by itself; `Invalid` without a site.
 pub async fn serve(
     config: &Config,
     keys: Keys,
-    backends: Backends,
+    sites: Vec<Site>,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -195,21 +248,30 @@ pub async fn serve(
     for http in &config.http {
         doors.push(Door::open(http).await?);
     }
-    let (store, remote) = (Arc::clone(&backends.store), backends.remote.clone());
-    let accounts = Accounts::new(Arc::clone(&store));
-    let pool_config = settled(config, &backends);
-    let (pool, worker) = build(config, backends).await?;
-    let mut worker = tokio::spawn(worker.run());
-    let overview = Arc::new(Overview::new(pool.clone(), store, pool_config));
-    let operator = Operator::new(audit.clone()).seeing(Arc::clone(&overview)).obeying(admins);
-    let gateway = Gateway::reaching(remote, Arc::new(pool.clone()), accounts, settings, keys.boxes, operator);
+    let none = || Error::new(ErrorKind::Invalid, "serve", "regions").with_detail("there is nothing to serve");
+    let store = sites.first().map(|site| Arc::clone(&site.backends.store)).ok_or_else(none)?;
+    let remote = Ways::of(sites.iter().filter_map(|site| site.backends.remote.clone()));
+    let mut served = Vec::new();
+    for site in sites {
+        served.push(Served::begin(site).await?);
+    }
+    let (boxes, homes) = boxes_of(Arc::clone(&store), &served)?;
+    let homes = homes.map(|worker| AbortOnDrop(tokio::spawn(worker.run())));
+    let mut operator = Operator::new(audit.clone()).obeying(admins);
+    for each in &served {
+        operator = operator.seeing(Arc::clone(&each.overview));
+    }
+    let gateway = Gateway::reaching(remote, boxes, Accounts::new(store), settings, keys.boxes, operator);
     // Serves to the very end, so that it can be seen that and why the gateway is not ready any more.
     let mut monitor = JoinSet::new();
     if let Some(monitored) = monitored {
-        monitor.spawn(Monitor::new(Arc::clone(&gateway), overview)?.serve(monitored));
+        monitor.spawn(Monitor::new(Arc::clone(&gateway))?.serve(monitored));
     }
     let wakes = Wakes::begin(&gateway, doors, &config.schedule, Arc::new(SystemClock));
-    tracing::info!(listen = %config.listen, node = %pool.node(), "serving");
+    for Served { region, pool, .. } in &served {
+        let region = region.as_ref().map(tracing::field::display);
+        tracing::info!(listen = %config.listen, node = %pool.node(), region, "serving");
+    }
     announce(&gateway);
 
     let stop = async {
@@ -221,7 +283,7 @@ pub async fn serve(
     let serving = gateway.serve(listener, keys.host, stop);
     let began = tokio::select! {
         began = serving => began,
-        ended = &mut worker => {
+        (ended, _, _) = select_all(served.iter_mut().map(|each| &mut each.worker)) => {
             let why = ended.err().map_or_else(|| "it stopped".to_owned(), |error| error.to_string());
             let detail = format!("the pool's worker ended: {why}");
             return Err(Error::new(ErrorKind::Permanent, "serve", config.listen).with_detail(detail));
@@ -229,19 +291,31 @@ pub async fn serve(
     };
     wakes.ended(WAKES_LIMIT).await;
     let limit = config.drain_limit.0.saturating_sub(began.elapsed() + END_LIMIT).max(Duration::from_secs(1));
-    let report = pool.drain(limit).await;
-    for (user, name) in &report.unfinished {
+    let reports = join_all(served.iter().map(|each| each.pool.drain(limit))).await;
+    for (user, name) in reports.iter().flat_map(|report| &report.unfinished) {
         tracing::warn!(%user, box_name = %name, "not suspended in time; it stays as it is, and the next start takes it up");
     }
-    drop((pool, monitor, gateway));
+    let workers: Vec<_> = served.into_iter().map(|each| each.worker).collect();
+    drop((monitor, gateway, homes));
     // The worker takes the node's record along; without that others see its heartbeat stand still.
     let left = config.drain_limit.0.saturating_sub(began.elapsed()).max(END_LIMIT);
-    let ending = async { tokio::join!(tokio::time::timeout(END_LIMIT, worker), audit.close()) };
+    let ending = async { tokio::join!(tokio::time::timeout(END_LIMIT, join_all(workers)), audit.close()) };
     if tokio::time::timeout(left, ending).await.is_err() {
         tracing::error!("the audit log's disk stands still; its last lines may be lost");
     }
-    tracing::info!(suspended = report.left, unfinished = report.unfinished.len(), "stopped");
+    let suspended: usize = reports.iter().map(|report| report.left).sum();
+    let unfinished: usize = reports.iter().map(|report| report.unfinished.len()).sum();
+    tracing::info!(suspended, unfinished, "stopped");
     Ok(())
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// One line on standard output when ready, for people to copy and programs to wait for.

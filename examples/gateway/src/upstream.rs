@@ -7,18 +7,20 @@
 
 use crate::algorithms::preferred;
 use crate::closer::{Closable, Closer};
+use crate::lock::lock;
 use crate::proxy::backlog::{Pressure, WINDOW};
 use crate::proxy::relay::relay;
 use crate::visit::{Kind, Visit};
 use async_trait::async_trait;
-use boxpool::{Endpoint, EndpointAddress, InstanceId};
+use boxpool::{Endpoint, EndpointAddress, Error, ErrorKind, InstanceId};
 use russh::client::{ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, SshId, server};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -101,6 +103,54 @@ pub trait Remote: Send + Sync + 'static {
     /// # Errors
     /// Whatever stood in the way.
     async fn open(&self, instance: &InstanceId, address: SocketAddr) -> boxpool::Result<Box<dyn Stream>>;
+}
+
+/// The ways into several regions. An instance's id does not tell where it is, so the regions are asked in turn, and the one that
+/// has it is kept in mind.
+pub(crate) struct Ways {
+    all: Vec<Arc<dyn Remote>>,
+    known: Mutex<BTreeMap<InstanceId, usize>>,
+}
+
+/// Of so many instances it is kept in mind.
+const KNOWN_MAX: usize = 10_000;
+
+impl Ways {
+    /// One way, or several as one.
+    pub(crate) fn of(all: impl IntoIterator<Item = Arc<dyn Remote>>) -> Option<Arc<dyn Remote>> {
+        let mut all: Vec<_> = all.into_iter().collect();
+        match all.len() {
+            0 | 1 => all.pop(),
+            _ => Some(Arc::new(Self { all, known: Mutex::default() })),
+        }
+    }
+}
+
+#[async_trait]
+impl Remote for Ways {
+    async fn open(&self, instance: &InstanceId, address: SocketAddr) -> boxpool::Result<Box<dyn Stream>> {
+        let known = lock(&self.known).get(instance).copied();
+        let mut order: Vec<usize> = (0..self.all.len()).collect();
+        order.sort_by_key(|number| Some(*number) != known);
+        let mut refusal = None;
+        for number in order {
+            let Some(way) = self.all.get(number) else { continue };
+            match way.open(instance, address).await {
+                Ok(stream) => {
+                    let mut known = lock(&self.known);
+                    if known.len() >= KNOWN_MAX {
+                        known.clear();
+                    }
+                    known.insert(instance.clone(), number);
+                    return Ok(stream);
+                }
+                // Elsewhere, perhaps; what another one said counts more.
+                Err(error) if error.kind() == ErrorKind::NotFound => drop(refusal.get_or_insert(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::NotFound, "find instance", instance)))
+    }
 }
 
 /// How to reach boxes.

@@ -7,7 +7,7 @@ use super::words;
 use crate::exit::Refusal;
 use crate::login;
 use crate::size::Size;
-use boxpool::{BoxName, UserId};
+use boxpool::{BoxName, Region, UserId};
 
 /// One command of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,21 @@ pub enum Command {
     /// What runs here.
     Version,
     /// Makes a box.
-    Spinup(BoxName),
+    Spinup {
+        /// Which.
+        name: BoxName,
+        /// In which region, if the user said so.
+        region: Option<Region>,
+    },
+    /// Takes a box to another region.
+    Move {
+        /// Which.
+        name: BoxName,
+        /// Where to.
+        to: Region,
+        /// Whether the user said that it is meant.
+        yes: bool,
+    },
     /// The user's boxes.
     List,
     /// All about one box.
@@ -98,7 +112,8 @@ impl Command {
             Self::Help => "help",
             Self::Whoami => "whoami",
             Self::Version => "version",
-            Self::Spinup(_) => "spinup",
+            Self::Spinup { .. } => "spinup",
+            Self::Move { .. } => "move",
             Self::List => "list",
             Self::Show(_) => "show",
             Self::Connect { .. } => "connect",
@@ -122,7 +137,8 @@ impl Command {
     #[must_use]
     pub fn target(&self) -> Option<&BoxName> {
         match self {
-            Self::Spinup(name)
+            Self::Spinup { name, .. }
+            | Self::Move { name, .. }
             | Self::Show(name)
             | Self::Connect { name, .. }
             | Self::Undelete(name)
@@ -169,7 +185,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("help", "help", "what there is"),
     ("whoami", "whoami", "your account and your key"),
     ("version", "version", "the gateway's version"),
-    ("spinup", "spinup NAME", "make a new box; so does create NAME"),
+    ("spinup", "spinup NAME [--region REGION]", "make a new box; so does create NAME"),
     ("list", "list", "your boxes, and where each of them is"),
     ("show", "show NAME", "all about one box, and how long the last connect took"),
     (
@@ -180,6 +196,7 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("start", "start NAME", "bring a box up without going into it"),
     ("stop", "stop NAME", "shut a box down; it boots when you come back"),
     ("resize", "resize NAME SIZE --yes", "grow a box's disk, to 20G, say; the box is shut down for it"),
+    ("move", "move NAME REGION --yes", "take a box to another region, where there are several; it is shut down for it"),
     ("rename", "rename OLD NEW", "call a box something else; it must not be running"),
     ("keepalive", "keepalive NAME on|off", "have a box run without anybody in it"),
     ("delete", "delete NAME --yes [--now]", "delete a box and everything in it; with --now it cannot be had back"),
@@ -252,9 +269,10 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         };
     };
     let (mut names, mut yes, mut now, mut of, mut limit) = (Vec::new(), false, false, None, EVENTS_SHOWN);
+    let mut region = None;
     while let Some(word) = plain.next() {
         match word {
-            "--yes" if matches!(verb, "delete" | "resize") => yes = true,
+            "--yes" if matches!(verb, "delete" | "resize" | "move") => yes = true,
             "--now" if verb == "delete" => now = true,
             "--of" if verb == "connect" => {
                 let account = plain.next().map(UserId::new);
@@ -262,6 +280,12 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
                     return Err(fail(format!("--of needs an account, as \"whoami\" shows it; it is written: {usage}")));
                 };
                 of = Some(account);
+            }
+            "--region" if verb == "spinup" => {
+                let Some(Ok(named)) = plain.next().map(Region::new) else {
+                    return Err(fail(format!("--region needs the name of a region; it is written: {usage}")));
+                };
+                region = Some(named);
             }
             "--limit" if verb == "events" => {
                 let number = plain.next().and_then(|number| number.parse().ok());
@@ -287,6 +311,7 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
             | "stop"
             | "keepalive"
             | "resize"
+            | "move"
             | "rename"
             | "events"
     );
@@ -298,6 +323,15 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         };
         if size.is_none() {
             return Err(fail(format!("resize needs a size such as 20G or 1T; it is written: {usage}")));
+        }
+    }
+    if verb == "move" && !names.is_empty() {
+        region = match names.split_off(1).as_slice() {
+            [to] => Region::new(*to).ok(),
+            _ => None,
+        };
+        if region.is_none() {
+            return Err(fail(format!("move needs the name of a box and of a region; it is written: {usage}")));
         }
     }
     let mut to = None;
@@ -330,7 +364,11 @@ pub fn parse(line: &str) -> Result<Parsed, (Refusal, bool)> {
         "help" => Command::Help,
         "whoami" => Command::Whoami,
         "version" => Command::Version,
-        "spinup" => Command::Spinup(checked(name)?),
+        "spinup" => Command::Spinup { name: checked(name)?, region },
+        "move" => {
+            let Some(to) = region else { return Err(fail(format!("it is written: {usage}"))) };
+            Command::Move { name: checked(name)?, to, yes }
+        }
         "list" => Command::List,
         "show" => Command::Show(checked(name)?),
         "connect" => Command::Connect { name: checked(name)?, of, command: rest },
@@ -371,7 +409,8 @@ mod tests {
 
     #[test]
     fn create_is_spinup() {
-        assert_eq!(parse("create dev1").unwrap().command, Command::Spinup(name("dev1")));
+        let made = Command::Spinup { name: name("dev1"), region: None };
+        assert_eq!(parse("create dev1").unwrap().command, made);
         assert!(is_command(b"create dev1"));
     }
 
@@ -397,6 +436,13 @@ mod tests {
             ("keepalive a", "on or off"),
             ("keepalive a maybe", "on or off"),
             ("keepalive a on off", "on or off"),
+            ("spinup a --region", "name of a region"),
+            ("spinup a --region ../b", "name of a region"),
+            ("list --region b", "does not know --region"),
+            ("move", "needs the name"),
+            ("move a", "a box and of a region"),
+            ("move a b c", "a box and of a region"),
+            ("move a ../b", "a box and of a region"),
             ("resize", "needs the name"),
             ("resize a", "needs a size"),
             ("resize a 20", "needs a size"),

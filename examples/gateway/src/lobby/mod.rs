@@ -26,12 +26,16 @@ use crate::moment;
 use crate::plain::plain;
 use crate::size::Size;
 use crate::visit::{ChannelRecord, Kind};
-use boxpool::{BoxName, UserId};
+use boxpool::{BoxName, Region, UserId};
 use input::Input;
 use serde_json::{Value, json};
 use share::SharedBox;
 use std::fmt::Write;
 use std::time::Duration;
+use tokio::sync::watch;
+
+/// How far something is that takes long: a line that stands in for the one before. Nobody need read it.
+pub type Notes = watch::Sender<String>;
 
 /// What the lobby answers.
 #[derive(Debug)]
@@ -80,7 +84,9 @@ pub fn tell(connection: &Connection, record: &ChannelRecord, line: Option<&[u8]>
 }
 
 /// Answers one command line; `None` is a login without a command.
-pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> Reply {
+///
+/// What takes long says in `notes` how far it is.
+pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input, notes: &Notes) -> Reply {
     let Some(line) = line else { return greet(connection) };
     if let Some(reply) = admin::run(connection, line).await {
         return reply;
@@ -101,7 +107,10 @@ pub async fn run(connection: &Connection, line: Option<&[u8]>, input: Input) -> 
             Err(refusal) => refuse(&refusal, parsed.json),
         };
     }
-    match answer(connection, &parsed.command, input).await {
+    // Standard error has one JSON object then, or nothing.
+    let quiet = Notes::default();
+    let notes = if parsed.json { &quiet } else { notes };
+    match answer(connection, &parsed.command, input, notes).await {
         Ok(answer) => Reply::Say {
             stdout: Some(if parsed.json { format!("{}\n", answer.json) } else { answer.text }),
             stderr: None,
@@ -125,13 +134,24 @@ pub fn no_box(login: &str) -> Refusal {
     }
 }
 
-/// Makes a box for the user, within their limit.
+/// Makes a box for the user, within their limit; in that region, if one is said.
 ///
 /// # Errors
 /// Why not.
-pub async fn create_box(connection: &Connection, name: &BoxName) -> Result<BoxSummary, Refusal> {
+pub async fn create_box(
+    connection: &Connection,
+    name: &BoxName,
+    region: Option<&Region>,
+) -> Result<BoxSummary, Refusal> {
+    let (boxes, owner) = (&connection.gateway.boxes, &connection.account()?.id);
+    if let Some(region) = region {
+        check_region(connection, region)?;
+    }
     room_for(connection, name).await?;
-    let created = connection.gateway.boxes.create(&connection.account()?.id, name).await;
+    let created = match region {
+        Some(region) => boxes.create_in(owner, name, region).await,
+        None => boxes.create(owner, name).await,
+    };
     created.map_err(|error| match error.kind() {
         boxpool::ErrorKind::AlreadyExists => exists(name),
         _ => Refusal::from(error),
@@ -185,7 +205,7 @@ async fn find_of(connection: &Connection, of: Option<UserId>, name: &BoxName) ->
     Err(Refusal::new(ExitCode::NotFound, sentence))
 }
 
-async fn answer(connection: &Connection, command: &Command, input: Input) -> Result<Answer, Refusal> {
+async fn answer(connection: &Connection, command: &Command, input: Input, notes: &Notes) -> Result<Answer, Refusal> {
     let account = connection.account()?;
     let gateway = &connection.gateway;
     Ok(match command {
@@ -209,18 +229,25 @@ async fn answer(connection: &Connection, command: &Command, input: Input) -> Res
             });
             Answer { text, json }
         }
-        Command::Spinup(name) => {
-            let made = create_box(connection, name).await?;
+        Command::Spinup { name, region } => {
+            let made = create_box(connection, name, region.as_ref()).await?;
             let connect = gateway.settings.ssh_line(name.as_str());
-            let text = format!("box {name} is ready; connect with: {connect}\n");
-            Answer { text, json: json!({"name": made.name, "state": made.state, "connect": connect}) }
+            let place = made.region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();
+            let text = format!("box {name} is ready{place}; connect with: {connect}\n");
+            let mut json = json!({"name": made.name, "state": made.state, "connect": connect});
+            if let Some(region) = made.region {
+                json["region"] = json!(region);
+            }
+            Answer { text, json }
         }
+        Command::Move { name, to, yes } => travel(connection, name, to, *yes, notes).await?,
         Command::List => {
             let boxes = gateway.boxes.list(&account.id).await?;
             let mut text = String::new();
             for each in &boxes {
                 let kept = if each.keepalive { "  kept running" } else { "" };
-                let _ = writeln!(text, "{:<32}  {}{kept}", each.name, each.state);
+                let place = each.region.as_ref().map(|region| format!("  in {region}")).unwrap_or_default();
+                let _ = writeln!(text, "{:<32}  {}{place}{kept}", each.name, each.state);
             }
             if boxes.is_empty() {
                 text.push_str("no boxes yet; make one with: spinup NAME\n");
@@ -305,6 +332,57 @@ async fn resize(connection: &Connection, name: &BoxName, size: Size, yes: bool) 
     let grown = connection.gateway.boxes.resize(owner, name, size).await?;
     let text = format!("the disk of box {name} has {size}; in the box, see that the file system has grown, too\n");
     Ok(Answer { text, json: json!(grown) })
+}
+
+/// `move NAME REGION`.
+async fn travel(
+    connection: &Connection,
+    name: &BoxName,
+    to: &Region,
+    yes: bool,
+    notes: &Notes,
+) -> Result<Answer, Refusal> {
+    check_region(connection, to)?;
+    let (owner, found) = (&connection.account()?.id, find(connection, name).await?);
+    if found.region.as_ref() == Some(to) && found.state != "moving" {
+        return Ok(Answer { text: format!("box {name} lives in {to} already\n"), json: json!(found) });
+    }
+    if !yes {
+        return Err(Refusal::usage(format!(
+            "this shuts the box \"{name}\" down, and what runs in it ends; its disk is copied to {to}, and nobody can connect \
+             meanwhile; if you mean it: move {name} {to} --yes"
+        )));
+    }
+    let (sender, mut progress) = boxpool::move_progress();
+    let moving = connection.gateway.boxes.move_to(owner, name, to, sender);
+    tokio::pin!(moving);
+    let moved = loop {
+        tokio::select! {
+            moved = &mut moving => break moved?,
+            Ok(()) = progress.changed() => {
+                let step = progress.borrow_and_update().to_string();
+                notes.send_replace(step);
+            }
+        }
+    };
+    let connect = connection.gateway.settings.ssh_line(name.as_str());
+    let text = format!("box {name} lives in {to} now; it boots when you connect with: {connect}\n");
+    Ok(Answer { text, json: json!(moved) })
+}
+
+/// That there is such a region.
+fn check_region(connection: &Connection, region: &Region) -> Result<(), Refusal> {
+    let known = connection.gateway.boxes.regions();
+    if known.contains(region) {
+        return Ok(());
+    }
+    Err(Refusal::usage(match known.as_slice() {
+        [] => "this gateway has one region only".to_owned(),
+        known => {
+            let known: Vec<_> = known.iter().map(Region::as_str).collect();
+            format!("there is no region \"{region}\" here; there are {}", known.join(", "))
+        }
+    }))
 }
 
 async fn rename(connection: &Connection, name: &BoxName, to: &BoxName) -> Result<Answer, Refusal> {

@@ -21,6 +21,9 @@ pub(super) fn answer(connection: &Connection, found: BoxSummary, name: &BoxName)
     let ms = |time: u64| format!("{time} ms");
     line("name", &found.name);
     line("state", &found.state);
+    if let Some(region) = &found.region {
+        line("region", region);
+    }
     line("created", &rfc3339(found.created));
     line("last used", &rfc3339(found.last_used));
     if let Some(bytes) = found.disk_bytes {

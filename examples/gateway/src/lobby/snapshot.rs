@@ -141,8 +141,9 @@ pub(super) async fn answer(connection: &Connection, command: &SnapshotCommand) -
             let mut all = boxes.list_snapshots(owner).await?;
             all.retain(|each| of.as_ref().is_none_or(|of| each.of == of.as_str()));
             let mut text = String::new();
-            for SnapshotSummary { name, of, state, created, .. } in &all {
-                let _ = writeln!(text, "{name:<32}  {state:<8}  {}  of {of}", moment::rfc3339(*created));
+            for SnapshotSummary { name, of, state, created, region, .. } in &all {
+                let place = region.as_ref().map(|region| format!("  in {region}")).unwrap_or_default();
+                let _ = writeln!(text, "{name:<32}  {state:<8}  {}  of {of}{place}", moment::rfc3339(*created));
             }
             if all.is_empty() {
                 text.push_str("no snapshots; keep one with: snapshot create BOX\n");

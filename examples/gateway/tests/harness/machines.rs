@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use boxpool::{
     Attach, Attached, Cleared, Cursor, Detached, Device, Endpoint, EndpointAddress, Error, ErrorKind, Guest,
     GuestRuntime, GuestStatus, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Page, Result,
-    SnapshotId, SnapshotView, Started, StartedBy, Suspended, VolumeId, VolumeProvider, VolumeSource, VolumeSpec,
-    VolumeState, VolumeView,
+    SnapshotCopier, SnapshotCopy, SnapshotId, SnapshotLocation, SnapshotView, Started, StartedBy, Suspended, VolumeId,
+    VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView,
 };
 use boxpool_gateway::hostkey::ensure_key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -59,6 +59,12 @@ impl Machines {
         }
     }
 
+    /// Other machines, whose guests let the same key in.
+    pub fn beside(&self, dir: &Path) -> Self {
+        std::fs::copy(self.dir.join("box_key.pub"), dir.join("box_key.pub")).unwrap();
+        Self::new(dir.to_path_buf())
+    }
+
     pub fn starts(&self) -> usize {
         self.state.lock().unwrap().started.len()
     }
@@ -73,11 +79,7 @@ impl Machines {
 
     /// All that tests keep in a box.
     fn copy(&self, from: &str, to: &str) {
-        let (from, to) = (self.dir.join(from).join("file"), self.dir.join(to));
-        if from.exists() {
-            std::fs::create_dir_all(&to).unwrap();
-            std::fs::copy(from, to.join("file")).unwrap();
-        }
+        copy_file(&self.dir.join(from), &self.dir.join(to));
     }
 
     fn start_now(&self, guest: &Guest) -> Started {
@@ -140,6 +142,14 @@ impl Machines {
 impl Drop for Machines {
     fn drop(&mut self) {
         self.kill_guests();
+    }
+}
+
+fn copy_file(from: &Path, to: &Path) {
+    let from = from.join("file");
+    if from.exists() {
+        std::fs::create_dir_all(to).unwrap();
+        std::fs::copy(from, to.join("file")).unwrap();
     }
 }
 
@@ -272,6 +282,18 @@ impl VolumeProvider for Machines {
     async fn resize(&self, _: &VolumeId, bytes: u64) -> Result<()> {
         self.state.lock().unwrap().grown.push(bytes);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl SnapshotCopier for Machines {
+    async fn locate_snapshot(&self, id: &SnapshotId) -> Result<SnapshotLocation> {
+        Ok(SnapshotLocation(self.dir.join(id.as_str()).display().to_string()))
+    }
+
+    async fn copy_snapshot(&self, from: &SnapshotLocation, id: &SnapshotId) -> Result<SnapshotCopy> {
+        copy_file(Path::new(&from.0), &self.dir.join(id.as_str()));
+        Ok(SnapshotCopy::new(true))
     }
 }
 

@@ -7,7 +7,7 @@ use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::duration::Span;
 use boxpool_gateway::place::Place;
-use boxpool_gateway::serve::{Backends, Keys, serve};
+use boxpool_gateway::serve::{self, Backends, Keys, serve};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -127,17 +127,29 @@ pub async fn gateway(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = Config { listen: listener.local_addr().unwrap(), ..config };
-    let backends = Backends {
-        store: open_store(&place).unwrap(),
+    let all = config.clone();
+    // The machines of the other regions lie beside those of the first, and copy from them.
+    let sites = config.alone().unwrap().into_iter().enumerate().map(|(number, (region, config))| {
+        let place = region.as_ref().map_or(place.clone(), |region| all.place_of(region, &place).unwrap());
+        let machines = if number == 0 { Arc::clone(machines) } else { Arc::new(machines.beside(place.path())) };
+        serve::Site { region, config, backends: backends(&place, &machines) }
+    });
+    let sites = sites.collect();
+    (port, async move { serve(&config, keys, sites, listener, stop).await })
+}
+
+fn backends(place: &Place, machines: &Arc<Machines>) -> Backends {
+    Backends {
+        store: open_store(place).unwrap(),
         instances: machines.clone(),
         volumes: machines.clone(),
+        copier: Some(machines.clone()),
         runtime: machines.clone(),
         source: VolumeSource::Empty { bytes: 1 },
         generation: "1".into(),
         golden: None,
         remote: None,
-    };
-    (port, async move { serve(&config, keys, backends, listener, stop).await })
+    }
 }
 
 pub fn config() -> Config {

@@ -27,8 +27,11 @@ pub(crate) fn a_command_line_is_understood_or_refused(line: &str) {
 /// Only one who says so deletes or drains.
 pub(crate) fn nothing_is_deleted_or_drained_by_mistake(line: &str) {
     let (drain, _) = admin::parse(line);
-    let deletes = matches!(parse(line), Ok(Parsed { command: Command::Delete { yes: true, .. }, .. }));
-    let drains = matches!(drain, Ok(admin::Command::Drain { yes: true }));
+    let deletes = matches!(
+        parse(line),
+        Ok(Parsed { command: Command::Delete { yes: true, .. } | Command::Move { yes: true, .. }, .. })
+    );
+    let drains = matches!(drain, Ok(admin::Parsed { command: admin::Command::Drain { yes: true }, .. }));
     assert!(!(deletes || drains) || bare(line).contains("--yes"), "{line:?}");
 }
 

@@ -16,6 +16,7 @@ mod outside_input;
 mod pool;
 mod program;
 mod proxy;
+mod regions;
 mod rolling;
 mod schedule;
 mod upgrade;

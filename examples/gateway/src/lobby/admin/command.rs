@@ -3,6 +3,7 @@
 use crate::duration::Span;
 use crate::exit::Refusal;
 use crate::lobby::words;
+use boxpool::Region;
 use std::time::Duration;
 
 /// One command for administrators.
@@ -94,15 +95,33 @@ pub const USAGES: &[(&str, &str, &str)] = &[
     ("events", "admin events [ACCOUNT]", "the newest events"),
 ];
 
+/// A command for administrators as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// What to do.
+    pub command: Command,
+    /// In which region, if that was said.
+    pub region: Option<Region>,
+}
+
 /// Parses a command line that begins with `admin`. The second part says whether JSON was asked for.
-pub fn parse(line: &str) -> (Result<Command, Refusal>, bool) {
+pub fn parse(line: &str) -> (Result<Parsed, Refusal>, bool) {
     let words = match words::split(line) {
         Ok(words) => words,
         Err(why) => return (Err(Refusal::usage(format!("{why}; try \"admin help\""))), false),
     };
     let json = words.iter().any(|word| word.text == "--json");
-    let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).filter(|word| *word != "--json").collect();
-    (command(words.get(1..).unwrap_or_default()), json)
+    let mut words: Vec<&str> = words.iter().map(|word| word.text.as_str()).filter(|word| *word != "--json").collect();
+    let mut region = None;
+    if let Some(at) = words.iter().position(|word| *word == "--region") {
+        let named = words.get(at + 1).map(|name| Region::new(*name));
+        let Some(Ok(named)) = named else {
+            return (Err(Refusal::usage("--region needs the name of a region; try \"admin help\"")), json);
+        };
+        region = Some(named);
+        words.drain(at..at + 2);
+    }
+    (command(words.get(1..).unwrap_or_default()).map(|command| Parsed { command, region }), json)
 }
 
 fn command(words: &[&str]) -> Result<Command, Refusal> {
@@ -185,9 +204,21 @@ mod tests {
             let (wrong, _) = parse(&format!("admin {name} a b c"));
             assert!(wrong.unwrap_err().message.contains("admin"), "{name}");
         }
-        assert_eq!(parse("admin --json"), (Ok(Command::Help), true));
-        assert_eq!(parse("admin events --json").0, Ok(Command::Events(None)));
-        for line in ["admin frobnicate", "admin explain dev1", "admin 'x", "admin quarantine", "admin kick"] {
+        let plain = |command| Ok(Parsed { command, region: None });
+        assert_eq!(parse("admin --json"), (plain(Command::Help), true));
+        assert_eq!(parse("admin events --json").0, plain(Command::Events(None)));
+        let there = Parsed { command: Command::Pools, region: Some(Region::new("b").unwrap()) };
+        assert_eq!(parse("admin pools --region b").0, Ok(there.clone()));
+        assert_eq!(parse("admin --region b pools").0, Ok(there));
+        for line in [
+            "admin pools --region",
+            "admin pools --region ../b",
+            "admin frobnicate",
+            "admin explain dev1",
+            "admin 'x",
+            "admin quarantine",
+            "admin kick",
+        ] {
             assert_eq!(parse(line).0.unwrap_err().code, crate::exit::ExitCode::Usage, "{line}");
         }
     }

@@ -10,7 +10,7 @@ mod machines;
 mod plan;
 mod upkeep;
 
-pub use command::{Command, USAGES, parse};
+pub use command::{Command, Parsed, USAGES, parse};
 pub use explain::{Known, explain};
 pub use keys::AdminKeys;
 
@@ -22,7 +22,7 @@ use crate::overview::Overview;
 use crate::page;
 use crate::plain::plain;
 use crate::visit::{Ending, VisitId};
-use boxpool::{BoxName, Census, Clock, SystemClock, UserId};
+use boxpool::{BoxName, Census, Clock, Region, SystemClock, UserId};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -67,7 +67,8 @@ pub async fn run(connection: &Connection, line: &[u8]) -> Option<Reply> {
     })
 }
 
-async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Refusal> {
+async fn answer(connection: &Connection, Parsed { command, region }: &Parsed) -> Result<Answer, Refusal> {
+    let overview = |connection| overview(connection, region.as_ref());
     match command {
         Command::Help => Ok(help()),
         Command::Sessions => Ok(sessions(connection)),
@@ -75,7 +76,9 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
         Command::Pools => pools(overview(connection)?).await,
         Command::Plan => plan_ahead(overview(connection)?).await,
         Command::Quarantine => upkeep::list(overview(connection)?).await,
-        Command::Release { disk, owner, name } => upkeep::release(connection, disk, owner, name).await,
+        Command::Release { disk, owner, name } => {
+            upkeep::release(connection, overview(connection)?, disk, owner, name).await
+        }
         Command::Erase { disk, yes } => upkeep::delete(overview(connection)?, disk, *yes).await,
         Command::Machines => machines::list(overview(connection)?).await,
         Command::Cordon { machine, drain, why } => machines::cordon(overview(connection)?, machine, *drain, why).await,
@@ -88,9 +91,16 @@ async fn answer(connection: &Connection, command: &Command) -> Result<Answer, Re
     }
 }
 
-fn overview(connection: &Connection) -> Result<&Overview, Refusal> {
-    let none = || Refusal::new(ExitCode::Failed, "this gateway has no pool that could be looked at");
-    connection.gateway.operator.overview.as_deref().ok_or_else(none)
+/// The pool of a region; without one, that of the first.
+fn overview<'a>(connection: &'a Connection, region: Option<&Region>) -> Result<&'a Overview, Refusal> {
+    let all = &connection.gateway.operator.overviews;
+    if let Some(region) = region {
+        super::check_region(connection, region)?;
+    }
+    let found = all.iter().find(|each| region.is_none() || each.region() == region);
+    found
+        .map(AsRef::as_ref)
+        .ok_or_else(|| Refusal::new(ExitCode::Failed, "this gateway has no pool that could be looked at"))
 }
 
 fn help() -> Answer {
@@ -98,7 +108,10 @@ fn help() -> Answer {
     for (_, usage, what) in USAGES {
         let _ = writeln!(text, "  {usage:<44}  {what}");
     }
-    text.push_str("\nEvery command takes --json. Instead of an account's id its first letters do.\n");
+    text.push_str(
+        "\nEvery command takes --json. Instead of an account's id its first letters do. Where there are several regions, what is about \
+         the pool is about the first region's, or with --region REGION about that one's.\n",
+    );
     let commands: Vec<Value> =
         USAGES.iter().map(|(name, usage, what)| json!({"name": name, "usage": usage, "what": what})).collect();
     Answer { text, json: json!({"commands": commands}) }

@@ -46,8 +46,13 @@ pub(super) async fn list(overview: &Overview) -> Result<Answer, Refusal> {
     Ok(Answer { text, json: json!({"quarantined": view.quarantined, "complete": view.complete}) })
 }
 
-pub(super) async fn release(connection: &Connection, disk: &str, owner: &str, name: &str) -> Result<Answer, Refusal> {
-    let overview = super::overview(connection)?;
+pub(super) async fn release(
+    connection: &Connection,
+    overview: &Overview,
+    disk: &str,
+    owner: &str,
+    name: &str,
+) -> Result<Answer, Refusal> {
     let (disk, name) = (disk_id(disk)?, BoxName::new(name).map_err(|error| Refusal::usage(error.to_string()))?);
     let owner = recipient(connection, overview, owner).await?;
     adoption(overview)?.release_volume(&disk, &owner, &name).await?;

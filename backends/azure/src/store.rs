@@ -58,7 +58,7 @@ impl TableStore {
     /// # Errors
     /// `Invalid` says which option breaks which rule; `Unauthorized` that no credential can be made.
     pub fn open(options: &TablesOptions) -> Result<Self> {
-        let transport = Transport::new(options.proxy)?;
+        let transport = Transport::to(&options.endpoint, options.proxy, None)?;
         Self::with_transport(options, &transport)
     }
 
@@ -67,7 +67,7 @@ impl TableStore {
     /// # Errors
     /// As [`TableStore::open`].
     pub fn open_with_limit(options: &TablesOptions, request_limit: Duration) -> Result<Self> {
-        let transport = Transport::with_limit(options.proxy, request_limit)?;
+        let transport = Transport::to(&options.endpoint, options.proxy, Some(request_limit))?;
         Self::with_transport(options, &transport)
     }
 

@@ -15,6 +15,11 @@ use std::time::Duration;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// One attempt, from the first byte sent to the last one read.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+/// Azure's front ends close idle connections after four minutes; a request on a dying one is a lost answer.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Emulators are programs of Node, which close after five seconds
+/// (<https://nodejs.org/api/http.html#serverkeepalivetimeout>).
+const EMULATOR_IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// Above what Resource Manager sends in one page.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -110,19 +115,21 @@ impl fmt::Debug for Transport {
 
 impl Transport {
     pub(crate) fn new(proxy: Proxy) -> Result<Self> {
-        Self::with_limit(proxy, ATTEMPT_LIMIT)
+        Self::with_limits(proxy, CONNECT_LIMIT, ATTEMPT_LIMIT, IDLE_LIMIT)
     }
 
-    pub(crate) fn with_limit(proxy: Proxy, attempt: Duration) -> Result<Self> {
-        Self::with_limits(proxy, CONNECT_LIMIT.min(attempt), attempt)
+    /// For one service, whose address says whether it is an emulator; `attempt` is half a minute when none is given.
+    pub(crate) fn to(endpoint: &str, proxy: Proxy, attempt: Option<Duration>) -> Result<Self> {
+        let attempt = attempt.unwrap_or(ATTEMPT_LIMIT);
+        let idle = if endpoint.starts_with("https://") { IDLE_LIMIT } else { EMULATOR_IDLE_LIMIT };
+        Self::with_limits(proxy, CONNECT_LIMIT.min(attempt), attempt, idle)
     }
 
-    fn with_limits(proxy: Proxy, connect: Duration, attempt: Duration) -> Result<Self> {
+    fn with_limits(proxy: Proxy, connect: Duration, attempt: Duration, idle: Duration) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(connect)
             .pool_max_idle_per_host(16)
-            // Azure's front ends close idle connections after four minutes; a request on a dying one is a lost answer.
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(idle)
             .tcp_keepalive(Duration::from_secs(30))
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none());
@@ -233,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_without_an_answer_or_with_half_of_one_ends_and_may_have_been_heard() {
         for answer in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"] {
-            let transport = Transport::with_limits(Proxy::None, NEVER, BRIEF).unwrap();
+            let transport = Transport::with_limits(Proxy::None, NEVER, BRIEF, NEVER).unwrap();
             let address = says_once(answer).await;
             let sent =
                 tokio::time::timeout(NEVER, transport.send(get(address))).await.expect("the attempt has a limit");
@@ -254,9 +261,37 @@ mod tests {
             assert!(waiting.len() < 100, "the queue does not fill");
         }
 
-        let transport = Transport::with_limits(Proxy::None, BRIEF, NEVER).unwrap();
+        let transport = Transport::with_limits(Proxy::None, BRIEF, NEVER, NEVER).unwrap();
         let sent = tokio::time::timeout(NEVER / 2, transport.send(get(address))).await.expect("connecting has a limit");
         assert!(matches!(sent, Err(Failure::NotSent(_))), "{sent:?}");
+    }
+
+    /// A service that would close it in the middle of our next request leaves that request without an answer.
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_long_is_not_used_again() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answering = tokio::spawn(async move {
+            let (mut asked, mut room) = (Vec::new(), [0; 4096]);
+            for _ in 0..2 {
+                let (mut caller, _) = listener.accept().await.unwrap();
+                asked.push(0);
+                // The second caller does not wait to be given up.
+                while asked.iter().sum::<i32>() < 3 && caller.read(&mut room).await.unwrap() > 0 {
+                    *asked.last_mut().unwrap() += 1;
+                    caller.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                }
+            }
+            asked
+        });
+        let transport = Transport::with_limits(Proxy::None, NEVER, NEVER, BRIEF).unwrap();
+        for _ in 0..2 {
+            transport.send(get(address)).await.unwrap();
+        }
+        tokio::time::sleep(BRIEF * 2).await;
+        transport.send(get(address)).await.unwrap();
+        let asked = tokio::time::timeout(NEVER, answering).await.expect("the old connection is closed").unwrap();
+        assert_eq!(asked, [2, 1], "requests on each connection");
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Actor {
                     ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, "create box", &self.key.1)
                         .with_detail("a box of that name exists already, or was deleted and can still be had back"),
                     ErrorKind::UnknownOutcome => {
-                        error.with_detail("the box may come to be; list the boxes, then try again")
+                        let why = format!("{}; the box may come to be; list the boxes, then try again", error.detail());
+                        error.with_detail(why)
                     }
                     _ => error,
                 });

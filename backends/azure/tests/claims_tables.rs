@@ -14,7 +14,6 @@ use boxpool::{
     Version, WarmTarget,
 };
 use boxpool_azure::TableStore;
-use futures::StreamExt;
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,6 +89,8 @@ async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
     // What is measured is the claims, not how the stock is looked after: that is seldom.
     config.dead_after = Duration::from_secs(300);
     (config.maintain_every, config.reconcile_every) = (Duration::from_millis(500), Duration::from_secs(300));
+    // One emulator, one thread, for all of them: it may be slow without being away.
+    config.limits.store_call = Duration::from_secs(120);
     let mut nodes: Vec<Pool> = Vec::new();
     let mut workers = Vec::new();
     for seed in 0..GATEWAYS {
@@ -111,24 +112,26 @@ async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
             (pool, UserId::new(format!("u{n}")).unwrap(), BoxName::new("dev").unwrap())
         })
         .collect();
-    // Not what is measured: one at a time from each gateway.
-    futures::stream::iter(&boxes)
-        .map(|(pool, user, name)| async move { pool.create_box(user, name).await.unwrap() })
-        .buffer_unordered(nodes.len())
-        .collect::<Vec<_>>()
-        .await;
-    let connect = |(pool, user, name): &(Pool, UserId, BoxName)| {
-        let (pool, request) = (pool.clone(), ConnectRequest::new(user.clone(), name.clone()));
-        async move { pool.connect(request).await.unwrap() }
-    };
-    let sessions = join_all(boxes.iter().map(connect)).await;
+    for of_each in boxes.chunks(nodes.len()) {
+        join_all(of_each.iter().map(|(pool, user, name)| async { pool.create_box(user, name).await.unwrap() })).await;
+    }
+    let mut sessions = Vec::new();
+    for of_each in boxes.chunks(nodes.len()) {
+        let connect = |(pool, user, name): &(Pool, UserId, BoxName)| {
+            let (pool, request) = (pool.clone(), ConnectRequest::new(user.clone(), name.clone()));
+            async move { pool.connect(request).await.unwrap() }
+        };
+        sessions.extend(join_all(of_each.iter().map(connect)).await);
+    }
 
     let machines: BTreeSet<_> = sessions.iter().map(|session| session.instance().clone()).collect();
     assert_eq!(machines.len(), sessions.len(), "each box has a machine of its own");
     let (won, lost) = (claims.won.load(Ordering::Relaxed), claims.lost.load(Ordering::Relaxed));
     assert_eq!(won, GATEWAYS * CONNECTS_EACH);
     let per_hundred = lost as f64 * 100.0 / won as f64;
-    println!("{GATEWAYS} gateways, {MACHINES} machines, {won} claims at once: {lost} lost, {per_hundred:.1} in 100");
+    println!(
+        "{GATEWAYS} gateways, {MACHINES} machines, {won} claims, {GATEWAYS} at once: {lost} lost, {per_hundred:.1} in 100"
+    );
     assert!(per_hundred <= MOST_LOST, "{lost} lost of {won}");
     world.assert_no_promise_broken();
     workers.iter().for_each(tokio::task::JoinHandle::abort);

@@ -15,6 +15,7 @@ use crate::saga::{Guard, Travel};
 use crate::shared::{BoxKey, Shared};
 use crate::signal::Signal;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -118,6 +119,8 @@ pub(crate) struct Connect {
     pub(crate) distrust: Option<Epoch>,
     pub(crate) deadline: Instant,
     pub(crate) reply: oneshot::Sender<Result<Arrival>>,
+    /// Set once the box was seen to be there for whoever connects.
+    pub(crate) admitted: Arc<AtomicBool>,
 }
 
 /// What a connect brings home.

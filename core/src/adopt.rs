@@ -48,7 +48,7 @@ impl Adoption {
     pub fn new(store: Arc<dyn StateStore>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self> {
         let random = Random::seeded(seed);
         let node = NodeId::new(format!("adopt-{}", random.suffix())).map_err(|error| named("adopter", error))?;
-        let records = Records::new(store, node.clone(), CALL_LIMIT);
+        let records = Records::new(store, node.clone(), CALL_LIMIT, CALL_LIMIT);
         Ok(Self { records, clock, node, random })
     }
 

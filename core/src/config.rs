@@ -9,6 +9,9 @@ use std::time::Duration;
 pub struct Limits {
     /// One call to the state store.
     pub store_call: Duration,
+    /// When the state store has answered nothing for so long while it was asked, who comes is refused at once, as `Unavailable`,
+    /// until it answers again. A store's slow answers must not be taken for it, nor a disk that is busy for a moment.
+    pub store_silence: Duration,
     /// One call to a provider. Such calls only begin work, or look; what they begin has limits of its own.
     pub provider_call: Duration,
     /// Attaching a volume, polls included. Azure: 10–15 s as a rule, over 120 s in 0.8 % of cases.
@@ -38,6 +41,7 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             store_call: seconds(10),
+            store_silence: seconds(5),
             provider_call: seconds(60),
             attach: seconds(180),
             detach: seconds(180),

@@ -68,6 +68,7 @@ mod pool;
 mod progress;
 mod provider;
 mod random;
+mod reach;
 mod reconcile;
 pub mod record;
 mod records;

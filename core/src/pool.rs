@@ -22,7 +22,7 @@ use crate::worker::Worker;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -45,6 +45,9 @@ impl Drop for LastHandle {
 
 /// How long after the deadline a connect waits for the exact reason.
 const REASON_GRACE: Duration = Duration::from_millis(500);
+
+/// A connect that is under way when the store goes out of reach looks so often whether its node may still act.
+const LOOK_FOR_STORE_EVERY: Duration = Duration::from_millis(250);
 
 /// Sets up a [`Pool`].
 pub struct PoolBuilder {
@@ -110,7 +113,8 @@ impl PoolBuilder {
         };
         let random = Random::seeded(seed);
         let node = NodeId::new(format!("n-{}", random.suffix())).map_err(|error| invalid(error.to_string()))?;
-        let records = Records::new(self.store, node.clone(), self.config.limits.store_call);
+        let records =
+            Records::new(self.store, node.clone(), self.config.limits.store_call, self.config.limits.store_silence);
         let (tasks, incoming) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(Parts {
             node,
@@ -272,7 +276,8 @@ pub struct PoolStatus {
     pub paused: Option<Pause>,
     /// Whether it is draining.
     pub draining: bool,
-    /// Whether it is in touch with the store.
+    /// Whether it is in touch with the store. While it is not, whoever comes is refused at once, as `Unavailable`; it sees by itself
+    /// when the store answers again.
     pub in_touch: bool,
     /// Nodes not known to be dead, this one included.
     pub live_nodes: usize,
@@ -325,7 +330,7 @@ impl Pool {
     /// `Effect::Unknown` there may be.
     #[tracing::instrument(name = "boxpool.create", skip_all, fields(%user, %name))]
     pub async fn create_box(&self, user: &UserId, name: &BoxName) -> Result<BoxView> {
-        self.refuse_while_draining("create box", name)?;
+        self.check_open("create box", name)?;
         let (done, answer) = oneshot::channel();
         self.shared.tell(&(user.clone(), name.clone()), Message::Create { wanted: Wanted::default(), done });
         self.answered("create box", name, answer).await.map(BoxView::of)
@@ -336,6 +341,7 @@ impl Pool {
     /// # Errors
     /// The store's.
     pub async fn get_box(&self, user: &UserId, name: &BoxName) -> Result<Option<BoxView>> {
+        self.shared.records.reach.check("find box", name)?;
         let found = self.shared.box_called(user, name).await?;
         Ok(found.filter(|record| record.deleted_until.is_none()).map(BoxView::of))
     }
@@ -357,6 +363,7 @@ impl Pool {
     }
 
     async fn all_boxes(&self, user: &UserId) -> Result<Vec<BoxView>> {
+        self.shared.records.reach.check("list boxes", user)?;
         Ok(self.shared.boxes_of(user).await?.into_iter().map(BoxView::of).collect())
     }
 
@@ -423,26 +430,34 @@ impl Pool {
     ///
     /// # Errors
     /// `NotFound`: no such box. `NoCapacity`: nothing became free before the deadline, or the host has no room.
-    /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store.
+    /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store, which is known after
+    /// [`Limits::store_silence`](crate::Limits::store_silence) at the latest; who comes then is refused at once.
     #[tracing::instrument(name = "boxpool.connect", skip_all, fields(user = %request.user, name = %request.name))]
     pub async fn connect(&self, request: ConnectRequest) -> Result<Session> {
         let ConnectRequest { user, name, only, guest, deadline, progress, distrust } = request;
-        self.refuse_while_draining("connect to box", &name)?;
+        self.check_open("connect to box", &name)?;
         let limit = deadline.unwrap_or(self.shared.config.connect_deadline);
         let deadline = Instant::now() + limit;
         let (reply, answer) = oneshot::channel();
         let guest = guest.filter(|guest| *guest != user);
         let key: BoxKey = (user, name);
-        let message = Message::Connect(Connect { only, guest, distrust, deadline, reply });
+        let admitted = Arc::<AtomicBool>::default();
+        let message =
+            Message::Connect(Connect { only, guest, distrust, deadline, reply, admitted: Arc::clone(&admitted) });
         self.shared.with_actor(&key, |actor| {
             progress.into_iter().for_each(|progress| actor.watch(progress));
             actor.send(message);
         });
         // Who waits for capacity or for another node is refused by the box's own task at the deadline, with the reason. A
         // step that is under way then goes on for whoever comes next, and this caller is told soon after.
-        let answer =
-            tokio::time::timeout_at(deadline + REASON_GRACE, self.answered("connect to box", &key.1, answer)).await;
-        let arrival = answer.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout_at(deadline + REASON_GRACE, async {
+            tokio::select! {
+                biased;
+                answer = self.answered("connect to box", &key.1, answer) => answer,
+                refusal = self.lost_store(&key.1, &admitted) => Err(refusal),
+            }
+        });
+        let arrival = answer.await.unwrap_or_else(|_| {
             let detail = format!("it did not come up within {limit:?}; try again");
             Err(Error::new(ErrorKind::TimedOut, "connect to box", &key.1).with_detail(detail))
         })?;
@@ -578,7 +593,7 @@ impl Pool {
             maintainer: self.shared.is_maintainer(),
             paused: self.shared.pause(),
             draining: self.shared.is_draining(),
-            in_touch: self.shared.check_in_touch("status").is_ok(),
+            in_touch: self.check_reach("status", &self.shared.node).is_ok(),
             live_nodes,
             free_instances,
             free_volumes,
@@ -659,12 +674,36 @@ impl Pool {
         Ok(self.get_box(user, name).await?.and_then(|view| view.placement.instance().cloned()))
     }
 
-    pub(crate) fn refuse_while_draining(&self, operation: &'static str, name: &impl fmt::Display) -> Result<()> {
+    /// Waits until a connect must be refused for want of the store: its own calls would take much longer to say so. One whose
+    /// box is being brought up is let be while this node may act.
+    async fn lost_store(&self, name: &BoxName, admitted: &AtomicBool) -> Error {
+        const WHAT: &str = "connect to box";
+        loop {
+            self.shared.records.reach.lost().await;
+            let lost = if admitted.load(Ordering::Relaxed) {
+                self.shared.check_in_touch(WHAT)
+            } else {
+                self.shared.records.reach.check(WHAT, name)
+            };
+            match lost {
+                Err(error) => return error,
+                Ok(()) => tokio::time::sleep(LOOK_FOR_STORE_EVERY).await,
+            }
+        }
+    }
+
+    /// Whether anything new can begin: not while draining, and not while the store is out of reach.
+    pub(crate) fn check_open(&self, operation: &'static str, name: &impl fmt::Display) -> Result<()> {
         if self.shared.is_draining() {
             let detail = "this node is shutting down; try again in a moment, at another";
             return Err(Error::new(ErrorKind::Unavailable, operation, name).with_detail(detail));
         }
-        Ok(())
+        self.check_reach(operation, name)
+    }
+
+    fn check_reach(&self, operation: &'static str, name: &impl fmt::Display) -> Result<()> {
+        self.shared.records.reach.check(operation, name)?;
+        self.shared.check_in_touch(operation)
     }
 
     /// Asks the box's actor for what may take as long as a volume does, and waits for its answer.
@@ -675,7 +714,7 @@ impl Pool {
         name: &BoxName,
         message: impl FnOnce(Instant, oneshot::Sender<Result<T>>) -> Message,
     ) -> Result<T> {
-        self.refuse_while_draining(operation, name)?;
+        self.check_open(operation, name)?;
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         let (done, answer) = oneshot::channel();
         self.shared.tell(&(user.clone(), name.clone()), message(deadline, done));

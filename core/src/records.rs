@@ -6,6 +6,7 @@
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, InstanceId, NodeId, SnapshotName, UserId, VolumeId};
 use crate::planted::{self, Bug};
+use crate::reach::Reach;
 use crate::record::{
     BOXES, DEMAND, GOLDENS, HOMES, INSTANCES, LEASES, NODES, Record, SCHEMA, SNAPSHOTS, SnapshotRecord, VOLUMES,
 };
@@ -30,11 +31,14 @@ pub(crate) struct Records {
     writer: NodeId,
     writes: AtomicU64,
     call_limit: Duration,
+    /// Whether the store answers.
+    pub(crate) reach: Reach,
 }
 
 impl Records {
-    pub(crate) fn new(store: Arc<dyn StateStore>, writer: NodeId, call_limit: Duration) -> Self {
-        Self { store, writer, writes: AtomicU64::new(0), call_limit }
+    /// `silence` without an answer is taken for a store that is out of reach.
+    pub(crate) fn new(store: Arc<dyn StateStore>, writer: NodeId, call_limit: Duration, silence: Duration) -> Self {
+        Self { store, writer, writes: AtomicU64::new(0), call_limit, reach: Reach::new(silence) }
     }
 
     pub(crate) async fn get<T: Record>(&self, key: &Key) -> Result<Option<Held<T>>> {
@@ -190,10 +194,13 @@ impl Records {
         call: impl Future<Output = Result<R>>,
     ) -> Result<R> {
         let limit = if planted::is(Bug::NoLimitOnCalls) { planted::NEVER } else { self.call_limit };
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let begun = self.reach.begin();
+        let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let detail = format!("the state store did not answer within {:?}", self.call_limit);
             Err(Error::new(ErrorKind::TimedOut, operation, resource).with_detail(detail))
-        })
+        });
+        begun.ended(&answer);
+        answer
     }
 }
 

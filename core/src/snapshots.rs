@@ -52,7 +52,7 @@ impl Pool {
     /// such snapshot, except that after `Effect::Unknown` there may be.
     #[tracing::instrument(name = "boxpool.snapshot", skip_all, fields(%user, %name, %called))]
     pub async fn take_snapshot(&self, user: &UserId, name: &BoxName, called: &SnapshotName) -> Result<BoxSnapshot> {
-        self.refuse_while_draining("snapshot box", name)?;
+        self.check_open("snapshot box", name)?;
         let (user, of, called) = (user.clone(), name.clone(), called.clone());
         let record = self
             .in_background("snapshot box", name, |shared| async move {
@@ -80,7 +80,7 @@ impl Pool {
     /// the next call or by the maintainer.
     #[tracing::instrument(name = "boxpool.delete_snapshot", skip_all, fields(%user, %name))]
     pub async fn delete_snapshot(&self, user: &UserId, name: &SnapshotName) -> Result<()> {
-        self.refuse_while_draining("delete snapshot", name)?;
+        self.check_open("delete snapshot", name)?;
         let (user, called) = (user.clone(), name.clone());
         self.in_background(
             "delete snapshot",
@@ -99,7 +99,7 @@ impl Pool {
     /// deleted; otherwise as [`Pool::create_box`].
     #[tracing::instrument(name = "boxpool.restore", skip_all, fields(%user, %snapshot, %name))]
     pub async fn restore_box(&self, user: &UserId, snapshot: &SnapshotName, name: &BoxName) -> Result<BoxView> {
-        self.refuse_while_draining("restore snapshot", name)?;
+        self.check_open("restore snapshot", name)?;
         let (user, snapshot, to) = (user.clone(), snapshot.clone(), name.clone());
         self.in_background("restore snapshot", name, |shared| async move {
             shared.restore(&user, &snapshot, &to, None).await
@@ -115,7 +115,7 @@ impl Pool {
     /// As those.
     #[tracing::instrument(name = "boxpool.duplicate", skip_all, fields(%user, %name, %to))]
     pub async fn duplicate_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxView> {
-        self.refuse_while_draining("duplicate box", name)?;
+        self.check_open("duplicate box", name)?;
         let (user, of, to) = (user.clone(), name.clone(), to.clone());
         self.in_background("duplicate box", name, |shared| async move { shared.duplicate(&user, &of, &to, None).await })
             .await

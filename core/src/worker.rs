@@ -41,12 +41,13 @@ impl Worker {
         running.push(Box::pin(Arc::clone(&shared).maintain_instances()));
         running.push(Box::pin(Arc::clone(&shared).maintain_volumes()));
         running.push(Box::pin(Arc::clone(&shared).keep_golden()));
+        running.push(Box::pin(Arc::clone(&shared).probe_store()));
         loop {
             tokio::select! {
                 biased;
                 _ = &mut stopped => break,
                 Some(task) = self.tasks.recv() => running.push(task),
-                // The five tasks above never end, so there is always something running.
+                // The six tasks above never end, so there is always something running.
                 _ = running.next() => {}
             }
         }

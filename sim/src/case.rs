@@ -466,7 +466,9 @@ impl PoolShape {
         config.orphan_grace = seconds(120);
         config.retention = Duration::from_millis(self.retention);
         config.recycle = if self.destroy { Recycle::Destroy } else { Recycle::ReuseWhenClean };
-        config.limits = Limits { store_call: seconds(5), golden: seconds(120), ..Limits::default() };
+        // Slow answers are the rule in histories: only what is away for longer than a call may take is an outage.
+        let (store_call, store_silence) = (seconds(5), seconds(12));
+        config.limits = Limits { store_call, store_silence, golden: seconds(120), ..Limits::default() };
         config
     }
 }

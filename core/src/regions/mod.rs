@@ -147,7 +147,8 @@ impl RegionsBuilder {
             return Err(Error::new(ErrorKind::Invalid, "build regions", "configuration").with_detail(detail));
         };
         let shared = &first.pool.shared;
-        let records = Records::new(self.store, shared.node.clone(), shared.config.limits.store_call);
+        let limits = &shared.config.limits;
+        let records = Records::new(self.store, shared.node.clone(), limits.store_call, limits.store_silence);
         let front = Arc::new(Front {
             records,
             sites: self.sites,
@@ -213,7 +214,7 @@ impl Regions {
     #[tracing::instrument(name = "boxpool.create_in_region", skip_all, fields(%user, %name, %region))]
     pub async fn create_box(&self, user: &UserId, name: &BoxName, region: &Region) -> Result<BoxView> {
         let pool = &self.front.site(region)?.pool;
-        pool.refuse_while_draining("create box", name)?;
+        pool.check_open("create box", name)?;
         let (front, user, called, region) = (Arc::clone(&self.front), user.clone(), name.clone(), region.clone());
         let work = |_| async move { front.create_new(&user, &called, &region).await };
         pool.in_background("create box", name, work).await
@@ -319,7 +320,7 @@ impl Regions {
         progress: watch::Sender<MoveProgress>,
     ) -> Result<Home> {
         let pool = &self.front.site(to)?.pool;
-        pool.refuse_while_draining("move box", name)?;
+        pool.check_open("move box", name)?;
         let (front, user, called, to) = (Arc::clone(&self.front), user.clone(), name.clone(), to.clone());
         let work = |_| async move { front.move_box(&user, &called, &to, &progress).await };
         pool.in_background("move box", name, work).await
@@ -332,7 +333,7 @@ impl Regions {
     #[tracing::instrument(name = "boxpool.rename_home", skip_all, fields(%user, %name, %to))]
     pub async fn rename_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<Home> {
         let pool = self.pool_of(user, name).await?;
-        pool.refuse_while_draining("rename box", name)?;
+        pool.check_open("rename box", name)?;
         let (front, user, called, to) = (Arc::clone(&self.front), user.clone(), name.clone(), to.clone());
         let work = |_| async move { front.rename(&user, &called, &to).await };
         pool.in_background("rename box", name, work).await
@@ -359,7 +360,7 @@ impl Regions {
 
     async fn delete(&self, user: &UserId, name: &BoxName, for_good: bool) -> Result<()> {
         let pool = self.pool_of(user, name).await?;
-        pool.refuse_while_draining("delete box", name)?;
+        pool.check_open("delete box", name)?;
         let (front, user, called) = (Arc::clone(&self.front), user.clone(), name.clone());
         let work = |_| async move { front.delete(&user, &called, for_good).await };
         pool.in_background("delete box", name, work).await

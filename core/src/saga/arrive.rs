@@ -14,6 +14,7 @@ use crate::record::{
 use crate::records::Held;
 use crate::runtime::GuestStatus;
 use crate::shared::limited;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -102,6 +103,7 @@ impl Actor {
         self.held = None;
         let mut held = self.load().await?;
         self.admit(&held.record, connect)?;
+        connect.admitted.store(true, Ordering::Relaxed);
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {
             self.tell(Progress::PreparingVolume);
             held = self.bind(held, None).await?;

@@ -5,6 +5,7 @@ use crate::actor::{Actor, Connect};
 use crate::error::{ErrorKind, Result};
 use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement};
 use crate::runtime::GuestStatus;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -78,8 +79,14 @@ impl Actor {
         // Nobody waits for the answer; the other end is held so that the wait in line is not given up.
         let (reply, _waits) = oneshot::channel();
         let patience = self.shared.config.census_every.min(self.shared.config.connect_deadline);
-        let mut connect =
-            Connect { only: None, guest: None, distrust: None, deadline: Instant::now() + patience, reply };
+        let mut connect = Connect {
+            only: None,
+            guest: None,
+            distrust: None,
+            deadline: Instant::now() + patience,
+            reply,
+            admitted: Arc::default(),
+        };
         let answer = self.arrive(&mut connect).await;
         self.all_told();
         answer?;

@@ -8,6 +8,7 @@ mod crashpoints;
 mod faults;
 mod histories;
 mod memory_store;
+mod outages;
 mod planner;
 mod regions;
 mod shrink;

@@ -67,7 +67,8 @@ impl Adoption {
                 _ => Ok(false),
             };
         }
-        let total = self.records.scan_all::<InstanceRecord>(None).await?.len();
+        let mut total = 0;
+        self.records.scan_each::<InstanceRecord>(None, |_, _| total += 1).await?;
         if total >= max_total as usize {
             let detail = format!("the pool has {total} instances of at most {max_total}; raise the limit first");
             return Err(Error::new(ErrorKind::NoCapacity, ACT, id).with_detail(detail));

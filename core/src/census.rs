@@ -35,47 +35,53 @@ impl Census {
     /// The instances, counted; who waits, quiet and allowance are nobody's and nothing yet.
     #[must_use]
     pub fn of_instances<'a>(all: impl IntoIterator<Item = &'a InstanceRecord>, generation: &str) -> Self {
-        use InstanceStatus as S;
         let mut census = Self::default();
-        for record in all {
-            census.total += 1;
-            let current = record.generation == generation;
-            match &record.status {
-                // It stands aside, or is about to.
-                _ if record.cordon.is_some() => {}
-                S::Free if current => census.free += 1,
-                S::Stopped if current => census.reserve += 1,
-                S::Free | S::Stopped => census.stale += 1,
-                S::Stopping { .. } => census.stopping += 1,
-                S::Provisioning { .. } | S::Starting { .. } => {
-                    census.coming += 1;
-                    census.creating += 1;
-                }
-                S::Recycling { .. } => census.coming += 1,
-                S::Claimed { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
-            }
-        }
+        all.into_iter().for_each(|record| census.add_instance(record, generation));
         census
+    }
+
+    /// Counts one more instance.
+    pub(crate) fn add_instance(&mut self, record: &InstanceRecord, generation: &str) {
+        use InstanceStatus as S;
+        self.total += 1;
+        let current = record.generation == generation;
+        match &record.status {
+            // It stands aside, or is about to.
+            _ if record.cordon.is_some() => {}
+            S::Free if current => self.free += 1,
+            S::Stopped if current => self.reserve += 1,
+            S::Free | S::Stopped => self.stale += 1,
+            S::Stopping { .. } => self.stopping += 1,
+            S::Provisioning { .. } | S::Starting { .. } => {
+                self.coming += 1;
+                self.creating += 1;
+            }
+            S::Recycling { .. } => self.coming += 1,
+            S::Claimed { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
+        }
     }
 
     /// The volumes, counted. Those that are made for one box are nobody else's.
     #[must_use]
     pub fn of_volumes<'a>(all: impl IntoIterator<Item = &'a VolumeRecord>, generation: &str) -> Self {
-        use VolumeStatus as S;
         let mut census = Self::default();
-        for record in all {
-            census.total += 1;
-            match &record.status {
-                S::Free if record.generation == generation => census.free += 1,
-                S::Free => census.stale += 1,
-                S::Creating { wanted_by: None, .. } if record.generation == generation => {
-                    census.coming += 1;
-                    census.creating += 1;
-                }
-                S::Creating { .. } | S::Bound { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
-            }
-        }
+        all.into_iter().for_each(|record| census.add_volume(record, generation));
         census
+    }
+
+    /// Counts one more volume.
+    pub(crate) fn add_volume(&mut self, record: &VolumeRecord, generation: &str) {
+        use VolumeStatus as S;
+        self.total += 1;
+        match &record.status {
+            S::Free if record.generation == generation => self.free += 1,
+            S::Free => self.stale += 1,
+            S::Creating { wanted_by: None, .. } if record.generation == generation => {
+                self.coming += 1;
+                self.creating += 1;
+            }
+            S::Creating { .. } | S::Bound { .. } | S::Deleting { .. } | S::Quarantined { .. } => {}
+        }
     }
 
     /// What is there once a step was begun. With it all steps of one moment follow from one count.

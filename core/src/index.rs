@@ -2,7 +2,8 @@
 //!
 //! Picking costs the same for a hundred entries and for a million: entries lie in a vector in random order, kept so by
 //! putting each new one at a random place (an inside-out Fisher-Yates shuffle), so that the last one is a random one. A map
-//! tells where a key is; it is a hint that the vector confirms, so that picking need not touch it.
+//! tells where a key is, by the key's hash; it is a hint that the vector confirms, so that picking need not touch it, and that two keys with one
+//! hash (one chance in ten million among a million) do no harm: one of them may be there twice, and be claimed once.
 //!
 //! Concurrent gateways are kept apart in two ways. Each entry prefers one live node, and a node takes from its own share first;
 //! and each node has an order of its own. Which node an entry prefers is the one with the highest random weight (Thaler & Ravishankar 1998).
@@ -14,7 +15,6 @@
 use crate::id::NodeId;
 use crate::random::{Random, mix};
 use std::collections::HashMap;
-use std::hash::Hash;
 
 /// Free entries with what is known of each.
 #[derive(Debug)]
@@ -28,17 +28,21 @@ pub(crate) struct FreeIndex<K, V> {
 #[derive(Debug)]
 struct Share<K, V> {
     entries: Vec<(K, V)>,
-    /// Where a key was put. May be stale: the entry there says whether it is. Never iterated, so its order cannot be seen.
-    places: HashMap<K, usize>,
+    /// Where a key was put, by its hash. May be stale: the entry there says whether it is. Never iterated, so its order cannot be seen.
+    places: HashMap<u64, u32>,
 }
 
-impl<K: Hash + Eq + Clone, V> Share<K, V> {
+fn hash<K: AsRef<str>>(key: &K) -> u64 {
+    mix("", key.as_ref())
+}
+
+impl<K: Eq + AsRef<str>, V> Share<K, V> {
     fn new() -> Self {
         Self { entries: Vec::new(), places: HashMap::new() }
     }
 
     fn find(&self, key: &K) -> Option<usize> {
-        let place = *self.places.get(key)?;
+        let place = *self.places.get(&hash(key))? as usize;
         self.entries.get(place).is_some_and(|(found, _)| found == key).then_some(place)
     }
 
@@ -48,8 +52,7 @@ impl<K: Hash + Eq + Clone, V> Share<K, V> {
             return;
         }
         if self.places.len() > 2 * self.entries.len() + 64 {
-            let live = self.entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place));
-            self.places = live.collect();
+            self.places = (0..).zip(&self.entries).map(|(place, (key, _))| (hash(key), place)).collect();
         }
         let last = self.entries.len();
         self.entries.push((key, value));
@@ -60,14 +63,14 @@ impl<K: Hash + Eq + Clone, V> Share<K, V> {
     }
 
     fn note(&mut self, place: usize) {
-        if let Some((key, _)) = self.entries.get(place) {
-            self.places.insert(key.clone(), place);
+        if let (Some((key, _)), Ok(at)) = (self.entries.get(place), u32::try_from(place)) {
+            self.places.insert(hash(key), at);
         }
     }
 
     fn remove(&mut self, key: &K) -> Option<(K, V)> {
         let place = self.find(key)?;
-        self.places.remove(key);
+        self.places.remove(&hash(key));
         let entry = self.entries.swap_remove(place);
         self.note(place);
         Some(entry)
@@ -79,7 +82,7 @@ impl<K: Hash + Eq + Clone, V> Share<K, V> {
     }
 }
 
-impl<K: Hash + Eq + Clone + AsRef<str>, V> FreeIndex<K, V> {
+impl<K: Eq + AsRef<str>, V> FreeIndex<K, V> {
     pub(crate) fn new(me: NodeId) -> Self {
         Self { live: vec![me.clone()], me, mine: Share::new(), others: Share::new() }
     }
@@ -130,6 +133,8 @@ impl<K: Hash + Eq + Clone + AsRef<str>, V> FreeIndex<K, V> {
             };
             share.insert(key, value, random);
         }
+        self.mine.entries.shrink_to_fit();
+        self.others.entries.shrink_to_fit();
     }
 
     /// Says which nodes are alive, this one included; the shares follow.

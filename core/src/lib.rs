@@ -40,12 +40,14 @@
 
 mod actor;
 mod adopt;
+mod bound;
 mod busy;
 mod census;
 mod clock;
 mod config;
 mod cordon;
 mod error;
+mod free;
 mod goal;
 mod golden;
 mod heartbeat;

@@ -4,8 +4,9 @@
 //! the next pass is the retry. Whoever sweeps up after another acts with the epoch of the claim it sweeps.
 
 use crate::actor::Message;
+use crate::bound::{Bound, OrderedBound};
 use crate::error::{ErrorKind, Result};
-use crate::id::{BoxRef, Epoch, InstanceId, NodeId, SnapshotId, VolumeId};
+use crate::id::{BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceState, VolumeState};
 use crate::record::{
@@ -29,13 +30,9 @@ struct Memory {
     stray_snapshots: BTreeMap<SnapshotId, Instant>,
 }
 
-/// What a look at all boxes has seen.
-#[derive(Default)]
-struct BoxCensus {
-    /// Which volume each box has or wants.
-    volumes: BTreeMap<BoxRef, VolumeId>,
-    in_a_step: BTreeSet<(crate::UserId, crate::BoxName)>,
-}
+/// What is expected of the machines that no box is on: whether it is stopped, in the reserve, or runs. No more than the stock is here,
+/// however many machines serve boxes.
+type Stock = BTreeMap<InstanceId, InstanceStatus>;
 
 impl Shared {
     pub(crate) async fn reconcile(self: Arc<Self>) {
@@ -57,33 +54,9 @@ impl Shared {
 
     async fn pass(self: &Arc<Self>, memory: &mut Memory, census: bool) -> Result<()> {
         self.check_in_touch("reconcile")?;
-        let seen = self.read_instances().await?;
-        self.look_at_parked();
-        for (held, owner) in &seen {
-            self.look_at_instance(held, owner.as_ref()).await?;
-        }
+        let stock = self.look_at_instances(census).await?;
         if census {
-            // Volumes before boxes: a box names its volume before the volume is bound to it, and never names it again once it
-            // has named another. So a bound volume that its box does not name then is not, and will not be, its box's.
-            let volumes = self.read_volumes().await?;
-            let boxes = self.census_boxes().await?;
-            for held in &volumes {
-                match &held.record.status {
-                    VolumeStatus::Bound { owner } if boxes.volumes.get(owner) != Some(&held.record.id) => {
-                        if !self.is_paused() {
-                            self.look_at_widowed(held, owner).await?;
-                        }
-                    }
-                    _ => self.look_at_volume(held).await?,
-                }
-            }
-            memory.suspects = boxes.in_a_step;
-            if !self.is_paused() {
-                self.look_for_orphans(memory, &seen).await?;
-            }
-            if let Err(error) = self.look_at_snapshots(&mut memory.stray_snapshots).await {
-                tracing::warn!(error = %crate::Report(&error), "snapshots were not looked at; the next census tries again");
-            }
+            self.take_census(memory, stock).await?;
         }
         let mut suspects = std::mem::take(&mut memory.suspects);
         let mut at_rest = Vec::new();
@@ -95,6 +68,55 @@ impl Shared {
         }
         suspects.retain(|key| !at_rest.contains(key));
         memory.suspects = suspects;
+        Ok(())
+    }
+
+    /// Looks at every instance, page by page; tells which are stock, if that is wanted. The index follows also when a look fails.
+    async fn look_at_instances(self: &Arc<Self>, tell: bool) -> Result<Stock> {
+        let (mut stock, mut looked) = (Stock::new(), Ok(()));
+        let mut reading = self.begin_reading();
+        while let Some(page) = self.read_instances(&mut reading).await? {
+            for (held, owner) in page {
+                if looked.is_ok() {
+                    looked = self.look_at_instance(&held, owner.as_ref()).await;
+                }
+                let of_stock = matches!(held.record.status, InstanceStatus::Free | InstanceStatus::Stopped);
+                if tell && of_stock {
+                    stock.insert(held.record.id, held.record.status);
+                }
+            }
+        }
+        self.look_at_parked();
+        looked.map(|()| stock)
+    }
+
+    /// Looks at every volume and box, at the cloud's own lists, and at snapshots.
+    async fn take_census(self: &Arc<Self>, memory: &mut Memory, stock: Stock) -> Result<()> {
+        // Volumes before boxes: a box names its volume before the volume is bound to it, and never names it again once it
+        // has named another. So a bound volume that its box does not name then is not, and will not be, its box's.
+        let (mut bound, mut in_a_step) = (Bound::default(), Vec::new());
+        let see = |held: &Held<VolumeRecord>| match &held.record.status {
+            VolumeStatus::Bound { owner } => bound.add(&held.record.id, owner),
+            status if status.worker().is_some() => in_a_step.push(held.clone()),
+            _ => {}
+        };
+        self.read_volumes(see).await?;
+        let mut bound = bound.ordered();
+        memory.suspects = self.census_boxes(&mut bound).await?;
+        for held in &in_a_step {
+            self.look_at_volume(held).await?;
+        }
+        for id in bound.unnamed() {
+            if !self.is_paused() {
+                self.look_at_widowed(&id).await?;
+            }
+        }
+        if !self.is_paused() {
+            self.look_for_orphans(memory, stock).await?;
+        }
+        if let Err(error) = self.look_at_snapshots(&mut memory.stray_snapshots).await {
+            tracing::warn!(error = %crate::Report(&error), "snapshots were not looked at; the next census tries again");
+        }
         Ok(())
     }
 
@@ -245,39 +267,35 @@ impl Shared {
         }
     }
 
-    async fn census_boxes(self: &Arc<Self>) -> Result<BoxCensus> {
-        let mut census = BoxCensus::default();
+    /// Looks at every box, says of each that it names its volume, and tells which are in a step.
+    async fn census_boxes(self: &Arc<Self>, bound: &mut OrderedBound) -> Result<BTreeSet<(UserId, BoxName)>> {
+        let mut in_a_step = BTreeSet::new();
         let (mut expected, now) = (self.expect(), self.now());
-        let mut cursor = None;
-        loop {
-            let page = self.records.scan::<BoxRecord>(None, cursor.as_ref()).await?;
-            for (_, held) in page.items {
-                self.look_at_box(&held.record);
-                self.look_at_kept(&held.record);
-                self.look_at_deleted(&held.record);
-                expected.look_at(&held.record, &*self.policy, now);
-                if held.record.placement.worker().is_some() {
-                    census.in_a_step.insert((held.record.owner.owner.clone(), held.record.owner.name.clone()));
-                }
-                census.volumes.insert(held.record.owner, held.record.volume.volume().clone());
+        let see = |_, held: Held<BoxRecord>| {
+            let record = held.record;
+            self.look_at_box(&record);
+            self.look_at_kept(&record);
+            self.look_at_deleted(&record);
+            expected.look_at(&record, &*self.policy, now);
+            bound.named(record.volume.volume(), &record.owner);
+            if record.placement.worker().is_some() {
+                in_a_step.insert((record.owner.owner, record.owner.name));
             }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
+        };
+        self.records.scan_each(None, see).await?;
         self.note_expected(expected);
-        Ok(census)
+        Ok(in_a_step)
     }
 
     /// A volume that is bound to a box which is not there or has another: the box was deleted, or two nodes were making it at
     /// once. Such a volume was never attached; one that was is never touched.
-    async fn look_at_widowed(self: &Arc<Self>, held: &Held<VolumeRecord>, owner: &BoxRef) -> Result<()> {
+    async fn look_at_widowed(self: &Arc<Self>, id: &VolumeId) -> Result<()> {
         if planted::is(Bug::UndoForgetsVolume) {
             return Ok(());
         }
+        let Some(held) = self.records.get::<VolumeRecord>(&volume_key(id)).await? else { return Ok(()) };
+        let VolumeStatus::Bound { owner } = &held.record.status else { return Ok(()) };
         let found = self.records.get::<BoxRecord>(&box_key(&owner.owner, &owner.name)).await?;
-        let id = &held.record.id;
         if found.is_some_and(|found| found.record.owner == *owner && found.record.volume.volume() == id) {
             return Ok(());
         }
@@ -293,7 +311,7 @@ impl Shared {
         }
         let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
         let event = VolumeEvent::DeletedByOwner { owner: owner.clone(), node: self.node.clone() };
-        let (shared, held) = (Arc::clone(self), held.clone());
+        let shared = Arc::clone(self);
         self.spawn(async move {
             let _guard = guard;
             let outcome = match shared.volume_step(&held, &event).await {
@@ -357,17 +375,12 @@ impl Shared {
 
     /// Cloud resources without a record. A record is written before its resource is made and deleted after it is gone, so
     /// one that stays without a record for the grace time is nobody's.
-    async fn look_for_orphans(
-        self: &Arc<Self>,
-        memory: &mut Memory,
-        instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
-    ) -> Result<()> {
+    async fn look_for_orphans(self: &Arc<Self>, memory: &mut Memory, mut stock: Stock) -> Result<()> {
         let grace = planted::grace(self.config.orphan_grace);
         let building = self.golden_is_being_built().await?;
         let scratch = |name: &str| self.is_scratch(name);
         let in_use = |name: &str| building && scratch(name);
         let mut seen = BTreeMap::new();
-        let mut listed = BTreeMap::new();
         let mut cursor = None;
         loop {
             let page = self.instances.list(cursor.as_ref()).await?;
@@ -382,14 +395,16 @@ impl Shared {
                         self.sweep_orphan_instance(&view.id).await;
                     }
                 }
-                listed.insert(view.id, view.state);
+                if stock.get(&view.id).is_some_and(|status| is_as_expected(status, &view.state)) {
+                    stock.remove(&view.id);
+                }
             }
             match page.next {
                 Some(next) => cursor = Some(next),
                 None => break,
             }
         }
-        self.look_for_dead_machines(instances, &listed).await?;
+        self.look_for_dead_machines(&stock).await?;
         let mut cursor = None;
         loop {
             let page = self.volumes.list(cursor.as_ref()).await?;
@@ -416,31 +431,28 @@ impl Shared {
     }
 
     /// Free instances whose machine is gone, stopped or broken: nobody would notice until a box came to them. And machines of the
-    /// reserve that are gone, or run: a late request started them, and nobody would notice until the bill came. The listing is
-    /// a hint; only what `get` says counts.
-    async fn look_for_dead_machines(
-        self: &Arc<Self>,
-        instances: &[(Held<InstanceRecord>, Option<Held<BoxRecord>>)],
-        listed: &BTreeMap<InstanceId, InstanceState>,
-    ) -> Result<()> {
-        for (held, _) in instances {
-            let id = &held.record.id;
-            let asleep = planted::is(Bug::FreeIsNeverLookedAt);
-            let reserve = held.record.status == InstanceStatus::Stopped;
-            let expected = if reserve { InstanceState::Stopped } else { InstanceState::Running };
-            let of_stock = reserve || held.record.status == InstanceStatus::Free;
-            if !of_stock || listed.get(id) == Some(&expected) || asleep {
-                continue;
-            }
+    /// reserve that are gone, or run: a late request started them, and nobody would notice until the bill came. Given are those that the listing does
+    /// not show as they should be. That is a hint; only what `get` says counts.
+    async fn look_for_dead_machines(self: &Arc<Self>, doubtful: &Stock) -> Result<()> {
+        if planted::is(Bug::FreeIsNeverLookedAt) {
+            return Ok(());
+        }
+        for (id, status) in doubtful {
+            let reserve = *status == InstanceStatus::Stopped;
             let wrong = match self.instances.get(id).await?.map(|view| view.state) {
                 None | Some(InstanceState::Deleting | InstanceState::Failed(_)) => true,
                 Some(InstanceState::Running) => reserve,
                 Some(InstanceState::Stopped) => !reserve,
                 Some(InstanceState::Creating | InstanceState::Stopping | InstanceState::Other(_)) => false,
             };
+            if !wrong {
+                continue;
+            }
             // Claimed in the meantime: it stays, and its box finds out.
-            if wrong && self.retire_some(std::iter::once(held), 1) > 0 {
-                tracing::warn!(instance = %id, is = held.record.status.word(), "an instance is not what its record says and is retired");
+            let found = self.records.get::<InstanceRecord>(&instance_key(id)).await?;
+            let found = found.filter(|held| held.record.id == *id && held.record.status == *status);
+            if self.retire_some(found.iter(), 1) > 0 {
+                tracing::warn!(instance = %id, is = status.word(), "an instance is not what its record says and is retired");
                 metrics::counter!("boxpool_instances_lost_total").increment(1);
             }
         }
@@ -496,4 +508,10 @@ impl Shared {
             tracing::warn!(volume = %id, error = %crate::Report(&error), "an orphan volume could not be deleted yet");
         }
     }
+}
+
+/// Whether a machine of the stock is what the listing says.
+fn is_as_expected(status: &InstanceStatus, listed: &InstanceState) -> bool {
+    let expected = if *status == InstanceStatus::Stopped { InstanceState::Stopped } else { InstanceState::Running };
+    *listed == expected
 }

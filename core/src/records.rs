@@ -163,18 +163,33 @@ impl Records {
         Ok(Page { items, next: page.next })
     }
 
-    /// All pages of [`Records::scan`].
+    /// All pages of [`Records::scan`], collected: only for what one user has, and for tables that do not grow with the boxes.
     pub(crate) async fn scan_all<T: Record>(&self, partition: Option<&str>) -> Result<Vec<(Key, Held<T>)>> {
         let mut all = Vec::new();
+        self.scan_each(partition, |key, held| all.push((key, held))).await?;
+        Ok(all)
+    }
+
+    /// Shows every record of a table, page by page: never more than one page is held.
+    pub(crate) async fn scan_each<T: Record>(
+        &self,
+        partition: Option<&str>,
+        mut see: impl FnMut(Key, Held<T>),
+    ) -> Result<()> {
         let mut cursor = None;
         loop {
             let page = self.scan(partition, cursor.as_ref()).await?;
-            all.extend(page.items);
-            match page.next {
-                Some(next) if !planted::is(Bug::ReadsOnePage) => cursor = Some(next),
-                _ => return Ok(all),
+            page.items.into_iter().for_each(|(key, held)| see(key, held));
+            match Self::following(page.next) {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
             }
         }
+    }
+
+    /// Where the next page begins, if there is one.
+    pub(crate) fn following(next: Option<Cursor>) -> Option<Cursor> {
+        next.filter(|_| !planted::is(Bug::ReadsOnePage))
     }
 
     fn sealed<T: Record>(&self, key: &Key, mut record: T) -> Result<(T, String)> {

@@ -5,6 +5,7 @@ use crate::busy::Busy;
 use crate::clock::{Clock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::free::Free;
 use crate::golden::GoldenBuilder;
 use crate::id::{BoxName, BoxRef, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
 use crate::index::FreeIndex;
@@ -14,8 +15,8 @@ use crate::parking::{AwayBox, ParkingPolicy};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{EVENTS, Envelope, EventKind, EventRecord, InstanceRecord, POOL_EVENTS, Pause, VolumeRecord};
-use crate::records::{Held, Records};
+use crate::record::{EVENTS, Envelope, EventKind, EventRecord, POOL_EVENTS, Pause};
+use crate::records::Records;
 use crate::runtime::GuestRuntime;
 use crate::signal::Signal;
 use crate::stock::{Forecast, Pace};
@@ -63,10 +64,10 @@ pub(crate) struct Shared {
 
 /// What changes often and is looked at briefly. The lock is never held across an await.
 pub(crate) struct State {
-    pub(crate) free_instances: FreeIndex<InstanceId, Held<InstanceRecord>>,
+    pub(crate) free_instances: FreeIndex<InstanceId, Free>,
     /// Free instances by whose box was on them last: a hint that the index confirms.
     pub(crate) familiar: BTreeMap<UserId, InstanceId>,
-    pub(crate) free_volumes: FreeIndex<VolumeId, Held<VolumeRecord>>,
+    pub(crate) free_volumes: FreeIndex<VolumeId, Free>,
     pub(crate) parked: BTreeMap<BoxRef, AwayBox>,
     /// Boxes whose last session here has ended and which still run.
     pub(crate) lingering: BTreeMap<BoxRef, AwayBox>,

@@ -14,6 +14,7 @@ use crate::record::{Envelope, GoldenEvent, GoldenRecord, GoldenState, NodeRecord
 use crate::records::{Held, golden_key};
 use crate::shared::{Shared, limited};
 use crate::stock::BackOff;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -136,16 +137,19 @@ impl Shared {
         }
         // A node says what it wants before it makes a volume, so what is read after the goldens is enough to judge them.
         let nodes = self.records.scan_all::<NodeRecord>(None).await?;
-        let volumes = self.records.scan_all::<VolumeRecord>(None).await?;
+        let mut being_copied = BTreeSet::new();
+        let see = |_, volume: Held<VolumeRecord>| {
+            if matches!(volume.record.status, VolumeStatus::Creating { .. }) {
+                being_copied.insert(volume.record.generation);
+            }
+        };
+        self.records.scan_each(None, see).await?;
         for held in others {
             let generation = &held.record.generation;
             let wanted = nodes
                 .iter()
                 .any(|(_, node)| node.record.golden.as_deref() == Some(generation) && !self.is_dead(&node.record.id));
-            let being_copied = volumes.iter().any(|(_, volume)| {
-                volume.record.generation == *generation && matches!(volume.record.status, VolumeStatus::Creating { .. })
-            });
-            if wanted || being_copied {
+            if wanted || being_copied.contains(generation) {
                 continue;
             }
             match held.record.state.clone() {

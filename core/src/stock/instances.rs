@@ -5,6 +5,7 @@ use crate::busy::BusyGuard;
 use crate::census::Census;
 use crate::config::Recycle;
 use crate::error::{Error, ErrorKind, Result};
+use crate::free::{CanBeFree, Free};
 use crate::id::{BoxRef, InstanceId, UserId};
 use crate::parking::{AwayBox, in_order_of_going};
 use crate::plan::{Step, WarmTarget, plan};
@@ -12,13 +13,14 @@ use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::provider::{InstanceSpec, InstanceState};
 use crate::record::{BoxRecord, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement};
-use crate::records::{Held, box_key, instance_key, seat_of};
+use crate::records::{Held, Records, box_key, instance_key, seat_of};
 use crate::runtime::Cleared;
 use crate::saga::named;
 use crate::shared::{Shared, limited};
-use crate::stock::BackOff;
-use futures::StreamExt;
-use std::collections::BTreeSet;
+use crate::stock::{BackOff, keep_some};
+use crate::store::Cursor;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,18 +36,19 @@ impl Shared {
     pub(crate) fn take_instance(&self, user: &UserId) -> Option<Held<InstanceRecord>> {
         let mut state = self.state();
         let known = state.familiar.remove(user).and_then(|id| state.free_instances.remove(&id));
-        let (_, held) = known.or_else(|| state.free_instances.take())?;
+        let (id, free) = known.or_else(|| state.free_instances.take())?;
         drop(state);
         self.refill_instances.notify_one();
-        Some(held)
+        Some(InstanceRecord::whole(id, free, &self.config.instance_generation))
     }
 
     pub(crate) fn put_back(&self, candidate: Held<InstanceRecord>) {
+        let Some((id, free)) = InstanceRecord::kept(candidate, &self.config.instance_generation) else { return };
         let mut state = self.state();
-        if let Some(user) = &candidate.record.last_user {
-            state.familiar.insert(user.clone(), candidate.record.id.clone());
+        if let Some(user) = &free.last_user {
+            state.familiar.insert(user.clone(), id.clone());
         }
-        state.free_instances.insert(candidate.record.id.clone(), candidate, &self.random);
+        state.free_instances.insert(id, free, &self.random);
         drop(state);
         self.waiters.ring();
     }
@@ -56,25 +59,61 @@ impl Shared {
         if read.is_some_and(|read| read.elapsed() < LOOK_AT_MOST_EVERY) {
             return;
         }
-        if let Err(error) = self.read_instances().await {
-            tracing::warn!(error = %crate::Report(&error), "could not look for free instances");
+        let mut reading = self.begin_reading();
+        loop {
+            match self.read_instances(&mut reading).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(error = %crate::Report(&error), "could not look for free instances");
+                    return;
+                }
+            }
         }
     }
 
-    /// Reads the instance table and, for claimed ones, their boxes: the free index and the parked boxes follow.
-    pub(crate) async fn read_instances(
-        self: &Arc<Self>,
-    ) -> Result<Vec<(Held<InstanceRecord>, Option<Held<BoxRecord>>)>> {
+    /// Begins to read the instance table.
+    pub(crate) fn begin_reading(&self) -> Reading {
         self.state().instances_read = Some(Instant::now());
-        let all = self.records.scan_all::<InstanceRecord>(None).await?;
-        let free: Vec<_> = all
-            .iter()
-            .filter(|(_, held)| held.record.is_open())
-            .filter(|(_, held)| held.record.generation == self.config.instance_generation)
-            .map(|(_, held)| (held.record.id.clone(), held.clone()))
-            .collect();
+        Reading { cursor: None, complete: false, free: Vec::new(), parked: BTreeMap::new() }
+    }
+
+    /// One page more of the instance table and, for claimed ones, their boxes; `None` after the last. With that the free index
+    /// and the parked boxes follow.
+    pub(crate) async fn read_instances(self: &Arc<Self>, reading: &mut Reading) -> Result<Option<Vec<Seen>>> {
+        if reading.complete {
+            return Ok(None);
+        }
+        let generation = &self.config.instance_generation;
+        let page = self.records.scan::<InstanceRecord>(None, reading.cursor.as_ref()).await?;
+        let open = page.items.iter().filter(|(_, held)| held.record.generation == *generation);
+        reading.free.extend(open.filter_map(|(_, held)| InstanceRecord::kept(held.clone(), generation)));
+        reading.cursor = Records::following(page.next);
+        reading.complete = reading.cursor.is_none();
+        if reading.complete {
+            self.show_free(std::mem::take(&mut reading.free));
+        }
+        let reads = page.items.into_iter().map(|(_, held)| async move {
+            let InstanceStatus::Claimed { owner, .. } = &held.record.status else { return Ok((held, None)) };
+            let key = box_key(&owner.owner, &owner.name);
+            let found = self.records.get::<BoxRecord>(&key).await?;
+            Ok((held, found))
+        });
+        let seen: Vec<Seen> = futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        for found in seen.iter().filter_map(|(_, found)| found.as_ref()) {
+            if let Placement::Parked { since, .. } = &found.record.placement {
+                reading.parked.insert(found.record.owner.clone(), AwayBox::of(&found.record, *since));
+            }
+        }
+        if reading.complete {
+            self.state().parked = std::mem::take(&mut reading.parked);
+        }
+        Ok(Some(seen))
+    }
+
+    fn show_free(&self, free: Vec<(InstanceId, Free)>) {
         let any_free = !free.is_empty();
-        let known = free.iter().filter_map(|(id, held)| Some((held.record.last_user.clone()?, id.clone())));
+        let known = free.iter().filter_map(|(id, free)| Some((free.last_user.clone()?, id.clone())));
         let familiar = known.collect();
         {
             let mut state = self.state();
@@ -84,27 +123,6 @@ impl Shared {
         if any_free && !planted::is(Bug::WaitsForOwnBellOnly) {
             self.waiters.ring();
         }
-        let reads = all.into_iter().map(|(_, held)| async move {
-            let InstanceStatus::Claimed { owner, .. } = &held.record.status else { return Ok((held, None)) };
-            let key = box_key(&owner.owner, &owner.name);
-            let found = self.records.get::<BoxRecord>(&key).await?;
-            Ok((held, found))
-        });
-        let mut reads = futures::stream::iter(reads).buffered(READS_AT_ONCE);
-        let mut seen = Vec::new();
-        while let Some(read) = reads.next().await {
-            seen.push(read?);
-        }
-        let parked =
-            seen.iter().filter_map(|(_, found)| found.as_ref()).filter_map(|found| match &found.record.placement {
-                Placement::Parked { since, .. } => {
-                    Some((found.record.owner.clone(), AwayBox::of(&found.record, *since)))
-                }
-                _ => None,
-            });
-        let parked = parked.collect();
-        self.state().parked = parked;
-        Ok(seen)
     }
 
     /// Asks as many parked boxes as there are waiters to give their instances back; lingering ones when none is parked.
@@ -290,8 +308,9 @@ impl Shared {
 
     /// Takes all steps that follow from one count.
     async fn maintain_instances_once(self: &Arc<Self>, back_offs: &BackOffs) -> Result<()> {
-        let all = self.records.scan_all::<InstanceRecord>(None).await?;
-        let all: Vec<Held<InstanceRecord>> = all.into_iter().map(|(_, held)| held).collect();
+        let mut all = InstanceCount::default();
+        let count = |_, held: Held<InstanceRecord>| all.add(&held, &self.config.instance_generation);
+        self.records.scan_each(None, count).await?;
         let mut target = self.instance_target().await;
         if planted::is(Bug::MaxTotalIgnored) {
             target.max_total = 1_000;
@@ -299,7 +318,7 @@ impl Shared {
         if planted::is(Bug::AllowanceIgnored) {
             target.creates_per_minute = None;
         }
-        let mut census = self.count_instances(&all, &target);
+        let mut census = self.count_instances(all.census, &target);
         metrics::gauge!("boxpool_instances_free").set(census.free);
         metrics::gauge!("boxpool_instances_reserve").set(census.reserve);
         metrics::gauge!("boxpool_instances_total").set(census.total);
@@ -307,42 +326,35 @@ impl Shared {
             // What cannot be woken now is not counted on, and not made anew for the reserve either.
             (census.reserve, census.stopping) = (0, census.stopping + census.reserve);
         }
-        let current = |held: &&Held<InstanceRecord>| held.record.generation == self.config.instance_generation;
         if census.waiting == 0 {
             let spare = census.free.saturating_sub(target.min_free).min(census.expected);
             self.attach_expected(spare);
             (census.free, census.expected) = (census.free - spare, census.expected - spare);
         }
-        let having = |status: InstanceStatus| {
-            all.iter().filter(move |held| held.record.status == status && held.record.cordon.is_none())
-        };
-        let free = || having(InstanceStatus::Free);
-        let reserve = || having(InstanceStatus::Stopped);
         loop {
             let step = plan(census, target);
             match step {
                 Step::Rest => return Ok(()),
-                Step::Wake(n) => self.wake_some(reserve().filter(current), n.get(), &back_offs.waking),
+                Step::Wake(n) => self.wake_some(all.reserve.iter(), n.get(), &back_offs.waking),
                 Step::Provision(_) if is_resting(&back_offs.making) => return Ok(()),
-                Step::Provision(n) => self.provision(n.get(), &all, (census, target), &back_offs.making).await?,
+                Step::Provision(n) => self.provision(n.get(), &all.seats, (census, target), &back_offs.making).await?,
                 Step::RetireStale(n) => {
-                    self.retire_some(free().chain(reserve()).filter(|held| !current(held)), n.get());
+                    self.retire_some(all.stale_free.iter().chain(&all.stale_reserve), n.get());
                 }
-                Step::Stop(n) => self.stop_some(free().filter(current), n.get()),
-                Step::Retire(n) => drop(self.retire_some(free().filter(current), n.get())),
-                Step::RetireReserve(n) => drop(self.retire_some(reserve().filter(current), n.get())),
+                Step::Stop(n) => self.stop_some(all.free.iter(), n.get()),
+                Step::Retire(n) => drop(self.retire_some(all.free.iter(), n.get())),
+                Step::RetireReserve(n) => drop(self.retire_some(all.reserve.iter(), n.get())),
             }
             census = census.after(step);
         }
     }
 
-    fn count_instances(&self, all: &[Held<InstanceRecord>], target: &WarmTarget) -> Census {
-        let records = all.iter().map(|held| &held.record);
+    fn count_instances(&self, counted: Census, target: &WarmTarget) -> Census {
         let waiting_elsewhere = self.state().waiting_elsewhere;
         let mut census = Census {
             waiting: as_count(self.waiters.len()).saturating_add(waiting_elsewhere),
             expected: self.expected(),
-            ..Census::of_instances(records, &self.config.instance_generation)
+            ..counted
         };
         self.state().instance_pace.tell(&mut census, target);
         if planted::is(Bug::RefillForgetsComing) {
@@ -391,14 +403,12 @@ impl Shared {
     async fn provision(
         self: &Arc<Self>,
         n: u32,
-        all: &[Held<InstanceRecord>],
+        taken: &Seats,
         (census, target): (Census, WarmTarget),
         back_off: &Arc<Mutex<BackOff>>,
     ) -> Result<()> {
-        let taken: BTreeSet<&str> = all.iter().map(|held| seat_of(&held.record.id)).collect();
         let most = if planted::is(Bug::MaxTotalIgnored) { 1_000 } else { self.config.instances.max_total };
-        let seats = (0..most).map(|seat| format!("i{seat:05}"));
-        let open: Vec<String> = seats.filter(|seat| !taken.contains(seat.as_str())).take(n as usize).collect();
+        let open: Vec<String> = (0..most).filter(|seat| !taken.has(*seat)).map(name_of_seat).take(n as usize).collect();
         for (begun, seat) in (0..).zip(open) {
             self.check_in_touch("create instance")?;
             if begun > 0 && !self.is_still_wanted(census, target, begun) && !planted::is(Bug::ProvisionsAsDecided) {
@@ -496,6 +506,76 @@ impl Shared {
     }
 }
 
+/// An instance, and the box that its claim names.
+pub(crate) type Seen = (Held<InstanceRecord>, Option<Held<BoxRecord>>);
+
+/// How far the instance table was read.
+pub(crate) struct Reading {
+    cursor: Option<Cursor>,
+    complete: bool,
+    free: Vec<(InstanceId, Free)>,
+    parked: BTreeMap<BoxRef, AwayBox>,
+}
+
+/// The instances, counted, and those that something may be done with.
+#[derive(Default)]
+struct InstanceCount {
+    census: Census,
+    seats: Seats,
+    free: Vec<Held<InstanceRecord>>,
+    reserve: Vec<Held<InstanceRecord>>,
+    stale_free: Vec<Held<InstanceRecord>>,
+    stale_reserve: Vec<Held<InstanceRecord>>,
+}
+
+impl InstanceCount {
+    fn add(&mut self, held: &Held<InstanceRecord>, generation: &str) {
+        self.census.add_instance(&held.record, generation);
+        self.seats.take(&held.record.id);
+        if held.record.cordon.is_some() {
+            return;
+        }
+        match (&held.record.status, held.record.generation == generation) {
+            (InstanceStatus::Free, true) => keep_some(&mut self.free, held),
+            (InstanceStatus::Free, false) => keep_some(&mut self.stale_free, held),
+            (InstanceStatus::Stopped, true) => keep_some(&mut self.reserve, held),
+            (InstanceStatus::Stopped, false) => keep_some(&mut self.stale_reserve, held),
+            _ => {}
+        }
+    }
+}
+
+/// Which seats are taken, a bit each.
+#[derive(Default)]
+struct Seats(Vec<u64>);
+
+/// More seats than this are not remembered: a name that looks like a far one must not cost memory.
+const MOST_SEATS: u32 = 10_000_000;
+
+impl Seats {
+    fn take(&mut self, id: &InstanceId) {
+        let seat = seat_of(id);
+        let number = seat.strip_prefix('i').and_then(|digits| digits.parse::<u32>().ok());
+        // An adopted machine has a name, and so a seat, of another kind.
+        let Some(number) = number.filter(|number| *number < MOST_SEATS && name_of_seat(*number) == seat) else {
+            return;
+        };
+        let (word, bit) = (number as usize / 64, number % 64);
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << bit;
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.0.get(number as usize / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+}
+
+fn name_of_seat(number: u32) -> String {
+    format!("i{number:05}")
+}
+
 /// Making and waking fail for reasons of their own: a cloud without room for a stopped machine may have it for a new one.
 #[derive(Default)]
 struct BackOffs {
@@ -509,4 +589,19 @@ fn is_resting(back_off: &Mutex<BackOff>) -> bool {
 
 pub(crate) fn as_count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_taken_by_its_own_name_alone() {
+        let mut seats = Seats::default();
+        for id in ["i00003-8f", "i00064", "i5-adopted", "vm7", "i4294967295-x", "i100000-1"] {
+            seats.take(&InstanceId::new(id).unwrap());
+        }
+        let taken: Vec<u32> = (0..100_010).filter(|seat| seats.has(*seat)).collect();
+        assert_eq!(taken, [3, 64, 100_000]);
+    }
 }

@@ -17,6 +17,17 @@ use crate::planted::{self, Bug};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A pass retires, stops or wakes so many of a kind at most; what is left is the next pass's. So a pass holds so many records, however
+/// many there are.
+const MOST_IN_A_PASS: usize = 1_000;
+
+/// Keeps a record that something may be done with, unless there are enough.
+fn keep_some<T: Clone>(kept: &mut Vec<T>, one: &T) {
+    if kept.len() < MOST_IN_A_PASS {
+        kept.push(one.clone());
+    }
+}
+
 /// A pause that doubles while things fail, so that a cloud without stock is not asked again and again.
 #[derive(Debug)]
 pub(crate) struct BackOff {

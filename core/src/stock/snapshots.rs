@@ -18,19 +18,21 @@ impl Shared {
         // The provider's before the records: a record is there before its snapshot is.
         let there =
             if self.is_maintainer() && !self.is_paused() { self.snapshots_there().await } else { Ok(Vec::new()) };
-        let records = self.records.scan_all::<SnapshotRecord>(None).await?;
-        for (_, held) in &records {
-            self.look_at_snapshot(held);
-        }
-        let mut there = match there {
+        let mut there = there.map(BTreeSet::from_iter);
+        let see = |_, held: Held<SnapshotRecord>| {
+            self.look_at_snapshot(&held);
+            if let Ok(there) = &mut there {
+                there.remove(&held.record.id);
+            }
+        };
+        self.records.scan_each(None, see).await?;
+        let there: BTreeSet<SnapshotId> = match there {
             Ok(there) => there,
             Err(error) => {
                 tracing::warn!(error = %crate::Report(&error), "snapshots could not be listed; the next census tries again");
                 return Ok(());
             }
         };
-        let known: BTreeSet<&SnapshotId> = records.iter().map(|(_, held)| &held.record.id).collect();
-        there.retain(|id| !known.contains(id));
         let grace = planted::grace(self.config.orphan_grace);
         let mut seen = BTreeMap::new();
         for id in there {

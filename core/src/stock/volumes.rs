@@ -2,37 +2,42 @@
 
 use crate::census::Census;
 use crate::error::{Error, ErrorKind, Result};
+use crate::free::CanBeFree;
 use crate::id::Epoch;
 use crate::plan::{Step, plan};
 use crate::poll::Poll;
 use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
-use crate::stock::BackOff;
+use crate::stock::{BackOff, keep_some};
 use std::sync::{Arc, Mutex, PoisonError};
 
 impl Shared {
     /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
     pub(crate) fn take_volume(&self) -> Option<Held<VolumeRecord>> {
-        let (_, held) = self.state().free_volumes.take()?;
-        Some(held)
+        let (id, free) = self.state().free_volumes.take()?;
+        Some(VolumeRecord::whole(id, free, &self.config.volume_generation))
     }
 
     pub(crate) fn put_volume_back(&self, candidate: Held<VolumeRecord>) {
-        self.state().free_volumes.insert(candidate.record.id.clone(), candidate, &self.random);
+        if let Some((id, free)) = VolumeRecord::kept(candidate, &self.config.volume_generation) {
+            self.state().free_volumes.insert(id, free, &self.random);
+        }
     }
 
-    /// Reads the volume table: the free index follows.
-    pub(crate) async fn read_volumes(&self) -> Result<Vec<Held<VolumeRecord>>> {
-        let all = self.records.scan_all::<VolumeRecord>(None).await?;
-        let free: Vec<_> = all
-            .iter()
-            .filter(|(_, held)| held.record.status == VolumeStatus::Free)
-            .filter(|(_, held)| held.record.generation == self.config.volume_generation)
-            .map(|(_, held)| (held.record.id.clone(), held.clone()))
-            .collect();
+    /// Reads the volume table, and shows every record once: the free index follows.
+    pub(crate) async fn read_volumes(&self, mut see: impl FnMut(&Held<VolumeRecord>)) -> Result<()> {
+        let generation = &self.config.volume_generation;
+        let mut free = Vec::new();
+        let note = |_, held: Held<VolumeRecord>| {
+            see(&held);
+            if held.record.generation == *generation {
+                free.extend(VolumeRecord::kept(held, generation));
+            }
+        };
+        self.records.scan_each(None, note).await?;
         self.state().free_volumes.replace(free, &self.random);
-        Ok(all.into_iter().map(|(_, held)| held).collect())
+        Ok(())
     }
 
     /// Keeps the volume pool at its target while this node is the maintainer.
@@ -54,11 +59,17 @@ impl Shared {
     }
 
     async fn maintain_volumes_once(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
-        let all = self.read_volumes().await?;
-        let current = |held: &&Held<VolumeRecord>| held.record.generation == self.config.volume_generation;
-        let free: Vec<_> = all.iter().filter(|held| held.record.status == VolumeStatus::Free).collect();
+        let generation = &self.config.volume_generation;
+        let (mut counted, mut current, mut stale) = (Census::default(), Vec::new(), Vec::new());
+        let count = |held: &Held<VolumeRecord>| {
+            counted.add_volume(&held.record, generation);
+            if held.record.status == VolumeStatus::Free {
+                keep_some(if held.record.generation == *generation { &mut current } else { &mut stale }, held);
+            }
+        };
+        self.read_volumes(count).await?;
         let target = self.config.volumes;
-        let mut census = Census::of_volumes(all.iter().map(|held| &held.record), &self.config.volume_generation);
+        let mut census = counted;
         self.state().volume_pace.tell(&mut census, &target);
         metrics::gauge!("boxpool_volumes_free").set(census.free);
         metrics::gauge!("boxpool_volumes_total").set(census.total);
@@ -78,10 +89,8 @@ impl Shared {
                         self.state().volume_pace.begun(1, &target);
                     }
                 }
-                Step::RetireStale(n) => {
-                    self.discard_some(free.iter().copied().filter(|held| !current(held)), n.get());
-                }
-                Step::Retire(n) => self.discard_some(free.iter().copied().filter(current), n.get()),
+                Step::RetireStale(n) => self.discard_some(stale.iter(), n.get()),
+                Step::Retire(n) => self.discard_some(current.iter(), n.get()),
             }
             census = census.after(step);
         }

@@ -91,6 +91,7 @@ async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
     (config.maintain_every, config.reconcile_every) = (Duration::from_millis(500), Duration::from_secs(300));
     // One emulator, one thread, for all of them: it may be slow without being away.
     config.limits.store_call = Duration::from_secs(120);
+    config.limits.store_silence = config.limits.store_call;
     let mut nodes: Vec<Pool> = Vec::new();
     let mut workers = Vec::new();
     for seed in 0..GATEWAYS {

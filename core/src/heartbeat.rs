@@ -6,6 +6,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::id::NodeId;
 use crate::planted::{self, Bug};
+use crate::pool::Breakers;
 use crate::record::{Envelope, LeaseRecord, NodeRecord};
 use crate::records::{Held, lease_key, node_key};
 use crate::shared::Shared;
@@ -128,7 +129,11 @@ impl Shared {
         let key = lease_key(MAINTAINER);
         let begun = Instant::now();
         let found = self.records.get::<LeaseRecord>(&key).await?;
-        self.state().pause = found.as_ref().and_then(|held| held.record.pause.clone());
+        {
+            let mut state = self.state();
+            state.pause = found.as_ref().and_then(|held| held.record.pause.clone());
+            state.breakers = found.as_ref().map(|held| Breakers::told(&held.record)).unwrap_or_default();
+        }
         let Some(held) = found else {
             let record = LeaseRecord::new(self.node.clone());
             match self.records.insert(&key, record).await {
@@ -179,6 +184,16 @@ impl Shared {
 }
 
 impl Shared {
+    /// What the maintainer fails at.
+    pub(crate) fn breakers(&self) -> Breakers {
+        let maintainer = self.is_maintainer();
+        let state = self.state();
+        if maintainer {
+            return Breakers::of(&state.instance_pace.past(), &state.volume_pace.past());
+        }
+        state.breakers.clone()
+    }
+
     /// The lease with what this node, the maintainer, knows of the pools.
     fn handed_on(&self, lease: &LeaseRecord) -> LeaseRecord {
         let state = self.state();

@@ -101,7 +101,7 @@ pub use id::{
 pub use memory::MemoryStore;
 pub use parking::{AwayBox, KeepFor, LeastRecentlyUsed, ParkingPolicy, ReturnTime};
 pub use plan::{Step, WarmTarget, plan};
-pub use pool::{BoxView, ConnectRequest, DrainReport, Pool, PoolBuilder, PoolStatus};
+pub use pool::{BoxView, Breakers, ConnectRequest, DrainReport, Pool, PoolBuilder, PoolStatus};
 pub use progress::{Progress, progress};
 pub use provider::{
     Attach, Attached, Detached, Device, InstanceProvider, InstanceSpec, InstanceState, InstanceView, SnapshotCopier,
@@ -113,6 +113,7 @@ pub use runtime::{
 };
 pub use session::Session;
 pub use snapshots::BoxSnapshot;
+pub use stock::Breaker;
 pub use store::{
     Cursor, Entry, Key, MAX_KEY_PART_BYTES, MAX_VALUE_BYTES, Page, StateStore, Stored, Table, Version, check_record,
 };

@@ -10,13 +10,17 @@ use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
-use crate::record::{BoxRecord, BroughtUp, DemandRecord, EventKind, EventRecord, Mode, Pause, Placement, Share, Usage};
+use crate::record::{
+    BoxRecord, BroughtUp, DemandRecord, EventKind, EventRecord, LeaseRecord, Mode, Pause, Placement, PoolPast, Share,
+    Usage,
+};
 use crate::records::{Records, demand_key};
 use crate::runtime::GuestRuntime;
 use crate::saga::Guard;
 use crate::session::Session;
 use crate::shared::{BoxKey, Parts, Shared};
 use crate::signal::Signal;
+use crate::stock::Breaker;
 use crate::store::StateStore;
 use crate::worker::Worker;
 use std::collections::BTreeMap;
@@ -291,6 +295,35 @@ pub struct PoolStatus {
     pub waiting: usize,
     /// Boxes that this node is at work on or holds sessions on.
     pub active: usize,
+    /// What the maintainer fails at.
+    pub breakers: Breakers,
+}
+
+/// What the maintainer fails at, and why; by the maintainer itself as it is now, by other nodes as its lease says, which it
+/// renews with each heartbeat. `None` when the last attempt succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Breakers {
+    /// Making instances.
+    pub making_instances: Option<Breaker>,
+    /// Waking instances of the reserve.
+    pub waking_instances: Option<Breaker>,
+    /// Making volumes.
+    pub making_volumes: Option<Breaker>,
+}
+
+impl Breakers {
+    pub(crate) fn told(lease: &LeaseRecord) -> Self {
+        Self::of(&lease.instances, &lease.volumes)
+    }
+
+    pub(crate) fn of(instances: &PoolPast, volumes: &PoolPast) -> Self {
+        Self {
+            making_instances: instances.making.clone(),
+            waking_instances: instances.waking.clone(),
+            making_volumes: volumes.making.clone(),
+        }
+    }
 }
 
 /// How a drain ended.
@@ -600,6 +633,7 @@ impl Pool {
             parked,
             waiting: self.shared.waiters.len(),
             active,
+            breakers: self.shared.breakers(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::limited::Limited;
 use crate::liveness::Liveness;
 use crate::parking::{AwayBox, ParkingPolicy};
 use crate::planted::{self, Bug};
+use crate::pool::Breakers;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
 use crate::record::{EVENTS, Envelope, EventKind, EventRecord, POOL_EVENTS, Pause};
@@ -83,6 +84,8 @@ pub(crate) struct State {
     pub(crate) lease_confirmed: Option<Instant>,
     /// What stood in the maintainer's lease when it was read last.
     pub(crate) pause: Option<Pause>,
+    /// What the maintainer fails at, as the lease says.
+    pub(crate) breakers: Breakers,
     pub(crate) instances_read: Option<Instant>,
     /// What new volumes are copied from, once this node has seen that it is whole.
     pub(crate) golden: Option<SnapshotId>,
@@ -125,6 +128,7 @@ impl Shared {
             last_beat: Some(now),
             lease_confirmed: None,
             pause: None,
+            breakers: Breakers::default(),
             instances_read: None,
             golden: None,
             waiting_elsewhere: 0,

@@ -3,6 +3,7 @@
 use super::{EVENTS, Envelope, LEASES, NODES, record};
 use crate::clock::Timestamp;
 use crate::id::{BoxRef, Epoch, InstanceId, NodeId, VolumeId};
+use crate::stock::Breaker;
 use serde::{Deserialize, Serialize};
 
 /// One process that embeds the pool. Its liveness is judged by observers: a record whose version has not changed for a
@@ -80,7 +81,7 @@ impl LeaseRecord {
 }
 
 /// What a maintainer knows of a pool's recent past. Durations, so that nobody's clock counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolPast {
     /// For how long more were free than are kept, in milliseconds.
     #[serde(default)]
@@ -88,6 +89,12 @@ pub struct PoolPast {
     /// By how much what was begun to be made is ahead of an even pace, in milliseconds.
     #[serde(default)]
     pub ahead_ms: u64,
+    /// That making one has failed; `None` when the last attempt succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub making: Option<Breaker>,
+    /// The same of waking one of the reserve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waking: Option<Breaker>,
 }
 
 /// A rest that a person ordered.

@@ -269,9 +269,12 @@ impl Actor {
             }
             let now = Instant::now();
             if now >= connect.deadline {
-                return refuse(
-                    "all machines are taken and none became free before the deadline; try again later".into(),
-                );
+                let fails = self.shared.breakers().making_instances;
+                let why =
+                    fails.map(|breaker| format!("; making more of them fails: {}", breaker.why)).unwrap_or_default();
+                return refuse(format!(
+                    "all machines are taken and none became free before the deadline; try again later{why}"
+                ));
             }
             let remaining = connect.deadline.duration_since(now);
             self.tell(Progress::WaitingForInstance { position, remaining });

@@ -13,7 +13,7 @@ use crate::provider::VolumeSource;
 use crate::record::{Envelope, GoldenEvent, GoldenRecord, GoldenState, NodeRecord, VolumeRecord, VolumeStatus};
 use crate::records::{Held, golden_key};
 use crate::shared::{Shared, limited};
-use crate::stock::BackOff;
+use crate::stock::Attempts;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -34,17 +34,18 @@ impl Shared {
     /// Sees to it that the golden snapshot is there, and that those of other generations go when nobody wants them.
     pub(crate) async fn keep_golden(self: Arc<Self>) {
         let Some(builder) = self.golden.clone() else { return std::future::pending().await };
-        let mut back_off = BackOff::default();
+        let mut attempts = Attempts::default();
         let mut swept: Option<Instant> = None;
         loop {
             let paused = self.is_paused();
-            if !back_off.is_resting() && !paused {
+            if attempts.allowed() > 0 && !paused {
+                let begun = Instant::now();
                 match self.provide_golden(&*builder).await {
-                    Ok(()) => back_off.succeeded(),
+                    Ok(()) => attempts.succeeded(),
                     Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {}
                     Err(error) => {
                         tracing::warn!(error = %crate::Report(&error), "the golden snapshot is not there yet; trying again");
-                        back_off.failed(error.retry_after());
+                        attempts.failed(begun, &error);
                     }
                 }
             }

@@ -17,11 +17,11 @@ use crate::records::{Held, Records, box_key, instance_key, seat_of};
 use crate::runtime::Cleared;
 use crate::saga::named;
 use crate::shared::{Shared, limited};
-use crate::stock::{BackOff, keep_some};
+use crate::stock::keep_some;
 use crate::store::Cursor;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -290,11 +290,10 @@ impl Shared {
 
     /// Keeps the instance pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_instances(self: Arc<Self>) {
-        let back_offs = BackOffs::default();
         loop {
             if self.is_maintainer()
                 && !self.is_paused()
-                && let Err(error) = self.maintain_instances_once(&back_offs).await
+                && let Err(error) = self.maintain_instances_once().await
             {
                 tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");
             }
@@ -307,7 +306,7 @@ impl Shared {
     }
 
     /// Takes all steps that follow from one count.
-    async fn maintain_instances_once(self: &Arc<Self>, back_offs: &BackOffs) -> Result<()> {
+    async fn maintain_instances_once(self: &Arc<Self>) -> Result<()> {
         let mut all = InstanceCount::default();
         let count = |_, held: Held<InstanceRecord>| all.add(&held, &self.config.instance_generation);
         self.records.scan_each(None, count).await?;
@@ -322,7 +321,11 @@ impl Shared {
         metrics::gauge!("boxpool_instances_free").set(census.free);
         metrics::gauge!("boxpool_instances_reserve").set(census.reserve);
         metrics::gauge!("boxpool_instances_total").set(census.total);
-        if is_resting(&back_offs.waking) {
+        let (may_make, may_wake) = {
+            let state = self.state();
+            (state.instance_pace.making.allowed(), state.instance_pace.waking.allowed())
+        };
+        if may_wake == 0 {
             // What cannot be woken now is not counted on, and not made anew for the reserve either.
             (census.reserve, census.stopping) = (0, census.stopping + census.reserve);
         }
@@ -335,9 +338,9 @@ impl Shared {
             let step = plan(census, target);
             match step {
                 Step::Rest => return Ok(()),
-                Step::Wake(n) => self.wake_some(all.reserve.iter(), n.get(), &back_offs.waking),
-                Step::Provision(_) if is_resting(&back_offs.making) => return Ok(()),
-                Step::Provision(n) => self.provision(n.get(), &all.seats, (census, target), &back_offs.making).await?,
+                Step::Wake(n) => self.wake_some(all.reserve.iter(), n.get().min(may_wake)),
+                Step::Provision(_) if may_make == 0 => return Ok(()),
+                Step::Provision(n) => self.provision(n.get().min(may_make), &all.seats, (census, target)).await?,
                 Step::RetireStale(n) => {
                     self.retire_some(all.stale_free.iter().chain(&all.stale_reserve), n.get());
                 }
@@ -400,13 +403,7 @@ impl Shared {
     }
 
     /// Takes free seats and begins to make an instance on each.
-    async fn provision(
-        self: &Arc<Self>,
-        n: u32,
-        taken: &Seats,
-        (census, target): (Census, WarmTarget),
-        back_off: &Arc<Mutex<BackOff>>,
-    ) -> Result<()> {
+    async fn provision(self: &Arc<Self>, n: u32, taken: &Seats, (census, target): (Census, WarmTarget)) -> Result<()> {
         let most = if planted::is(Bug::MaxTotalIgnored) { 1_000 } else { self.config.instances.max_total };
         let open: Vec<String> = (0..most).filter(|seat| !taken.has(*seat)).map(name_of_seat).take(n as usize).collect();
         for (begun, seat) in (0..).zip(open) {
@@ -424,22 +421,26 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue, // another maintainer took the seat
                 Err(error) => return Err(error),
             };
-            self.state().instance_pace.begun(1, &target);
-            let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
+            {
+                let mut state = self.state();
+                state.instance_pace.begun(1, &target);
+                state.instance_pace.making.begun();
+            }
+            let shared = Arc::clone(self);
             let make = async move {
                 let _guard = guard;
                 let begun = Instant::now();
                 let outcome = shared.finish_provision(held).await;
-                let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = shared.state();
                 match outcome {
                     Ok(()) => {
-                        back_off.succeeded();
-                        shared.state().forecast.made_in(begun.elapsed());
+                        state.instance_pace.making.succeeded();
+                        state.forecast.made_in(begun.elapsed());
                     }
                     Err(error) => {
                         tracing::warn!(error = %crate::Report(&error), "an instance could not be made");
                         metrics::counter!("boxpool_instances_failed_total").increment(1);
-                        back_off.failed(error.retry_after());
+                        state.instance_pace.making.failed(begun, &error);
                     }
                 }
             };
@@ -574,17 +575,6 @@ impl Seats {
 
 fn name_of_seat(number: u32) -> String {
     format!("i{number:05}")
-}
-
-/// Making and waking fail for reasons of their own: a cloud without room for a stopped machine may have it for a new one.
-#[derive(Default)]
-struct BackOffs {
-    making: Arc<Mutex<BackOff>>,
-    waking: Arc<Mutex<BackOff>>,
-}
-
-fn is_resting(back_off: &Mutex<BackOff>) -> bool {
-    back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting()
 }
 
 pub(crate) fn as_count(n: usize) -> u32 {

@@ -1,6 +1,7 @@
 //! What a maintainer remembers of a pool's recent past, and hands on to the next one.
 
 use super::allowance::Allowance;
+use super::breaker::Attempts;
 use crate::census::Census;
 use crate::plan::WarmTarget;
 use crate::planted;
@@ -18,11 +19,15 @@ pub(crate) struct Pace {
     taken: u64,
     /// How many the others said they had taken, together.
     taken_elsewhere: u64,
+    pub(crate) making: Attempts,
+    /// Fails for reasons of its own: a cloud without room for a stopped machine may have it for a new one.
+    pub(crate) waking: Attempts,
 }
 
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { pressed: now, allowance: Allowance::new(now), taken: 0, taken_elsewhere: 0 }
+        let (making, waking) = (Attempts::default(), Attempts::default());
+        Self { pressed: now, allowance: Allowance::new(now), taken: 0, taken_elsewhere: 0, making, waking }
     }
 
     /// This node has taken one.
@@ -77,7 +82,12 @@ impl Pace {
     /// What the next maintainer is to know.
     pub(crate) fn past(&self) -> PoolPast {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        PoolPast { quiet_ms: millis(self.quiet_for()), ahead_ms: millis(self.allowance.ahead(Instant::now())) }
+        PoolPast {
+            quiet_ms: millis(self.quiet_for()),
+            ahead_ms: millis(self.allowance.ahead(Instant::now())),
+            making: self.making.told(),
+            waking: self.waking.told(),
+        }
     }
 
     /// Goes on where another maintainer stopped. The time in which there was none does not count as quiet.
@@ -85,6 +95,7 @@ impl Pace {
         let now = Instant::now();
         self.pressed = now.checked_sub(Duration::from_millis(past.quiet_ms)).unwrap_or(now);
         self.allowance = Allowance::ahead_by(now, Duration::from_millis(past.ahead_ms));
+        (self.making, self.waking) = (Attempts::take_up(past.making), Attempts::take_up(past.waking));
     }
 }
 
@@ -102,7 +113,7 @@ mod tests {
         first.begun(2, &target);
         tokio::time::advance(Duration::from_secs(20)).await;
         let past = first.past();
-        assert_eq!(past, PoolPast { quiet_ms: 20_000, ahead_ms: 40_000 });
+        assert_eq!(past, PoolPast { quiet_ms: 20_000, ahead_ms: 40_000, ..PoolPast::default() });
         tokio::time::advance(Duration::from_secs(10)).await;
         let mut second = Pace::new(Instant::now());
         second.take_up(past);

@@ -14,8 +14,7 @@ use crate::record::{InstanceEvent, InstanceRecord};
 use crate::records::{Held, instance_key};
 use crate::runtime::Cleared;
 use crate::shared::{Shared, limited};
-use crate::stock::BackOff;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Shared {
@@ -34,29 +33,25 @@ impl Shared {
     }
 
     /// Wakes instances of the reserve, beside the caller.
-    pub(crate) fn wake_some<'a>(
-        self: &Arc<Self>,
-        from: impl Iterator<Item = &'a Held<InstanceRecord>>,
-        n: u32,
-        back_off: &Arc<Mutex<BackOff>>,
-    ) {
+    pub(crate) fn wake_some<'a>(self: &Arc<Self>, from: impl Iterator<Item = &'a Held<InstanceRecord>>, n: u32) {
         for (held, guard) in self.enter_some(from, n) {
-            let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
+            self.state().instance_pace.waking.begun();
+            let shared = Arc::clone(self);
             self.spawn(async move {
                 let _guard = guard;
                 let begun = Instant::now();
                 let outcome = shared.wake_instance(held).await;
-                let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = shared.state();
                 match outcome {
                     Ok(()) => {
-                        back_off.succeeded();
-                        shared.state().forecast.made_in(begun.elapsed());
+                        state.instance_pace.waking.succeeded();
+                        state.forecast.made_in(begun.elapsed());
                     }
-                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    Err(error) if error.kind() == ErrorKind::Conflict => state.instance_pace.waking.left(),
                     Err(error) => {
                         tracing::warn!(error = %crate::Report(&error), "an instance of the reserve could not be woken");
                         metrics::counter!("boxpool_instances_failed_total").increment(1);
-                        back_off.failed(error.retry_after());
+                        state.instance_pace.waking.failed(begun, &error);
                     }
                 }
             });

@@ -9,8 +9,9 @@ use crate::poll::Poll;
 use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
-use crate::stock::{BackOff, keep_some};
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::stock::keep_some;
+use std::sync::Arc;
+use tokio::time::Instant;
 
 impl Shared {
     /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
@@ -42,11 +43,10 @@ impl Shared {
 
     /// Keeps the volume pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_volumes(self: Arc<Self>) {
-        let back_off = Arc::<Mutex<BackOff>>::default();
         loop {
             if self.is_maintainer()
                 && !self.is_paused()
-                && let Err(error) = self.maintain_volumes_once(&back_off).await
+                && let Err(error) = self.maintain_volumes_once().await
             {
                 tracing::warn!(error = %crate::Report(&error), "volume pool: this pass failed; the next one tries again");
             }
@@ -58,7 +58,7 @@ impl Shared {
         }
     }
 
-    async fn maintain_volumes_once(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
+    async fn maintain_volumes_once(self: &Arc<Self>) -> Result<()> {
         let generation = &self.config.volume_generation;
         let (mut counted, mut current, mut stale) = (Census::default(), Vec::new(), Vec::new());
         let count = |held: &Held<VolumeRecord>| {
@@ -82,10 +82,10 @@ impl Shared {
                 Step::Provision(_) if self.volume_source().is_err() => return Ok(()),
                 Step::Provision(n) => {
                     for _ in 0..n.get() {
-                        if back_off.lock().unwrap_or_else(PoisonError::into_inner).is_resting() {
+                        if self.state().volume_pace.making.allowed() == 0 {
                             return Ok(());
                         }
-                        self.make_volume(back_off).await?;
+                        self.make_volume().await?;
                         self.state().volume_pace.begun(1, &target);
                     }
                 }
@@ -110,22 +110,23 @@ impl Shared {
         }
     }
 
-    async fn make_volume(self: &Arc<Self>, back_off: &Arc<Mutex<BackOff>>) -> Result<()> {
+    async fn make_volume(self: &Arc<Self>) -> Result<()> {
         self.check_in_touch("create volume")?;
         let id = self.new_volume_id()?;
         let Some(guard) = self.busy.enter(id.as_str()) else { return Ok(()) };
         let held = self.intend_volume(&id, None, None).await?;
-        let (shared, back_off) = (Arc::clone(self), Arc::clone(back_off));
+        self.state().volume_pace.making.begun();
+        let (shared, begun) = (Arc::clone(self), Instant::now());
         self.spawn(async move {
             let _guard = guard;
             let outcome = shared.finish_volume(held).await;
-            let mut back_off = back_off.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = shared.state();
             match outcome {
-                Ok(()) => back_off.succeeded(),
+                Ok(()) => state.volume_pace.making.succeeded(),
                 Err(error) => {
                     tracing::warn!(error = %crate::Report(&error), "a volume could not be made");
                     metrics::counter!("boxpool_volumes_failed_total").increment(1);
-                    back_off.failed(error.retry_after());
+                    state.volume_pace.making.failed(begun, &error);
                 }
             }
         });

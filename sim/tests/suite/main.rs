@@ -3,6 +3,7 @@
 
 mod arm;
 mod backends;
+mod breakers;
 mod cloud;
 mod crashpoints;
 mod faults;

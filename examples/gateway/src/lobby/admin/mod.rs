@@ -187,6 +187,7 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
     if let Some(pause) = &status.paused {
         let _ = writeln!(text, "{}", upkeep::words(pause));
     }
+    text.push_str(&upkeep::failing(&status.breakers));
     if !view.complete {
         text.push_str("there are more records than are looked at here\n");
     }
@@ -195,6 +196,7 @@ async fn pools(overview: &Overview) -> Result<Answer, Refusal> {
         "quarantined": view.quarantined.len(), "complete": view.complete, "node": status.node,
         "maintainer": status.maintainer, "in_touch": status.in_touch, "waiting": status.waiting, "active": status.active,
         "draining": status.draining, "paused": upkeep::json(status.paused.as_ref()),
+        "failing": upkeep::failing_json(&status.breakers),
     });
     Ok(Answer { text, json })
 }
@@ -211,14 +213,15 @@ async fn plan_ahead(overview: &Overview) -> Result<Answer, Refusal> {
     };
     let (of_machines, machines) = plan::tell("machines", machines, plan::aimed(pool.instances, demand.as_ref()));
     let (of_disks, disks) = plan::tell("disks", disks, pool.volumes);
-    let paused = overview.status().paused;
+    let status = overview.status();
+    let (paused, breakers) = (status.paused, status.breakers);
     let rests = paused.as_ref().map(|pause| format!("None of it now: {}.\n", upkeep::words(pause))).unwrap_or_default();
     let goal = demand.as_ref().map(|demand| format!("For the goal: {}.\n", demand.why)).unwrap_or_default();
-    let text = format!(
-        "{rests}{of_machines}\n{goal}{of_disks}\nNot on record, and so not seen here: whether the maintainer rests after a failure.\n"
-    );
+    let failing = upkeep::failing(&breakers);
+    let text = format!("{rests}{failing}{of_machines}\n{goal}{of_disks}");
     let goal = demand.map(|demand| json!({"wanted": demand.wanted, "why": demand.why}));
-    let json = json!({"instances": machines, "volumes": disks, "goal": goal, "paused": upkeep::json(paused.as_ref())});
+    let json = json!({"instances": machines, "volumes": disks, "goal": goal, "paused": upkeep::json(paused.as_ref()),
+        "failing": upkeep::failing_json(&breakers)});
     Ok(Answer { text, json })
 }
 

@@ -7,7 +7,7 @@ use crate::moment::rfc3339;
 use crate::overview::Overview;
 use crate::plain::plain;
 use boxpool::record::Pause;
-use boxpool::{Adoption, BoxName, SystemClock, UserId, VolumeId};
+use boxpool::{Adoption, BoxName, Breaker, Breakers, SystemClock, UserId, VolumeId};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -22,6 +22,41 @@ pub(super) fn words(pause: &Pause) -> String {
 /// A rest, for programs.
 pub(super) fn json(pause: Option<&Pause>) -> Value {
     pause.map_or(Value::Null, |pause| json!({"until": rfc3339(pause.until), "why": pause.why}))
+}
+
+/// What the maintainer fails at, for people: a line each.
+pub(super) fn failing(breakers: &Breakers) -> String {
+    let line = |(what, breaker): (&str, &Breaker)| {
+        let seconds = breaker.rest_ms.div_ceil(1_000);
+        let next = match breaker.state() {
+            "open" => format!("the next attempt is in {seconds} s"),
+            "half-open" => "one is tried at a time".to_owned(),
+            _ => "it is tried again".to_owned(),
+        };
+        let times = if breaker.failures == 1 { "once".into() } else { format!("{} times in a row", breaker.failures) };
+        format!("{what} failed {times}; {next}: {}\n", plain(&breaker.why))
+    };
+    each(breakers).into_iter().filter_map(|(what, breaker)| Some((what, breaker?))).map(line).collect()
+}
+
+/// The same, for programs.
+pub(super) fn failing_json(breakers: &Breakers) -> Value {
+    let all = each(breakers).into_iter().filter_map(|(what, breaker)| Some((what, breaker?)));
+    let json = |(what, breaker): (&str, &Breaker)| {
+        json!({
+            "what": what, "state": breaker.state(), "failures": breaker.failures, "rest_ms": breaker.rest_ms,
+            "why": breaker.why,
+        })
+    };
+    all.map(json).collect()
+}
+
+fn each(breakers: &Breakers) -> [(&'static str, Option<&Breaker>); 3] {
+    [
+        ("making machines", breakers.making_instances.as_ref()),
+        ("waking machines", breakers.waking_instances.as_ref()),
+        ("making disks", breakers.making_volumes.as_ref()),
+    ]
 }
 
 pub(super) async fn pause(overview: &Overview, time: Duration, why: &str) -> Result<Answer, Refusal> {

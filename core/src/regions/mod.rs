@@ -235,7 +235,7 @@ impl Regions {
     ) -> Result<BoxView> {
         const WHAT: &str = "restore snapshot";
         let pool = &self.front.site(region)?.pool;
-        pool.refuse_while_draining(WHAT, name)?;
+        pool.check_open(WHAT, name)?;
         let (front, user, region) = (Arc::clone(&self.front), user.clone(), region.clone());
         let (snapshot, called) = (snapshot.clone(), name.clone());
         let work = |_| async move { front.restore(&user, &region, &snapshot, &called).await };
@@ -250,7 +250,7 @@ impl Regions {
     pub async fn duplicate_box(&self, user: &UserId, name: &BoxName, to: &BoxName) -> Result<BoxView> {
         const WHAT: &str = "duplicate box";
         let pool = self.pool_of(user, name).await?;
-        pool.refuse_while_draining(WHAT, name)?;
+        pool.check_open(WHAT, name)?;
         let (front, user, of, to) = (Arc::clone(&self.front), user.clone(), name.clone(), to.clone());
         let work = |_| async move { front.duplicate(&user, &of, &to).await };
         pool.in_background(WHAT, name, work).await

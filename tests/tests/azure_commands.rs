@@ -99,11 +99,15 @@ impl Region {
     }
 
     fn put_disk(&self, name: &str, tags: &Value) {
+        self.put_disk_in("westeurope", name, tags);
+    }
+
+    fn put_disk_in(&self, location: &str, name: &str, tags: &Value) {
         let properties = json!({ "creationData": { "createOption": "Empty" }, "diskSizeGB": 4 });
         self.call(
             "PUT",
             &format!("disks/{name}"),
-            &json!({ "location": "westeurope", "tags": tags, "properties": properties }),
+            &json!({ "location": location, "tags": tags, "properties": properties }),
         );
         self.until(Kind::Disk, name, |disk| disk["properties"]["provisioningState"] == "Succeeded");
     }
@@ -167,6 +171,30 @@ fn doctor_says_what_to_do_when_azure_cannot_be_reached() {
     let line = region.doctor("resource manager");
     assert_eq!(line[0].0, "bad");
     assert!(line[0].1.contains("management_endpoint"), "{line:?}");
+}
+
+#[test]
+fn each_region_is_looked_at_and_disks_are_adopted_where_they_are() {
+    let region = Region::new(ArmServer::builder());
+    let (config, mut there) = (region.dir.path().join("config.toml"), region.tables.clone());
+    there.prefix.replace_range(..1, "z");
+    let text = format!(
+        "[[region]]\nname = \"west\"\n[[region]]\nname = \"sweden\"\nazure = {{ location = \"swedencentral\", pool = \"{}\" }}\n",
+        there.prefix
+    );
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + &text).unwrap();
+    let looked = region.doctor("azure settings");
+    assert!(looked.len() == 2 && looked.iter().all(|(verdict, _)| verdict == "good"), "{looked:?}");
+
+    region.put_disk_in("swedencentral", "Restored", &json!({}));
+    let adopt = ["adopt-volume", "Restored", "--user", "u1", "--box", "dev1", "--region"];
+    let told = region.refuses(&[&adopt[..], &["north"]].concat());
+    assert!(told.contains("no such region"), "{told}");
+    region.does(&[&adopt[..], &["sweden"]].concat());
+    assert_eq!(region.arm.resource(Kind::Disk, "Restored").unwrap()["tags"]["boxpool-pool"], there.prefix);
+    let key = Key::new(record::BOXES, "u1", "dev1");
+    let found = region.runtime.block_on(async { TableStore::open(&there).unwrap().get(&key).await.unwrap() });
+    assert!(found.is_some(), "in the region's own tables");
 }
 
 #[test]

@@ -369,6 +369,36 @@ fn count(user: &User, gateway: &Gateway) -> u64 {
 
 #[test]
 #[ignore = "needs root, for mounts"]
+fn a_box_is_moved_from_one_region_of_azure_to_another() {
+    let region = Region::new();
+    let regions =
+        "[[region]]\nname = \"west\"\n[[region]]\nname = \"sweden\"\nazure = { location = \"swedencentral\" }\n";
+    std::fs::write(region.config(), region.config_text() + regions).unwrap();
+    assert!(region.init("a").wait().unwrap().success());
+    let goldens = region.arm.names(Kind::Snapshot);
+    assert_eq!(goldens.len(), 2, "one for each region: {goldens:?}");
+
+    let (gateway, user) = (region.gateway("a"), User::new());
+    let _ = user.does(&gateway, "gateway", "spinup dev1 --region sweden");
+    let id = user.does(&gateway, "dev1", "echo kept > file; echo held > /dev/shm/note; cat /etc/machine-id");
+    let machines = region.arm.names(Kind::Vm).into_iter().filter(|name| name.starts_with("psweden-"));
+    for machine in machines {
+        assert_eq!(region.arm.resource(Kind::Vm, &machine).unwrap()["location"], "swedencentral");
+    }
+    let told = user.does(&gateway, "gateway", "move dev1 west --yes");
+    assert!(told.contains("dev1 lives in west now"), "{told}");
+    let there = user.does(&gateway, "dev1", "cat file; ls /dev/shm; cat /etc/machine-id");
+    assert!(there.starts_with("kept\n") && !there.contains("note") && !there.contains(&id), "{there}");
+    assert_eq!(region.placement("dev1")["state"], "running", "it is on record in the other region's tables");
+    let copied =
+        |request: &boxpool_sim::arm::Logged| request.method == "PUT" && request.path.contains("/snapshots/p-of-box-");
+    assert!(region.arm.requests().iter().any(copied), "a snapshot was copied to the other region");
+    region.until("clear of copies", || region.arm.names(Kind::Snapshot) == goldens);
+    assert_eq!(gateway.stop().0, Some(0));
+}
+
+#[test]
+#[ignore = "needs root, for mounts"]
 fn a_life_on_azure() {
     let mut region = Region::new();
 

@@ -6,7 +6,7 @@ use crate::actor::{Actor, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::record::{
-    BoxRecord, EventKind, EventRecord, Placement, PlacementEvent, VolumeBinding, VolumeEvent, VolumeRecord,
+    BoxRecord, EventKind, EventRecord, HoldPart, Placement, PlacementEvent, VolumeBinding, VolumeEvent, VolumeRecord,
     VolumeStatus,
 };
 use crate::records::{Held, box_key, volume_key};
@@ -89,6 +89,7 @@ impl Actor {
             owner: Some(held.record.owner.clone()),
             volume: Some(held.record.volume.volume().clone()),
             epoch: Some(held.record.epoch),
+            detail: held.record.hold.as_ref().map(|hold| why(&hold.part).to_owned()).unwrap_or_default(),
             ..self.shared.event(EventKind::BoxDeleted)
         });
         Ok(())
@@ -166,5 +167,13 @@ impl Actor {
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
             answer => answer,
         }
+    }
+}
+
+/// Why what is held goes: its owner, who reads the events of all regions together, has not lost a box.
+fn why(part: &HoldPart) -> &'static str {
+    match part {
+        HoldPart::Leaving => "it lives in another region now",
+        HoldPart::Coming => "left of a move that was given up",
     }
 }

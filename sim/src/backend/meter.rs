@@ -4,6 +4,7 @@
 //! that was there.
 
 use super::world::{Phase, State};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// What things cost, in any one currency.
@@ -128,7 +129,12 @@ impl State {
 
     fn count_to(&mut self, now: u64) {
         let passed = Duration::from_millis(now.saturating_sub(self.meter.counted_to));
+        // Most events happen at the same moment as another one.
+        if passed.is_zero() {
+            return;
+        }
         self.meter.counted_to = now;
+        let busy: HashSet<_> = self.guests.keys().map(|(_, on)| on).collect();
         let ms = passed.as_millis() as f64;
         let usage = &mut self.meter.usage;
         for (id, machine) in &self.instances {
@@ -137,7 +143,7 @@ impl State {
                 continue;
             }
             usage.machines += passed;
-            if machine.phase == Phase::Running && !self.guests.keys().any(|(_, on)| on == id) {
+            if machine.phase == Phase::Running && !busy.contains(id) {
                 usage.idle_machines += passed;
             }
         }

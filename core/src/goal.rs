@@ -6,6 +6,11 @@
 //! estimated, so their number follows no Poisson but a negative binomial distribution: the rate itself has a
 //! gamma distribution, whose mean is the rate usual at this hour of the week times how far the last hour and a half was above or
 //! below what was usual (Gelman et al., *Bayesian Data Analysis*, 3rd ed., §2.6). Of a pool without a past little is known, and more is kept.
+//!
+//! The promise is to all who come in a week, not to those of each hour alike: the same share at each would keep a second one through
+//! whole nights for the few who come then, which at noon would spare ten times as many a wait. So one more is kept whenever it spares
+//! at least so many a wait as is its *worth*, the same all week, and the worth follows from the promise (Everett's multipliers,
+//! *Operations Research* 11, 1963). At least one is always kept, and as many as are likeliest to come.
 
 use crate::clock::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +20,8 @@ use std::time::Duration;
 /// What is promised to those who come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Goal {
-    /// For this share of those who need an instance: above 0, below 1.
+    /// For this share of all who need an instance, over a usual week: above 0, below 1. In the busiest of those hours in which only
+    /// one is kept it is a smaller one.
     pub share: f64,
     /// One is there within so long. Attaching and starting come on top: they take what they take, however many are kept free.
     pub within: Duration,
@@ -52,6 +58,10 @@ const PIECE_MS: u64 = 5 * 60_000;
 const PIECES: usize = 18;
 /// What was so long ago counts for a third of what is now.
 const FADES_IN: f64 = 45.0 * 60_000.0;
+/// The recent past, so faded, is worth as many hours: `FADES_IN` times `1 - exp(-PIECES * PIECE_MS / FADES_IN)`.
+const RECENT_HOURS: f64 = 0.648;
+/// What spares so large a part of what another one does is taken for worth the same.
+const ALIKE: f64 = 0.8;
 /// Of the last week's rate at an hour so much goes into what is usual then.
 const NEWEST_WEEK: f32 = 0.3;
 /// As many times of making are remembered.
@@ -164,7 +174,41 @@ impl Demand {
 
     /// How many are to be free now, between the bounds.
     #[must_use]
-    pub fn wanted(&self, goal: &Goal, now: Timestamp, (least, most): (u32, u32)) -> Wanted {
+    pub fn wanted(&self, goal: &Goal, now: Timestamp, bounds: (u32, u32)) -> Wanted {
+        self.wanted_if_worth(self.worth(goal), goal, now, bounds)
+    }
+
+    /// How many users' waits one more has to spare in each hour in which it is kept, so that over a usual week the goal is met by as few
+    /// as can be. Looks at every hour of the week: too much for every pass.
+    pub(crate) fn worth(&self, goal: &Goal) -> f64 {
+        let (uncovered, _) = self.uncovered(goal.within);
+        let (mut come, mut wait, mut spared) = (0.0, 0.0, Vec::new());
+        for hour in 0..HOURS_A_WEEK as u64 {
+            let (usual, known) = self.usual_in(hour);
+            // As much as is known of an hour in which as many come as usual.
+            let evidence = known + usual * RECENT_HOURS;
+            let coming = Coming::new(usual, (evidence, evidence), uncovered);
+            let (least, waits) = coming.least();
+            come += usual;
+            wait += waits;
+            let negligible = usual * (1.0 - goal.share) / 1_000.0;
+            spared.extend(coming.spared_after(least).take_while(|spared| *spared > negligible));
+        }
+        // Those that spare most come first, at whatever hour.
+        spared.sort_unstable_by(|one, other| other.total_cmp(one));
+        let allowed = (1.0 - goal.share) * come;
+        let needed = spared.iter().take_while(|spared| {
+            let needed = wait > allowed;
+            wait -= **spared;
+            needed
+        });
+        let worth = needed.last().copied().unwrap_or(f64::INFINITY);
+        // Hours that are nearly alike are not to be on an edge, on which a user more or less decides.
+        let beyond = spared.iter().copied().find(|spared| *spared < worth * ALIKE);
+        (worth * beyond.unwrap_or(worth * ALIKE)).sqrt()
+    }
+
+    pub(crate) fn wanted_if_worth(&self, worth: f64, goal: &Goal, now: Timestamp, (least, most): (u32, u32)) -> Wanted {
         let (uncovered, lead) = self.uncovered(goal.within);
         let recent = || self.recent.iter().map(|(piece, count)| (piece * PIECE_MS + PIECE_MS / 2, f64::from(*count)));
         let weight = |at: u64| (-(now.0.saturating_sub(at) as f64) / FADES_IN).exp();
@@ -175,13 +219,12 @@ impl Demand {
         let usual_recent: f64 = recent().map(|(at, _)| self.usual_at(at).0 * hours(at) * weight(at)).sum();
         // The level's gamma distribution: as if `known` had come, where as many were usual, before the recent past.
         let (shape, usual) = (known + came, known + usual_recent);
-        let coming = usual_next * uncovered.as_secs_f64() / 3_600.0;
-        let unbounded =
-            if uncovered.is_zero() { 0 } else { 1 + quantile(shape, coming / (usual + coming), goal.share) };
+        let coming = Coming::new(usual_next, (shape, usual), uncovered);
+        let unbounded = if uncovered.is_zero() { 0 } else { coming.kept(worth) };
         let level = shape / usual;
         Wanted {
             free: unbounded.clamp(least, most.max(least)),
-            an_hour: usual_next * level,
+            an_hour: coming.an_hour,
             level: if known < OF_AN_HOUR_OF_THE_DAY { 1.0 } else { level },
             lead,
             unbounded,
@@ -238,21 +281,64 @@ const OF_NOTHING: f64 = 0.5;
 /// An hour in which nobody came yet is no hour in which nobody can come.
 const LEAST_USUAL: f32 = 0.1;
 
-/// The least number that is not exceeded with this probability by a negative binomial variable: how many events come when their
-/// number is Poisson with a mean that is gamma distributed with `shape`, and `part` is the coming exposure's part of the whole.
-fn quantile(shape: f64, part: f64, probability: f64) -> u32 {
+/// How many come while one is made: a negative binomial variable, Poisson with a mean that is gamma distributed.
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    /// As many in an hour, in the mean.
+    an_hour: f64,
+    /// The gamma distribution's.
+    shape: f64,
+    /// The part of the time while one is made in all that is looked at: what was seen, and it.
+    part: f64,
+}
+
+impl Coming {
     /// No pool keeps more.
     const MOST: u32 = 1_000_000;
-    // In logarithms: the first terms of a large mean are too small for a number.
-    let mut ln_term = shape * (-part).ln_1p();
-    let mut sum = ln_term.exp();
-    let mut n = 0;
-    while sum < probability && n < MOST {
-        ln_term += ((shape + f64::from(n)) / f64::from(n + 1)).ln() + part.ln();
-        n += 1;
-        sum += ln_term.exp();
+
+    /// As many came as `shape` where `usual` were usual, and `usual_an_hour` are in each hour to come.
+    fn new(usual_an_hour: f64, (shape, usual): (f64, f64), uncovered: Duration) -> Self {
+        let coming = usual_an_hour * uncovered.as_secs_f64() / 3_600.0;
+        Self { an_hour: usual_an_hour * shape / usual, shape, part: coming / (usual + coming) }
     }
-    n
+
+    /// How likely it is that exactly 0, 1, 2 and so on come, each with whether one more is likelier.
+    fn chances(self) -> impl Iterator<Item = (f64, bool)> {
+        // In logarithms: the first terms of a large mean are too small for a number.
+        let mut ln_chance = self.shape * (-self.part).ln_1p();
+        (0..Self::MOST).map(move |n| {
+            let chance = ln_chance.exp();
+            let rises = ((self.shape + f64::from(n)) / f64::from(n + 1)).ln() + self.part.ln();
+            ln_chance += rises;
+            (chance, rises > 0.0)
+        })
+    }
+
+    /// One, and as many as are likeliest to come; and how many users an hour wait when so many are kept.
+    fn least(self) -> (u32, f64) {
+        let (mut least, mut at_once) = (0, 0.0);
+        for (chance, rises) in self.chances() {
+            least += 1;
+            at_once += chance;
+            if !rises {
+                break;
+            }
+        }
+        (least, self.an_hour * (1.0 - at_once).max(0.0))
+    }
+
+    /// How many users' waits the one after `kept` spares in an hour, the one after that, and so on: from [`Coming::least`] on ever fewer.
+    /// Who comes finds all gone, and would have found that one, when exactly so many came before.
+    fn spared_after(self, kept: u32) -> impl Iterator<Item = f64> {
+        self.chances().skip(kept as usize).map(move |(chance, _)| self.an_hour * chance)
+    }
+
+    /// How many are kept when each is to be worth it.
+    fn kept(self, worth: f64) -> u32 {
+        let (least, _) = self.least();
+        let more = self.spared_after(least).take_while(|spared| *spared >= worth).count();
+        least.saturating_add(u32::try_from(more).unwrap_or(u32::MAX))
+    }
 }
 
 #[cfg(test)]
@@ -286,15 +372,83 @@ mod tests {
         }
     }
 
+    /// A rate an hour known for certain, and an hour's lead.
+    fn known(rate: f64) -> Coming {
+        Coming::new(rate, (1e9, 1e9), Duration::from_secs(3_600))
+    }
+
     #[test]
-    fn with_a_known_rate_it_is_poissons_quantile() {
-        // 60 an hour, an hour's lead: the distribution has a mean of 60 and hardly more spread than Poisson's with so much evidence.
-        let mean = 60.0;
-        let n = quantile(1e9, mean / (1e9 + mean), 0.99);
-        assert_eq!(n, 79, "the 99 % quantile of Poisson(60)");
-        assert_eq!(quantile(1e9, 1.0 / (1e9 + 1.0), 0.99), 4, "of Poisson(1)");
-        assert!(quantile(10.0, mean / (10.0 + mean), 0.99) > 100, "and more where the rate is not well known");
-        assert_eq!(quantile(1e6, 0.5, 0.5) / 1_000, 999, "of what no first term could be written down");
+    fn with_a_known_rate_as_many_come_as_poisson_says() {
+        // From tables: P(N = 0), P(N = 1) and P(N = 2) with a mean of 1, and P(N <= 79) with a mean of 60 as the first above 99 %.
+        let chances: Vec<_> = known(1.0).chances().map(|(chance, _)| chance).take(3).collect();
+        for (chance, table) in chances.iter().zip([0.367_879, 0.367_879, 0.183_940]) {
+            assert!((chance - table).abs() < 1e-6, "{chance} {table}");
+        }
+        let up_to = |n: usize| known(60.0).chances().map(|(chance, _)| chance).take(n + 1).sum::<f64>();
+        assert!(up_to(78) < 0.99 && up_to(79) >= 0.99, "{} {}", up_to(78), up_to(79));
+        let unsure = Coming::new(60.0, (10.0, 10.0), Duration::from_secs(3_600));
+        let unsure: f64 = unsure.chances().map(|(chance, _)| chance).take(101).sum();
+        assert!(unsure < 0.99, "more may come where the rate is not well known: {unsure}");
+        assert!(known(1e6).least().0.abs_diff(1_000_000) < 3, "of what no first term could be written down");
+    }
+
+    #[test]
+    fn the_last_one_that_is_kept_is_worth_it_and_the_next_would_not_be() {
+        // P(N = 1) = 0.3679, P(N = 2) = 0.1839, P(N = 3) = 0.0613 with a mean of 1.
+        let coming = known(1.0);
+        assert_eq!((coming.kept(f64::INFINITY), coming.kept(0.19), coming.kept(0.18)), (1, 2, 3));
+        assert_eq!((coming.kept(0.062), coming.kept(0.061)), (3, 4));
+    }
+
+    /// The share of all who come in a week that find one, when what is wanted at the middle of each hour is kept for all of it and they
+    /// come as usual; and how many are kept in the mean.
+    fn over_a_week(demand: &Demand, wanted: impl Fn(u64) -> u32) -> (f64, f64) {
+        let (mut come, mut at_once, mut kept) = (0.0, 0.0, 0);
+        for hour in 0..HOURS_A_WEEK as u64 {
+            let (usual, known) = demand.usual_in(hour);
+            let evidence = known + usual * RECENT_HOURS;
+            let coming = Coming::new(usual, (evidence, evidence), ASSUMED_LEAD);
+            kept += wanted(hour);
+            come += usual;
+            at_once += usual * coming.chances().map(|(chance, _)| chance).take(wanted(hour) as usize).sum::<f64>();
+        }
+        (at_once / come, f64::from(kept) / HOURS_A_WEEK as f64)
+    }
+
+    #[test]
+    fn a_week_keeps_the_promise_with_fewer_than_the_same_share_at_each_hour() {
+        let day =
+            |hour: u64| if (8..20).contains(&(hour % 24)) { 10 * (6 - (hour % 24).abs_diff(14) as u32) + 2 } else { 2 };
+        let demand = weeks(0..4 * 168, day);
+        for share in [0.95, 0.98, 0.99, 0.999] {
+            let worth = demand.worth(&goal(share));
+            let coming = |hour: u64| {
+                let (usual, known) = demand.usual_in(hour);
+                let evidence = known + usual * RECENT_HOURS;
+                Coming::new(usual, (evidence, evidence), ASSUMED_LEAD)
+            };
+            let (found, kept) = over_a_week(&demand, |hour| coming(hour).kept(worth));
+            let (_, each_hour) = over_a_week(&demand, |hour| {
+                let mut found = 0.0;
+                let enough = coming(hour).chances().position(|(chance, _)| {
+                    found += chance;
+                    found >= share
+                });
+                enough.unwrap() as u32 + 1
+            });
+            assert!(found >= share - 1e-3 && found < share + (1.0 - share) / 2.0, "{share}: {found}");
+            assert!(kept < each_hour, "{share}: {kept} of {each_hour}");
+        }
+    }
+
+    #[test]
+    fn where_all_hours_are_alike_each_keeps_the_promise() {
+        // 60 an hour, and a minute: about Poisson(1), whose 99 % quantile is 4.
+        let demand = weeks(0..4 * 168, |_| 60);
+        for minute in 0..60 {
+            let now = Timestamp(4 * 168 * HOUR + minute * 60_000);
+            assert_eq!(demand.wanted(&goal(0.99), now, (0, 100)).free, 5, "{minute}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(300);
 /// A change is told in the store no more often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// What one more must be worth follows from a whole week, which changes slowly.
+const RECKON_EVERY: Duration = Duration::from_secs(300);
+
 /// What this node, as the maintainer, has counted.
 #[derive(Debug, Default)]
 pub(crate) struct Forecast {
@@ -22,6 +25,8 @@ pub(crate) struct Forecast {
     /// How many all nodes had taken when it counted last.
     taken: Option<u64>,
     wanted: Option<Wanted>,
+    /// What one more must be worth, and since when.
+    worth: Option<(Instant, f64)>,
     /// The version of the record, once that was read; `Some(None)` when there was none.
     stored: Option<Option<Version>>,
     kept: Option<(Instant, u32)>,
@@ -35,6 +40,18 @@ impl Forecast {
     /// Another one counts from now on, or has counted so far.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// What one more must be worth.
+    fn worth(&mut self, goal: &Goal) -> f64 {
+        match self.worth {
+            Some((at, worth)) if at.elapsed() < RECKON_EVERY => worth,
+            _ => {
+                let worth = self.demand.worth(goal);
+                self.worth = Some((Instant::now(), worth));
+                worth
+            }
+        }
     }
 
     /// Whether the store is to be told.
@@ -86,7 +103,8 @@ impl Shared {
         let came = taken.saturating_sub(forecast.taken.unwrap_or(taken));
         forecast.taken = Some(taken);
         forecast.demand.came(u32::try_from(came).unwrap_or(u32::MAX), now);
-        let wanted = forecast.demand.wanted(goal, now, (target.min_free, target.max_free));
+        let worth = forecast.worth(goal);
+        let wanted = forecast.demand.wanted_if_worth(worth, goal, now, (target.min_free, target.max_free));
         if forecast.wanted.as_ref().is_none_or(|before| before.free != wanted.free) {
             tracing::info!(before = forecast.wanted.as_ref().map(|before| before.free), why = %wanted, "another number of instances is kept free");
         }

@@ -5,6 +5,8 @@
 //! ([`Policy`]), loads are read from a file or made from a seed ([`Arrivals`]), and prices come from a file ([`PriceList`]).
 
 mod arrivals;
+mod equal;
+mod interval;
 mod luck;
 mod plan;
 mod plot;
@@ -15,10 +17,12 @@ mod span;
 mod table;
 
 pub use arrivals::{Arrivals, ArrivalsError, FORMS, Habits, Trace, Visit};
+pub use equal::Saving;
+pub use interval::Interval;
 pub use plan::{Plan, PlanError, Progress};
 pub use plot::{PlotError, html, svg};
 pub use policy::{Policy, PolicyError, USUAL, policies};
 pub use prices::{PriceList, PricesError};
 pub use run::{Bounds, Connect, Run, RunError, pool, run_policy};
 pub use span::parse_span;
-pub use table::{Percentile, Row, Table};
+pub use table::{OfSeed, Percentile, Row, Table};

@@ -1,6 +1,7 @@
 //! All policies on all seeds, several at once.
 
 use super::arrivals::{Arrivals, ArrivalsError, Habits, Trace, check_days};
+use super::equal::Saving;
 use super::policy::Policy;
 use super::prices::PriceList;
 use super::run::{Bounds, Run, RunError, run_policy};
@@ -38,11 +39,15 @@ pub struct Plan {
     pub policies: Vec<Policy>,
     /// The wait by which they are compared.
     pub percentile: Percentile,
-    /// Each policy is run with so many seeds, which are luck for the cloud and, for visits that are made, for the users; all of them
-    /// count.
+    /// Each policy is run with so many seeds, which are luck for the cloud and, for visits that are made, for the users: the same for
+    /// each policy. All of them count.
     pub seeds: u64,
+    /// The first of them; the others follow it.
+    pub first_seed: u64,
     /// So many days and not as many as the arrivals say.
     pub days: Option<f64>,
+    /// The first so many days are run, and not counted.
+    pub skip_days: f64,
     /// At most so many instances; `None` for as many as are needed.
     pub instances: Option<u32>,
     /// How long users wait before they are refused.
@@ -78,7 +83,9 @@ impl Plan {
             policies,
             percentile: Percentile::P99,
             seeds: 1,
+            first_seed: 0,
             days: None,
+            skip_days: 0.0,
             instances: None,
             patience: super::pool().connect_deadline,
             jobs: NonZeroUsize::MIN,
@@ -96,7 +103,17 @@ impl Plan {
         if self.seeds == 0 || self.seeds > 1_000 {
             return Err(PlanError::Plan(format!("{} seeds: from 1 to 1000", self.seeds)));
         }
-        (0..self.seeds).map(|seed| Ok(self.arrivals.trace(seed, self.days, &self.habits)?)).collect()
+        let too_many = || PlanError::Plan(format!("{} days to skip: from 0 to less than there are", self.skip_days));
+        if self.skip_days != 0.0 {
+            check_days(self.skip_days).map_err(|_| too_many())?;
+        }
+        let traces: Vec<_> = (0..self.seeds)
+            .map(|number| self.arrivals.trace(self.seed(number), self.days, &self.habits))
+            .collect::<Result<_, _>>()?;
+        if traces.iter().map(|trace| self.bounds(trace)).any(|bounds| bounds.skips >= bounds.lasts) {
+            return Err(too_many());
+        }
+        Ok(traces)
     }
 
     /// Runs all of it and tells of each run that is done. The same plan gives the same table, whatever the number of jobs.
@@ -110,8 +127,9 @@ impl Plan {
         }
         let runs = self.all(&traces, &told)?;
         let rows = self.policies.iter().zip(runs.chunks(traces.len()));
-        let rows = rows.map(|(policy, runs)| Row::new(policy.name(), runs, &self.prices)).collect();
-        Ok(Table::new(rows, self.percentile, &self.prices))
+        let rows: Vec<_> = rows.map(|(policy, runs)| Row::new(policy.name(), runs, &self.prices)).collect();
+        let savings = Saving::all(&self.policies, &rows);
+        Ok(Table::new(rows, self.percentile, &self.prices).with(savings))
     }
 
     /// Every run: all seeds of the first policy, of the second, and so on.
@@ -127,15 +145,16 @@ impl Plan {
                         if number >= of {
                             return;
                         }
-                        let (policy, seed) = (&self.policies[number / traces.len()], number % traces.len());
-                        let run = run_policy(policy, &traces[seed], &self.bounds(&traces[seed]), seed as u64);
+                        let (policy, trace) = (&self.policies[number / traces.len()], &traces[number % traces.len()]);
+                        let seed = self.seed((number % traces.len()) as u64);
+                        let run = run_policy(policy, trace, &self.bounds(trace), seed);
                         let connects = run.as_ref().map_or(0, |run| run.connects.len());
                         if run.is_err() {
                             next.store(of, Ordering::Relaxed);
                         }
                         results.lock().unwrap_or_else(PoisonError::into_inner).push((number, run));
                         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                        told(Progress { done, of, policy: policy.name(), seed: seed as u64, connects });
+                        told(Progress { done, of, policy: policy.name(), seed, connects });
                     }
                 });
             }
@@ -145,9 +164,14 @@ impl Plan {
         results.into_iter().map(|(_, run)| run.map_err(PlanError::from)).collect()
     }
 
+    fn seed(&self, number: u64) -> u64 {
+        self.first_seed.wrapping_add(number)
+    }
+
     fn bounds(&self, trace: &Trace) -> Bounds {
         let days = self.days.or(self.arrivals.days()).unwrap_or_else(|| trace.days());
         let lasts = Duration::from_secs_f64(days * 86_400.0);
-        Bounds { lasts, instances: self.instances, patience: self.patience }
+        let skips = Duration::from_secs_f64(self.skip_days * 86_400.0);
+        Bounds { lasts, skips, instances: self.instances, patience: self.patience }
     }
 }

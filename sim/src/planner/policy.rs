@@ -40,6 +40,7 @@ pub const USUAL: [&str; 18] = [
 ];
 
 /// What a policy sets.
+#[derive(Debug, Clone)]
 struct Settings {
     pool: PoolConfig,
     parking: Parking,
@@ -182,18 +183,19 @@ fn known() -> String {
     each.join(", ")
 }
 
-/// One way to run a pool: settings, over those of the pool that it is for.
+/// One way to run a pool: settings, over those of [`pool`](super::pool).
 ///
 /// ```
-/// use boxpool_sim::planner::{Policy, pool};
+/// use boxpool_sim::planner::Policy;
 /// let policy: Policy = "free=4,reserve=2,park=1h".parse()?;
-/// let config = policy.config(&pool());
-/// assert_eq!((config.instances.min_free, config.instances.min_reserve), (4, 2));
+/// let instances = policy.config().instances;
+/// assert_eq!((instances.min_free, instances.min_reserve), (4, 2));
 /// # Ok::<(), boxpool_sim::planner::PolicyError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     name: String,
+    settings: Settings,
 }
 
 impl Policy {
@@ -205,16 +207,28 @@ impl Policy {
 
     /// The pool's settings under this policy.
     #[must_use]
-    pub fn config(&self, base: &PoolConfig) -> PoolConfig {
-        // What cannot be applied was refused when the name was parsed.
-        apply(&self.name, base).map_or_else(|_| base.clone(), |settings| settings.pool)
+    pub fn config(&self) -> &PoolConfig {
+        &self.settings.pool
     }
 
     /// Which boxes hold a machine while nobody uses them.
     #[must_use]
     pub fn parking(&self) -> Arc<dyn ParkingPolicy> {
-        let settings = apply(&self.name, &super::pool());
-        settings.map_or_else(|_| Parking::default(), |settings| settings.parking).policy()
+        self.settings.parking.policy()
+    }
+
+    /// Whether how many machines are kept free follows from a goal.
+    pub(super) fn has_goal(&self) -> bool {
+        self.settings.pool.instances.goal.is_some()
+    }
+
+    /// The settings as they were written, but for those that say how many machines are kept free.
+    pub(super) fn beside_free(&self) -> impl Iterator<Item = &str> {
+        let of_free = |setting: &&str| {
+            let name = setting.split('=').next().unwrap_or_default();
+            ["free", "goal", "within", "most"].contains(&name.trim())
+        };
+        self.name.split(',').map(str::trim).filter(move |setting| !of_free(setting))
     }
 }
 
@@ -228,15 +242,13 @@ impl FromStr for Policy {
     type Err = PolicyError;
 
     fn from_str(name: &str) -> Result<Self, PolicyError> {
-        match apply(name, &super::pool()) {
-            Ok(_) => Ok(Self { name: name.to_owned() }),
-            Err(why) => Err(PolicyError { name: name.to_owned(), why }),
-        }
+        let settings = settings(name).map_err(|why| PolicyError { name: name.to_owned(), why })?;
+        Ok(Self { name: name.to_owned(), settings })
     }
 }
 
-fn apply(name: &str, base: &PoolConfig) -> Result<Settings, String> {
-    let mut settings = Settings { pool: base.clone(), parking: Parking::default() };
+fn settings(name: &str) -> Result<Settings, String> {
+    let mut settings = Settings { pool: super::pool(), parking: Parking::default() };
     for part in name.split(',') {
         let (key, value) = part.split_once('=').ok_or(format!("{part:?} is not a setting"))?;
         let setting = SETTINGS.iter().find(|setting| setting.name == key.trim());

@@ -88,11 +88,11 @@ pub struct Connect {
 /// What came of one policy on one trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// What was used from the trace's beginning to its end.
+    /// What was used from where counting began to the run's end.
     pub usage: Usage,
     /// How long that is.
     pub lasted: Duration,
-    /// Every connect, in the order in which they ended.
+    /// Every connect that was asked for in that time, in the order in which they ended.
     pub connects: Vec<Connect>,
 }
 
@@ -101,6 +101,8 @@ pub struct Run {
 pub struct Bounds {
     /// How long the run lasts.
     pub lasts: Duration,
+    /// What happens in its first part, of so long, is not counted.
+    pub skips: Duration,
     /// At most so many instances; `None` for as many as are needed.
     pub instances: Option<u32>,
     /// How long users wait before they are refused.
@@ -128,7 +130,7 @@ pub fn run_policy(policy: &Policy, trace: &Trace, bounds: &Bounds, seed: u64) ->
     let often = in_virtual_time(load.calls_at_rest(config.clone()))??;
     let rarely = in_virtual_time(load.calls_at_rest(at_ease(config)))??;
     let left_out = often.saturating_sub(rarely) as f64 / WATCHED.as_secs_f64();
-    run.usage.store_calls += (left_out * bounds.lasts.as_secs_f64()) as u64;
+    run.usage.store_calls += (left_out * run.lasted.as_secs_f64()) as u64;
     Ok(run)
 }
 
@@ -178,9 +180,14 @@ impl Load<'_> {
         let boxes = self.make_boxes(&pool).await?;
         self.fill(&cloud, &pool, &config).await?;
 
-        let (before, begun) = (cloud.usage(), Instant::now());
-        let mut ended = self.visits(&pool, &boxes, begun).await;
-        tokio::time::sleep_until(begun + self.bounds.lasts).await;
+        let begun = Instant::now();
+        let Bounds { lasts, skips, .. } = *self.bounds;
+        let skipped = async {
+            tokio::time::sleep_until(begun + skips).await;
+            cloud.usage()
+        };
+        let (before, mut ended) = tokio::join!(skipped, self.visits(&pool, &boxes, begun));
+        tokio::time::sleep_until(begun + lasts).await;
         let usage = cloud.usage().since(&before);
         cloud.check_invariants().map_err(|source| RunError::Violated { policy: self.policy.to_string(), source })?;
         if worker.is_finished() || cloud.has_ended() {
@@ -191,7 +198,7 @@ impl Load<'_> {
         while let Ok(connect) = ended.try_recv() {
             connects.push(connect);
         }
-        Ok(Run { usage, lasted: self.bounds.lasts, connects })
+        Ok(Run { usage, lasted: lasts.saturating_sub(skips), connects })
     }
 
     fn refused(&self, source: boxpool::Error) -> RunError {
@@ -199,7 +206,7 @@ impl Load<'_> {
     }
 
     fn config(&self) -> PoolConfig {
-        let mut config = self.policy.config(&pool());
+        let mut config = self.policy.config().clone();
         let kept = config.instances.max_free + config.instances.max_reserve;
         // Each box has a machine, and the pool is full beside.
         let enough = self.trace.boxes().len() as u32 + kept;
@@ -235,7 +242,8 @@ impl Load<'_> {
         Ok(cloud.advance(RESTS + target.cool_down).await?)
     }
 
-    /// Has everybody come when they are to; those who are served or refused are told of.
+    /// Has everybody come when they are to; those who are served or refused are told of, but for those who came in the part that is
+    /// skipped.
     async fn visits(
         &self,
         pool: &Pool,
@@ -249,7 +257,7 @@ impl Load<'_> {
             }
             tokio::time::sleep_until(begun + at).await;
             let (user, name) = boxes[which].clone();
-            let (pool, tell) = (pool.clone(), tell.clone());
+            let (pool, tell) = (pool.clone(), (at >= self.bounds.skips).then(|| tell.clone()));
             tokio::spawn(async move {
                 let asked = Instant::now();
                 let session = pool.connect(ConnectRequest::new(user, name)).await;
@@ -261,8 +269,10 @@ impl Load<'_> {
                         via: Some(session.via()),
                     },
                 );
-                // Who ends after the run has ended is not counted.
-                let _ = tell.send(connect);
+                if let Some(tell) = tell {
+                    // Who ends after the run has ended is not counted.
+                    let _ = tell.send(connect);
+                }
                 if let Ok(session) = session {
                     tokio::time::sleep(stay).await;
                     session.release().await;

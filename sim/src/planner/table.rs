@@ -1,5 +1,7 @@
 //! What policies cost and how long users wait under them, side by side.
 
+use super::equal::Saving;
+use super::interval::Interval;
 use super::prices::PriceList;
 use super::run::{Connect, Run};
 use boxpool::Via;
@@ -44,6 +46,37 @@ impl FromStr for Percentile {
     }
 }
 
+/// One policy on one seed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OfSeed {
+    /// What a month of 730 hours like the trace costs.
+    pub month: f64,
+    /// For how many hours in a day machines ran without a guest.
+    pub idle_hours_a_day: f64,
+    /// How many connects there were.
+    pub connects: usize,
+    /// How many of them waited for an instance.
+    pub waited: usize,
+}
+
+impl OfSeed {
+    fn new(run: &Run, prices: &PriceList) -> Self {
+        let hours = (run.lasted.as_secs_f64() / HOUR_S).max(f64::MIN_POSITIVE);
+        Self {
+            month: prices.bill(&run.usage).total() / hours * HOURS_A_MONTH,
+            idle_hours_a_day: run.usage.idle_machines.as_secs_f64() / HOUR_S / hours * 24.0,
+            connects: run.connects.len(),
+            waited: run.connects.iter().filter(|connect| !connect.waited.is_zero()).count(),
+        }
+    }
+
+    /// The share of users that waited for an instance: above 0, since where nobody did half a user is taken to have.
+    #[must_use]
+    pub fn waiting(&self) -> f64 {
+        (self.waited as f64).max(0.5) / self.connects.max(1) as f64
+    }
+}
+
 /// One policy, on all seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -65,6 +98,8 @@ pub struct Row {
     pub refused: usize,
     /// Whether no other policy is cheaper without being slower, or quicker without being dearer.
     pub best: bool,
+    /// The same for each seed, in order.
+    pub seeds: Vec<OfSeed>,
     /// How long each connect took, refused ones included, the shortest first.
     took: Vec<Duration>,
 }
@@ -93,6 +128,7 @@ impl Row {
             came_back: share(|connect| matches!(connect.via, Some(Via::Parked | Via::Running))),
             refused: all.iter().filter(|connect| connect.via.is_none()).count(),
             best: false,
+            seeds: runs.iter().map(|run| OfSeed::new(run, prices)).collect(),
             took,
         }
     }
@@ -112,6 +148,7 @@ pub struct Table {
     rows: Vec<Row>,
     percentile: Percentile,
     currency: String,
+    savings: Vec<Saving>,
 }
 
 impl Table {
@@ -128,7 +165,19 @@ impl Table {
                 quickest = Some(wait);
             }
         }
-        Self { rows, percentile, currency: prices.currency().to_owned() }
+        Self { rows, percentile, currency: prices.currency().to_owned(), savings: Vec::new() }
+    }
+
+    /// The same, which also tells of these.
+    #[must_use]
+    pub fn with(self, savings: Vec<Saving>) -> Self {
+        Self { savings, ..self }
+    }
+
+    /// What goals save, where that can be said.
+    #[must_use]
+    pub fn savings(&self) -> &[Saving] {
+        &self.savings
     }
 
     /// The policies.
@@ -178,6 +227,34 @@ impl fmt::Display for Table {
         write!(
             f,
             "waits are in seconds, from the request until the box is there; volumes alone are {volumes:.2} of each cost"
-        )
+        )?;
+        self.by_seed(f, name)
+    }
+}
+
+impl Table {
+    /// How sure the means are, when there are several seeds.
+    fn by_seed(&self, f: &mut fmt::Formatter<'_>, name: usize) -> fmt::Result {
+        let seeds = self.rows.first().map_or(0, |row| row.seeds.len());
+        if seeds < 2 {
+            return Ok(());
+        }
+        let cost = format!("{}/month", self.currency);
+        writeln!(f, "\n\nmeans of {seeds} seeds, with confidence intervals of 95 % (Student's t):")?;
+        write!(f, "  {:<name$} {cost:>18} {:>16} {:>16}", "policy", "idle h/day", "not at once %")?;
+        for row in &self.rows {
+            let mean = |of: fn(&OfSeed) -> f64, places: usize| {
+                let interval = Interval::of(&row.seeds.iter().map(of).collect::<Vec<_>>());
+                interval.map(|interval| format!("{interval:.places$}")).unwrap_or_default()
+            };
+            let cost = mean(|seed| seed.month, 2);
+            let idle = mean(|seed| seed.idle_hours_a_day, 1);
+            let waiting = mean(|seed| 100.0 * seed.waited as f64 / seed.connects.max(1) as f64, 2);
+            write!(f, "\n  {:<name$} {cost:>18} {idle:>16} {waiting:>16}", row.policy)?;
+        }
+        if !self.savings.is_empty() {
+            write!(f, "\n\nwhere as many wait, seed by seed:")?;
+        }
+        self.savings.iter().try_for_each(|saving| write!(f, "\n  {saving}"))
     }
 }

@@ -2,7 +2,7 @@
 
 use boxpool_sim::planner::{
     Arrivals, ArrivalsError, Bounds, Habits, Percentile, Plan, Policy, PriceList, Row, Table, Trace, html, parse_span,
-    policies, pool, run_policy, svg,
+    policies, run_policy, svg,
 };
 use proptest::prelude::*;
 use std::error::Error;
@@ -148,7 +148,8 @@ fn a_price_list_that_says_too_much_or_too_little_is_refused() {
 
 #[test]
 fn a_policy_is_its_settings() {
-    let config = "free=4,reserve=2,park=1h,linger=5s,cool=2m,makes=3".parse::<Policy>().unwrap().config(&pool());
+    let policy = "free=4,reserve=2,park=1h,linger=5s,cool=2m,makes=3".parse::<Policy>().unwrap();
+    let config = policy.config();
     let instances = config.instances;
     assert_eq!((instances.min_free, instances.max_free, instances.min_reserve, instances.max_reserve), (4, 4, 2, 2));
     assert_eq!((config.park_limit, config.linger), (Duration::from_secs(3_600), Duration::from_secs(5)));
@@ -199,7 +200,12 @@ fn morning() -> Trace {
 }
 
 fn row(policy: &str) -> Row {
-    let bounds = Bounds { lasts: Duration::from_secs(4 * 3_600), instances: None, patience: Duration::from_secs(900) };
+    let bounds = Bounds {
+        lasts: Duration::from_secs(4 * 3_600),
+        skips: Duration::ZERO,
+        instances: None,
+        patience: Duration::from_secs(900),
+    };
     let runs = [0, 1].map(|seed| run_policy(&policy.parse().unwrap(), &morning(), &bounds, seed).unwrap());
     Row::new(policy, &runs, &PriceList::parse(PRICES).unwrap())
 }
@@ -234,8 +240,12 @@ fn who_returns_to_a_parked_box_does_not_wait_for_a_machine() {
 
 #[test]
 fn who_waits_for_too_long_is_refused_and_counted_as_having_waited() {
-    let bounds =
-        Bounds { lasts: Duration::from_secs(3 * 3_600), instances: Some(1), patience: Duration::from_secs(120) };
+    let bounds = Bounds {
+        lasts: Duration::from_secs(3 * 3_600),
+        skips: Duration::ZERO,
+        instances: Some(1),
+        patience: Duration::from_secs(120),
+    };
     let run = run_policy(&"free=1".parse().unwrap(), &morning(), &bounds, 0).unwrap();
     let refused = Row::new("free=1", &[run], &PriceList::example());
     assert!(refused.refused > 0, "{refused:?}");
@@ -270,10 +280,51 @@ fn a_plan_gives_the_same_table_on_any_number_of_threads() {
 
 #[test]
 fn a_plan_without_policies_or_seeds_is_refused() {
-    for wrong in [Plan { seeds: 0, ..plan() }, Plan { policies: vec![], ..plan() }, Plan { days: Some(-1.0), ..plan() }]
-    {
+    for wrong in [
+        Plan { seeds: 0, ..plan() },
+        Plan { policies: vec![], ..plan() },
+        Plan { days: Some(-1.0), ..plan() },
+        Plan { skip_days: -1.0, ..plan() },
+        Plan { skip_days: 0.2, ..plan() },
+        Plan { skip_days: f64::NAN, ..plan() },
+    ] {
         wrong.run(|_| {}).unwrap_err();
     }
+}
+
+#[test]
+fn what_is_skipped_is_run_and_not_counted() {
+    let policy: Policy = "free=1,park=0s".parse().unwrap();
+    let run = |skips: u64| {
+        let (lasts, skips) = (Duration::from_secs(4 * 3_600), Duration::from_secs(skips));
+        let bounds = Bounds { lasts, skips, instances: None, patience: Duration::from_secs(900) };
+        run_policy(&policy, &morning(), &bounds, 0).unwrap()
+    };
+    let (all, rest) = (run(0), run(3_600));
+    assert_eq!((all.connects.len(), rest.connects.len()), (6, 3), "three came in the first hour");
+    assert_eq!(rest.connects[..], all.connects[3..], "and the others met the same pool");
+    assert_eq!((all.lasted - rest.lasted).as_secs(), 3_600);
+    let idle = (all.usage.idle_machines - rest.usage.idle_machines).as_secs();
+    assert!((1_800..7_200).contains(&idle), "about one was idle: {idle} s");
+}
+
+#[test]
+fn several_seeds_say_how_sure_they_are_and_one_does_not() {
+    let names = ["free=0,park=0s", "free=4,park=0s", "free=0,goal=90%,park=0s"];
+    let plan = Plan { policies: policies(names).unwrap(), first_seed: 7, ..plan() };
+    let seen = std::sync::Mutex::new(Vec::new());
+    let table = plan.run(|run| seen.lock().unwrap().push(run.seed)).unwrap();
+    assert_eq!(seen.into_inner().unwrap(), [7, 8, 7, 8, 7, 8]);
+    let text = table.to_string();
+    assert!(text.contains("means of 2 seeds") && text.contains(" ± "), "{text}");
+    let [saving] = table.savings() else { panic!("{text}") };
+    assert!(saving.policy == names[2] && text.ends_with(&saving.to_string()), "{text}");
+    for row in table.rows() {
+        let waited: usize = row.seeds.iter().map(|seed| seed.waited).sum();
+        assert!((row.at_once - (1.0 - waited as f64 / row.connects as f64)).abs() < 1e-9, "{row:?}");
+    }
+    let alone = Plan { seeds: 1, ..plan }.run(|_| {}).unwrap();
+    assert!(alone.savings().is_empty() && !alone.to_string().contains("±"), "{alone}");
 }
 
 /// Elements that were opened and not closed, in order.

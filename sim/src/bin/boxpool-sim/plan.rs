@@ -13,6 +13,7 @@ Examples:
   boxpool-sim plan --arrivals office:12
   boxpool-sim plan --arrivals visits.csv --prices prices.toml --plot plan.html
   boxpool-sim plan --arrivals diurnal:60/h,2/h,7 --seeds 3 --percentile 99.9
+  boxpool-sim plan --arrivals diurnal:60/h,2/h,14 --seeds 12 --policy free=2 --policy free=3 --policy free=0,goal=98%
   boxpool-sim plan --arrivals poisson:45/min,0.1 --policy free=50 --policy free=100,park=0s
 
 Arrivals are a file with the header at_s,box,stay_s, or made from a seed:
@@ -39,9 +40,15 @@ pub(crate) struct Options {
     /// A policy to compare; may be repeated. A dozen usual ones, unless said
     #[arg(long)]
     policy: Vec<Policy>,
-    /// Run each policy with so many seeds, and count all of them
+    /// Run each policy with so many seeds, count all of them, and say how sure the means are and what goals save
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// The first of these seeds
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// Run the first so many days without counting them, such as those in which a goal learns
+    #[arg(long, default_value_t = 0.0)]
+    skip_days: f64,
     /// The wait by which policies are compared
     #[arg(long, default_value = "99")]
     percentile: Percentile,
@@ -122,7 +129,9 @@ fn to_plan(options: &Options) -> Result<Plan, Box<dyn Error>> {
         prices,
         percentile: options.percentile,
         seeds: options.seeds,
+        first_seed: options.first_seed,
         days: options.visits.days,
+        skip_days: options.skip_days,
         instances: options.max_machines,
         patience: options.patience,
         jobs: options.jobs.unwrap_or(processors),

@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 use async_trait::async_trait;
-use boxpool::record::{BOXES, BoxRecord, Envelope, INSTANCES, InstanceRecord, InstanceStatus, VOLUMES};
+use boxpool::record::{BOXES, BoxRecord, Envelope, INSTANCES, InstanceRecord, InstanceStatus, Placement, VOLUMES};
 use boxpool::record::{VolumeBinding, VolumeRecord, VolumeStatus};
 use boxpool::{
     Attach, Attached, BoxId, BoxName, BoxRef, Cleared, Cursor, Detached, Epoch, Error, ErrorKind, Guest, GuestRuntime,
-    GuestStatus, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Key, MemoryStore, Page,
-    Placement, Pool, PoolConfig, Result, SnapshotId, SnapshotView, Started, StateStore, Suspended, Timestamp, UserId,
-    VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView, WarmTarget,
+    GuestStatus, InstanceId, InstanceProvider, InstanceSpec, InstanceState, InstanceView, Key, MemoryStore, Page, Pool,
+    PoolConfig, Result, SnapshotId, SnapshotView, Started, StateStore, Suspended, Timestamp, UserId, VolumeId,
+    VolumeProvider, VolumeSource, VolumeSpec, VolumeState, VolumeView, WarmTarget,
 };
 use boxpool_sim::backend::{CountingStore, StoreAccess};
 use boxpool_sqlite::SqliteOptions;
@@ -159,8 +159,8 @@ fn records_of(n: u64) -> Vec<(Key, String)> {
             Some(_) => InstanceStatus::Claimed { owner, epoch: Epoch(2) },
             None => InstanceStatus::Free,
         };
-        let (generation, created_at) = ("1".to_owned(), now());
-        let record = InstanceRecord { id, status, generation, created_at, cordon: None, envelope: envelope() };
+        let last_user = Some(UserId::new(format!("user{}", n / 4)).unwrap());
+        let record = InstanceRecord { last_user, envelope: envelope(), ..InstanceRecord::new(id, status, "1", now()) };
         all.push((Key::new(INSTANCES, seat.clone(), seat), serde_json::to_string(&record).unwrap()));
     }
     all

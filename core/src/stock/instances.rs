@@ -297,6 +297,10 @@ impl Shared {
             {
                 tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");
             }
+            let rest = self.state().instance_pace.rest_after_count();
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
             tokio::select! {
                 biased;
                 () = self.refill_instances.notified() => {}
@@ -307,9 +311,10 @@ impl Shared {
 
     /// Takes all steps that follow from one count.
     async fn maintain_instances_once(self: &Arc<Self>) -> Result<()> {
-        let mut all = InstanceCount::default();
+        let (mut all, begun) = (InstanceCount::default(), Instant::now());
         let count = |_, held: Held<InstanceRecord>| all.add(&held, &self.config.instance_generation);
         self.records.scan_each(None, count).await?;
+        self.state().instance_pace.counted(all.census.total, begun.elapsed());
         let mut target = self.instance_target().await;
         if planted::is(Bug::MaxTotalIgnored) {
             target.max_total = 1_000;

@@ -9,6 +9,9 @@ use crate::record::PoolPast;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// What is read in one page is read at once, for all that matters here.
+const LARGE: u32 = 1_000;
+
 /// Since when a pool has had more than it needs, what may be made, and what was taken.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
@@ -19,6 +22,8 @@ pub(crate) struct Pace {
     taken: u64,
     /// How many the others said they had taken, together.
     taken_elsewhere: u64,
+    /// How long the pool was read when it was counted last, if it is a large one.
+    reading: Duration,
     pub(crate) making: Attempts,
     /// Fails for reasons of its own: a cloud without room for a stopped machine may have it for a new one.
     pub(crate) waking: Attempts,
@@ -27,7 +32,15 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
         let (making, waking) = (Attempts::default(), Attempts::default());
-        Self { pressed: now, allowance: Allowance::new(now), taken: 0, taken_elsewhere: 0, making, waking }
+        Self {
+            pressed: now,
+            allowance: Allowance::new(now),
+            taken: 0,
+            taken_elsewhere: 0,
+            reading: Duration::ZERO,
+            making,
+            waking,
+        }
     }
 
     /// This node has taken one.
@@ -54,6 +67,17 @@ impl Pace {
     /// How many all nodes have taken since their starts, as far as this one has heard. Falls when one of them ends.
     pub(crate) fn taken_by_all(&self) -> u64 {
         self.taken.saturating_add(self.taken_elsewhere)
+    }
+
+    /// So many were counted, in that time.
+    pub(crate) fn counted(&mut self, total: u32, took: Duration) {
+        self.reading = if total > LARGE { took } else { Duration::ZERO };
+    }
+
+    /// How long a pool is not counted again, whoever takes from it meanwhile. Each claim asks for a count; of a large pool that
+    /// would be one count after the other, and the more often the larger it is. So at most half of the time is spent on it.
+    pub(crate) fn rest_after_count(&self) -> Duration {
+        self.reading
     }
 
     /// Completes a count by what it takes more than one look to know.
@@ -118,6 +142,16 @@ mod tests {
         let mut second = Pace::new(Instant::now());
         second.take_up(past);
         assert_eq!((second.quiet_for(), second.allowance(&target)), (Duration::from_secs(20), Some(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_pool_is_not_counted_again_before_as_much_time_has_passed() {
+        let mut pace = Pace::new(Instant::now());
+        let second = Duration::from_secs(1);
+        for (total, rest) in [(1_000, Duration::ZERO), (1_001, second), (3, Duration::ZERO)] {
+            pace.counted(total, second);
+            assert_eq!(pace.rest_after_count(), rest, "{total}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,6 +50,10 @@ impl Shared {
             {
                 tracing::warn!(error = %crate::Report(&error), "volume pool: this pass failed; the next one tries again");
             }
+            let rest = self.state().volume_pace.rest_after_count();
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
             tokio::select! {
                 biased;
                 () = self.refill_volumes.notified() => {}
@@ -61,6 +65,7 @@ impl Shared {
     async fn maintain_volumes_once(self: &Arc<Self>) -> Result<()> {
         let generation = &self.config.volume_generation;
         let (mut counted, mut current, mut stale) = (Census::default(), Vec::new(), Vec::new());
+        let begun = Instant::now();
         let count = |held: &Held<VolumeRecord>| {
             counted.add_volume(&held.record, generation);
             if held.record.status == VolumeStatus::Free {
@@ -68,6 +73,7 @@ impl Shared {
             }
         };
         self.read_volumes(count).await?;
+        self.state().volume_pace.counted(counted.total, begun.elapsed());
         let target = self.config.volumes;
         let mut census = counted;
         self.state().volume_pace.tell(&mut census, &target);

@@ -57,6 +57,8 @@ bugs! {
     DrainAsksNobody,
     /// A parked box keeps its instance however many are held.
     HeldShareIgnored,
+    /// As many are kept free as the goal takes, whatever the operator allows.
+    GoalWithoutBudget,
     /// A parked box keeps its instance whatever the policy says.
     KeptAnyway,
     /// A box that has just given its instance back is attached ahead again.

@@ -2,7 +2,7 @@
 
 use crate::engine::{Draw, Faults, Hash, Pace, Strike};
 use boxpool::{
-    KeepFor, LeastRecentlyUsed, Limits, ParkingPolicy, PoolConfig, Recycle, ReturnTime, VolumeSource, WarmTarget,
+    Goal, KeepFor, LeastRecentlyUsed, Limits, ParkingPolicy, PoolConfig, Recycle, ReturnTime, VolumeSource, WarmTarget,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -108,6 +108,10 @@ pub struct PoolShape {
     /// At most so many hundredths of the machines are held by boxes that nobody is at.
     #[serde(default = "all", skip_serializing_if = "is_all")]
     pub held_percent: u8,
+    /// So many hundredths of all who come are promised an instance within two seconds; 0 for no promise. As many are kept free as
+    /// that takes, and no fewer than `min_free` nor more than `max_free`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub goal_percent: u32,
 }
 
 fn all() -> u8 {
@@ -437,6 +441,7 @@ impl Default for PoolShape {
             per_minute: 0,
             parking: Parking::default(),
             held_percent: all(),
+            goal_percent: 0,
         }
     }
 }
@@ -453,6 +458,9 @@ impl PoolShape {
         config.instances.min_reserve = self.min_reserve;
         config.instances.max_reserve = self.max_reserve;
         config.instances.creates_per_minute = NonZeroU32::new(self.per_minute);
+        if self.goal_percent > 0 {
+            config.instances.goal = Some(Goal { share: f64::from(self.goal_percent) / 100.0, within: seconds(2) });
+        }
         config.volumes.cool_down = seconds(30);
         config.linger = Duration::from_millis(self.linger);
         config.park_limit = Duration::from_millis(self.park_limit);
@@ -498,11 +506,13 @@ pub enum Profile {
     Reserve,
     /// As [`Profile::Swarm`], with every parking policy, and users who return.
     Parking,
+    /// As [`Profile::Swarm`], and how many machines are kept free follows from who comes.
+    Goal,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 10] = [
+    pub const ALL: [Profile; 11] = [
         Self::Swarm,
         Self::Calm,
         Self::Crashes,
@@ -513,11 +523,12 @@ impl Profile {
         Self::Verbs,
         Self::Reserve,
         Self::Parking,
+        Self::Goal,
     ];
 
     /// Whether anything may go wrong in its histories.
     pub(crate) fn is_everything(self) -> bool {
-        matches!(self, Self::Swarm | Self::Golden | Self::Zones | Self::Verbs | Self::Reserve | Self::Parking)
+        !matches!(self, Self::Calm | Self::Crashes | Self::Calls | Self::Machines)
     }
 }
 
@@ -534,6 +545,7 @@ impl fmt::Display for Profile {
             Self::Verbs => "verbs",
             Self::Reserve => "reserve",
             Self::Parking => "parking",
+            Self::Goal => "goal",
         })
     }
 }
@@ -545,6 +557,18 @@ impl std::str::FromStr for Profile {
             let all = Self::ALL.map(|profile| profile.to_string());
             format!("{text:?} is not a profile; there are {}", all.join(", "))
         })
+    }
+}
+
+/// Who comes once comes again: there is something to learn, and a census in between.
+fn come_again(draw: &mut Draw, ops: &mut Vec<Op>, span: u64, gateways: usize) {
+    let visits: Vec<Op> = ops.iter().filter(|op| matches!(op.what, What::Visit { .. })).cloned().collect();
+    for op in visits {
+        let mut at = op.at;
+        for _ in 0..draw.between(0, 3) {
+            at += draw.between(span / 4, span / 2);
+            ops.push(Op { at, gateway: draw.between(0, gateways as u64 - 1) as usize, ..op.clone() });
+        }
     }
 }
 
@@ -611,20 +635,17 @@ impl Case {
                 _ => Parking::ReturnTime(*draw.pick(&[40_000, 120_000, 600_000])),
             };
             pool.held_percent = *draw.pick(&[0, 34, 67, 100, 100]);
-            // Who comes once comes again: there is something to learn, and a census in between.
-            let visits: Vec<Op> = ops.iter().filter(|op| matches!(op.what, What::Visit { .. })).cloned().collect();
-            for op in visits {
-                let mut at = op.at;
-                for _ in 0..draw.between(0, 3) {
-                    at += draw.between(span / 4, span / 2);
-                    ops.push(Op { at, gateway: draw.between(0, gateways as u64 - 1) as usize, ..op.clone() });
-                }
-            }
+            come_again(&mut draw, &mut ops, span, gateways);
             if draw.chance(0.3) {
                 let gib = draw.between(2, 8);
                 let at = draw.between(0, span);
                 ops.push(Op { at, gateway: 0, user: 1, name: 1, what: What::Resize { gib } });
             }
+        }
+        if profile == Profile::Goal {
+            pool.goal_percent = *draw.pick(&[50, 90, 99]);
+            pool.max_free = pool.min_free + draw.between(1, 4) as u32;
+            come_again(&mut draw, &mut ops, span, gateways);
         }
         if profile == Profile::Reserve {
             pool.min_reserve = draw.between(0, 2) as u32;

@@ -179,6 +179,7 @@ impl Stage {
             brisk: is_brisk(&case),
             gateways: case.gateways,
             min_free: config.instances.min_free as usize,
+            most_free: config.instances.goal.map(|_| config.instances.max_free as usize),
             min_reserve: config.instances.min_reserve as usize,
             per_minute: config.instances.creates_per_minute,
             expects: matches!(case.pool.parking, Parking::ReturnTime(_)),

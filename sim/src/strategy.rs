@@ -72,11 +72,12 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
     };
     let crashes = profile != Profile::Calls;
     let parking = if profile == Profile::Parking { parkings().boxed() } else { Just(None).boxed() };
+    let goals = if profile == Profile::Goal { vec![50, 90, 99] } else { vec![0] };
     let reserve = if profile == Profile::Reserve { 2_u32 } else { 0 };
     let world = (
         any::<u64>().no_shrink(),
         1..=size.gateways,
-        (pools(u32::from(size.users) + 2), 0..=reserve, 0..=reserve, select(vec![0, 2, 20]), parking),
+        (pools(u32::from(size.users) + 2), 0..=reserve, 0..=reserve, select(vec![0, 2, 20]), parking, select(goals)),
         select(vec![Pace::Host, Pace::Ranked, Pace::Wild, Pace::Cloud]),
         select(vec![0, 20, 2_000]),
         select(vec![100, 3_000, 40_000]),
@@ -89,11 +90,13 @@ pub fn cases_of(profile: Profile, size: Size) -> impl Strategy<Value = Case> {
         sometimes(f64::from(u8::from(profile == Profile::Zones)), vec(zone_outages(size), 1..=2)),
     );
     (world, history).prop_map(move |(world, (ops, script, to_gateways, to_machines, to_zones))| {
-        let (seed, gateways, (mut pool, min_reserve, more, per_minute, parking), pace, jitter, restart_after) = world;
+        let (seed, gateways, (mut pool, min_reserve, more, per_minute, parking, goal), pace, jitter, restart_after) =
+            world;
         if profile == Profile::Reserve {
             (pool.min_reserve, pool.max_reserve, pool.per_minute) = (min_reserve, min_reserve + more, per_minute);
             pool.max_total += min_reserve;
         }
+        pool.goal_percent = goal;
         if let Some((parking, held_percent)) = parking {
             (pool.parking, pool.held_percent) = (parking, held_percent);
         }

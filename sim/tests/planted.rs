@@ -27,7 +27,7 @@ enum Search {
     Told(Told),
 }
 
-use Profile::{Calls, Calm, Crashes, Golden, Machines, Parking, Reserve, Swarm, Verbs};
+use Profile::{Calls, Calm, Crashes, Goal, Golden, Machines, Parking, Reserve, Swarm, Verbs};
 use Search::In;
 
 #[rustfmt::skip]
@@ -93,6 +93,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::AllowanceIgnored, Search::Told(told::no_more_are_begun_than_may_be)),
     (Bug::LateStopIsForgotten, In(Reserve)),
     (Bug::HeldShareIgnored, In(Parking)),
+    (Bug::GoalWithoutBudget, In(Goal)),
     (Bug::KeptAnyway, In(Parking)),
     (Bug::AttachedAgain, In(Parking)),
     (Bug::NoCoolDown, Search::Told(told::what_was_just_used_is_kept_for_a_while)),

@@ -121,7 +121,7 @@ fn machine(n: u64) -> InstanceId {
 
 /// Every tenth machine is free.
 fn machine_of(n: u64) -> Option<InstanceId> {
-    (n % 10 == 0 && n % 100 != 0).then(|| machine(n / 10))
+    (n.is_multiple_of(10) && !n.is_multiple_of(100)).then(|| machine(n / 10))
 }
 
 /// What the store holds for the n-th box: the box, its volume, perhaps a machine, perhaps a free volume.
@@ -149,10 +149,10 @@ fn records_of(n: u64) -> Vec<(Key, String)> {
     let key = Key::new(BOXES, owner.owner.as_str(), owner.name.as_str());
     let mut all = vec![(key, serde_json::to_string(&record).unwrap())];
     all.push(of_volume(volume(n), VolumeStatus::Bound { owner: owner.clone() }));
-    if n % 100 == 0 {
+    if n.is_multiple_of(100) {
         all.push(of_volume(volume(n | 1 << 63), VolumeStatus::Free));
     }
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         let id = machine(n / 10);
         let seat = id.as_str().split('-').next().unwrap().to_owned();
         let status = match machine_of(n) {

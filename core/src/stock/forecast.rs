@@ -3,6 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::goal::{Demand, Goal, Wanted};
 use crate::plan::WarmTarget;
+use crate::planted::{self, Bug};
 use crate::record::{DemandRecord, Envelope};
 use crate::records::{Held, demand_key};
 use crate::shared::Shared;
@@ -27,8 +28,9 @@ pub(crate) struct Forecast {
     wanted: Option<Wanted>,
     /// What one more must be worth, and since when.
     worth: Option<(Instant, f64)>,
-    /// The version of the record, once that was read; `Some(None)` when there was none.
-    stored: Option<Option<Version>>,
+    /// The version of the record and what a newer version of this program wrote into it, once that was read; `Some(None)` when there
+    /// was none.
+    stored: Option<Option<(Version, Envelope)>>,
     kept: Option<(Instant, u32)>,
 }
 
@@ -87,11 +89,11 @@ impl Shared {
         }
         let found = self.records.get::<DemandRecord>(&demand_key()).await?;
         let mut state = self.state();
-        let version = found.as_ref().map(|held| held.version.clone());
+        let stored = found.as_ref().map(|held| (held.version.clone(), held.record.envelope.clone()));
         if let Some(Held { record, .. }) = found {
             state.forecast.demand = record.demand;
         }
-        state.forecast.stored = Some(version);
+        state.forecast.stored = Some(stored);
         Ok(())
     }
 
@@ -104,8 +106,11 @@ impl Shared {
         forecast.taken = Some(taken);
         forecast.demand.came(u32::try_from(came).unwrap_or(u32::MAX), now);
         let worth = forecast.worth(goal);
-        let wanted = forecast.demand.wanted_if_worth(worth, goal, now, (target.min_free, target.max_free));
+        let budget =
+            if planted::is(Bug::GoalWithoutBudget) { (0, u32::MAX) } else { (target.min_free, target.max_free) };
+        let wanted = forecast.demand.wanted_if_worth(worth, goal, now, budget);
         if forecast.wanted.as_ref().is_none_or(|before| before.free != wanted.free) {
+            metrics::counter!("boxpool_goal_changes_total").increment(1);
             tracing::info!(before = forecast.wanted.as_ref().map(|before| before.free), why = %wanted, "another number of instances is kept free");
         }
         forecast.wanted = Some(wanted.clone());
@@ -116,12 +121,14 @@ impl Shared {
     async fn keep_demand(&self, wanted: Wanted) -> Result<()> {
         let (record, version) = {
             let state = self.state();
-            let Some(version) = state.forecast.stored.clone() else { return Ok(()) };
+            let Some(stored) = state.forecast.stored.clone() else { return Ok(()) };
             if !state.forecast.is_due(wanted.free) {
                 return Ok(());
             }
             let (at, demand, why) = (self.now(), state.forecast.demand.clone(), wanted.to_string());
-            (DemandRecord { at, demand, wanted: wanted.free, why, envelope: Envelope::new() }, version)
+            let (version, envelope) =
+                stored.map_or((None, Envelope::new()), |(version, envelope)| (Some(version), envelope));
+            (DemandRecord { at, demand, wanted: wanted.free, why, envelope }, version)
         };
         let written = match version {
             Some(version) => self.records.update(&demand_key(), &version, record).await,
@@ -130,7 +137,7 @@ impl Shared {
         let mut state = self.state();
         match written {
             Ok(held) => {
-                state.forecast.stored = Some(Some(held.version));
+                state.forecast.stored = Some(Some((held.version, held.record.envelope)));
                 state.forecast.kept = Some((Instant::now(), wanted.free));
                 Ok(())
             }

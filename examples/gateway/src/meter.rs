@@ -135,6 +135,7 @@ pub const METERS: &[Meter] = {
         by("boxpool_connects_total", Counter, via, "boxes that were brought up or joined, by where they were"),
         meter("boxpool_snapshots_taken_total", Counter, "snapshots of boxes that were taken"),
         meter("boxpool_goldens_built_total", Counter, "golden snapshots that were built"),
+        meter("boxpool_goal_changes_total", Counter, "changes of how many machines are kept free for the goal"),
         meter("boxpool_guests_lost_total", Counter, "boxes that were found gone and started again"),
         meter("boxpool_instances_doubted_total", Counter, "machines that were deleted because they may not be clean"),
         meter("boxpool_instances_failed_total", Counter, "machines that could not be made"),

@@ -4,7 +4,7 @@
 use super::renames::is_arriving;
 use super::stock::Stock;
 use boxpool::record::{
-    BOXES, BoxRecord, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
+    BOXES, BoxRecord, DEMAND, EVENTS, GOLDENS, GoldenEvent, GoldenRecord, GoldenState, INSTANCES, InstanceRecord,
     InstanceStatus, LEASES, Mode, NODES, NodeRecord, Placement, SnapshotRecord, VOLUMES, VolumeBinding, VolumeRecord,
     VolumeStatus,
 };
@@ -77,6 +77,10 @@ impl Books {
             self.wrote_golden(key, read(key, value, &mut wrong), marks, &mut wrong);
         } else if key.table == LEASES {
             wrong.extend(stock.wrote_lease(value));
+        } else if key.table == DEMAND {
+            if let Some(record) = read(key, value, &mut wrong) {
+                wrong.extend(stock.wrote_demand(&record, marks));
+            }
         } else if key.table == EVENTS {
             wrong.extend(stock.wrote_event(value));
         } else if key.table == NODES {

@@ -1,7 +1,7 @@
 //! How the pools are kept, judged where nothing goes wrong: who makes machines, how many, when they go, and that nobody is
 //! refused beside an empty one. With faults these are matters of luck; what must hold even then is I8 of the records.
 
-use boxpool::record::{EventKind, EventRecord, InstanceRecord, InstanceStatus, LeaseRecord, NodeRecord};
+use boxpool::record::{DemandRecord, EventKind, EventRecord, InstanceRecord, InstanceStatus, LeaseRecord, NodeRecord};
 use boxpool::{InstanceId, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -53,6 +53,8 @@ pub(crate) struct Habits {
     pub(crate) gateways: usize,
     /// As many are kept free.
     pub(crate) min_free: usize,
+    /// As many are kept free at most, where that follows from a goal.
+    pub(crate) most_free: Option<usize>,
     /// As many are kept stopped.
     pub(crate) min_reserve: usize,
     /// At most as many are begun within a minute, evenly.
@@ -79,6 +81,8 @@ pub(crate) struct Stock {
     boxes: usize,
     /// How many waited on each node, as its last three heartbeats said.
     told_waiting: BTreeMap<NodeId, [u32; 3]>,
+    /// How many are to be free, as was told last.
+    told_wanted: Option<u32>,
     /// Events of each kind.
     pub(crate) events: BTreeMap<String, u64>,
 }
@@ -99,6 +103,22 @@ impl Stock {
         let (before, after) = before.zip(self.maintainer.as_ref())?;
         (self.habits.calm && before != *after)
             .then(|| format!("repairs: {after} took the maintainer's lease from {before}, which is in good health"))
+    }
+
+    /// I8: what a goal wants lies within the operator's bounds, and is explained.
+    pub(super) fn wrote_demand(
+        &mut self,
+        new: &DemandRecord,
+        marks: &mut BTreeMap<&'static str, u64>,
+    ) -> Option<String> {
+        if self.told_wanted.replace(new.wanted).is_some_and(|before| before != new.wanted) {
+            *marks.entry("another number kept free").or_default() += 1;
+        }
+        let most = self.habits.most_free?;
+        let within = (self.habits.min_free..=most).contains(&(new.wanted as usize));
+        (!within || new.why.is_empty()).then(|| {
+            format!("I8: {} are to be free ({:?}), of {} to {most}", new.wanted, new.why, self.habits.min_free)
+        })
     }
 
     pub(super) fn wrote_event(&mut self, value: Option<&str>) -> Option<String> {
@@ -195,7 +215,8 @@ impl Stock {
         // A need that a node has told of stands until its next heartbeat, and is acted on until the reader's next one.
         let told: u32 = self.told_waiting.values().filter_map(|told| told.iter().max()).sum();
         let expected = if self.habits.expects { self.boxes } else { 0 };
-        let wanted = self.habits.min_free.max(self.boxes) + expected + self.habits.min_reserve + told as usize;
+        let kept_free = self.habits.most_free.unwrap_or(self.habits.min_free);
+        let wanted = kept_free.max(self.boxes) + expected + self.habits.min_reserve + told as usize;
         self.fresh.insert(id.clone());
         if self.fresh.len() > wanted {
             wrong.push(format!(

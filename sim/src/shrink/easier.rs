@@ -43,6 +43,7 @@ pub(super) fn easier(case: &Case) -> Vec<Case> {
     offer(&|case| case.pool.park_limit = 3_600_000);
     offer(&|case| case.pool.held_percent = 100);
     offer(&|case| case.pool.parking = Parking::default());
+    offer(&|case| case.pool.goal_percent = 0);
     offer(&|case| case.pool.volumes_free = 0);
     offer(&|case| (case.pool.min_free, case.pool.max_free) = (0, 0));
     offer(&|case| case.pool.min_free = case.pool.min_free.min(1));

@@ -185,6 +185,12 @@ fn boxes_hold_machines_while_nobody_is_there_as_a_policy_says() {
 }
 
 #[test]
+fn how_many_are_kept_free_may_follow_from_a_goal() {
+    let marks = explore(Profile::Goal);
+    reached(&marks, &["another number kept free", "instance retired", "boxpool_takeovers_total"]);
+}
+
+#[test]
 fn everything_may_go_wrong_at_once() {
     let marks = explore(Profile::Swarm);
     assert!(marks.len() >= 150, "{} situations were reached", marks.len());

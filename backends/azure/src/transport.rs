@@ -272,13 +272,12 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let answering = tokio::spawn(async move {
-            let (mut asked, mut room) = (Vec::new(), [0; 4096]);
-            for _ in 0..2 {
+            let (mut asked, mut room) = ([0; 2], [0; 4096]);
+            for connection in 0..2 {
                 let (mut caller, _) = listener.accept().await.unwrap();
-                asked.push(0);
                 // The second caller does not wait to be given up.
                 while asked.iter().sum::<i32>() < 3 && caller.read(&mut room).await.unwrap() > 0 {
-                    *asked.last_mut().unwrap() += 1;
+                    asked[connection] += 1;
                     caller.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
                 }
             }

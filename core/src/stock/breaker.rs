@@ -67,12 +67,13 @@ impl Attempts {
     /// How many may be begun now.
     pub(crate) fn allowed(&self) -> u32 {
         if planted::is(Bug::NoBackOff) {
-            return u32::MAX;
-        }
-        match () {
-            () if self.rests_for() > Duration::ZERO => 0,
-            () if self.failures < OPENS_AFTER => u32::MAX,
-            () => u32::from(!self.on_trial),
+            u32::MAX
+        } else if !self.rests_for().is_zero() {
+            0
+        } else if self.failures < OPENS_AFTER {
+            u32::MAX
+        } else {
+            u32::from(!self.on_trial)
         }
     }
 

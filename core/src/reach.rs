@@ -6,6 +6,7 @@
 //! is said here, so the first answer of a store that is back ends it.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::poll::passes;
 use crate::record::NodeRecord;
 use crate::records::node_key;
 use crate::shared::Shared;
@@ -137,7 +138,7 @@ impl Call<'_> {
         let now = Instant::now();
         let mut calls = self.reach.calls();
         let sent = calls.waiting.remove(&self.number).unwrap_or(now);
-        let unreached = answer.as_ref().err().filter(|error| is_of_the_way(error.kind()));
+        let unreached = answer.as_ref().err().filter(|error| is_of_the_way(error));
         let silent = calls.silent_since(now, self.reach.patience);
         match unreached {
             Some(error) => {
@@ -165,21 +166,9 @@ impl Drop for Call<'_> {
     }
 }
 
-fn is_of_the_way(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::UnknownOutcome => true,
-        ErrorKind::NotFound
-        | ErrorKind::AlreadyExists
-        | ErrorKind::Conflict
-        | ErrorKind::Busy
-        | ErrorKind::Throttled
-        | ErrorKind::NoCapacity
-        | ErrorKind::Fenced
-        | ErrorKind::Unauthorized
-        | ErrorKind::Invalid
-        | ErrorKind::Corrupt
-        | ErrorKind::Permanent => false,
-    }
+/// Whether nothing says that the store was reached. To be asked to slow down is an answer.
+fn is_of_the_way(error: &Error) -> bool {
+    passes(error) && error.kind() != ErrorKind::Throttled
 }
 
 #[cfg(test)]

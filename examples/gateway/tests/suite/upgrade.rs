@@ -7,7 +7,10 @@ use boxpool_gateway::account::account_id;
 use russh::keys::{HashAlg, PublicKey};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+/// When the gateway of that time made its records, by the Unix clock in seconds. It ended within the next second.
+const STORED_AT: u64 = 1_795_733_180;
 /// What was there beside the records.
 const INSTANCES: [&str; 2] = ["i00000-af5fee9465386514", "i00001-e10f88be87908f7e"];
 const VOLUMES: [&str; 2] = ["v-fce364899c707c55", "v-c5692e36db09c611"];
@@ -18,7 +21,11 @@ async fn the_state_of_a_gateway_from_when_accounts_had_one_key_is_taken_up() {
     let public = std::fs::read_to_string(site.dir.path().join("id.pub")).unwrap();
     let key = PublicKey::from_openssh(&public).unwrap();
     let account = account_id(&key).unwrap();
+    // A minute ago, so that the box that was parked then still is.
+    let stored_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 60;
     let records = include_str!("../stored/one-key-accounts.sql")
+        .replace(&STORED_AT.to_string(), &stored_at.to_string())
+        .replace(&(STORED_AT + 1).to_string(), &(stored_at + 1).to_string())
         .replace("@ACCOUNT@", account.as_str())
         .replace("@FINGERPRINT@", &key.fingerprint(HashAlg::Sha256).to_string())
         .replace("@KEY@", &public.split(' ').take(2).collect::<Vec<_>>().join(" "));
@@ -38,7 +45,10 @@ async fn the_state_of_a_gateway_from_when_accounts_had_one_key_is_taken_up() {
 
     let gateway = site.start(config()).await;
     let who = site.run(&gateway, "gateway", &["whoami", "--json"]).await.json();
-    assert_eq!((who["account"].as_str(), who["created"].as_u64()), (Some(account.as_str()), Some(1_795_733_180_590)));
+    assert_eq!(
+        (who["account"].as_str(), who["created"].as_u64()),
+        (Some(account.as_str()), Some(stored_at * 1000 + 590))
+    );
     assert_eq!(site.state(&gateway, "dev1").await, "parked");
     assert_eq!(site.run(&gateway, "dev1", &["cat $BOXHOME/file"]).await.text(), "kept\n");
     site.until_state(&gateway, "dev1", "parked").await;

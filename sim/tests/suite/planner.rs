@@ -69,11 +69,33 @@ fn a_trace_is_read_in_any_order_and_written_as_it_was() {
     assert_eq!(trace.until(Duration::from_secs(5)).unwrap().visits().len(), 1);
 }
 
+fn shipped(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("traces").join(file)).unwrap()
+}
+
 #[test]
-fn the_shipped_traces_are_what_the_tool_makes() {
+fn the_shipped_synthetic_traces_are_what_the_tool_makes() {
     for (file, spec) in [("office.csv", "office:12"), ("class.csv", "class:30")] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces").join(file);
-        assert_eq!(std::fs::read_to_string(path).unwrap(), made(spec, 1).to_csv(), "{file}");
+        assert_eq!(shipped(file), made(spec, 1).to_csv(), "{file}");
+    }
+}
+
+#[test]
+fn the_shipped_real_trace_names_its_licence_and_holds_what_its_readme_says() {
+    let text = shipped("charging.csv");
+    assert!(text.lines().take_while(|line| line.starts_with('#')).any(|line| line.contains("under CC BY 4.0")));
+    let trace = Trace::from_csv(&text).unwrap();
+    assert_eq!((trace.visits().len(), trace.boxes().len()), (855, 50));
+    let weekend = (0..4).map(|week| visits(&trace, week * 7 + 5..week * 7 + 7, 0..24)).sum::<f64>();
+    assert_eq!((weekend, visits(&trace, 21..22, 0..24)), (100.0, 11.0), "and on a holiday");
+    let mut stays: Vec<_> = trace.visits().iter().map(|visit| visit.stay).collect();
+    stays.sort_unstable();
+    let seconds = [stays[0], stays[427], stays[854]].map(|stay| stay.as_secs());
+    assert_eq!(seconds, [335, 23_401, 428_060], "the shortest, the median and the longest");
+    let mut leaves = vec![Duration::ZERO; trace.boxes().len()];
+    for visit in trace.visits() {
+        assert!(leaves[visit.which] <= visit.at, "two at once at {}", trace.boxes()[visit.which]);
+        leaves[visit.which] = visit.at + visit.stay;
     }
 }
 

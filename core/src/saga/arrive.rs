@@ -97,6 +97,7 @@ impl Actor {
         Ok(())
     }
 
+    /// One look at the record, and what follows from it; whatever is more than joining a box that is up is boxed, as in `handle`.
     async fn round(&mut self, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
         self.shared.check_in_touch("connect to box")?;
         // What this node knows may be old: its owner may have had the box stopped, and started again, elsewhere.
@@ -106,7 +107,7 @@ impl Actor {
         connect.admitted.store(true, Ordering::Relaxed);
         if matches!(held.record.volume, VolumeBinding::Wanted(_)) {
             self.tell(Progress::PreparingVolume);
-            held = self.bind(held, None).await?;
+            held = Box::pin(self.bind(held, None)).await?;
             // Its owner may have deleted it, or taken it from this guest, while its volume was made.
             if !planted::is(Bug::AdmittedOnce) {
                 self.admit(&held.record, connect)?;
@@ -119,25 +120,25 @@ impl Actor {
             }
             Placement::Parked { instance, .. } => {
                 journey.via.get_or_insert(Via::Parked);
-                self.resume_parked(held, instance, journey).await
+                Box::pin(self.resume_parked(held, instance, journey)).await
             }
             Placement::Detached => {
                 journey.via = Some(Via::Detached);
-                self.place(held, connect, journey).await
+                Box::pin(self.place(held, connect, journey)).await
             }
             Placement::Deleting { .. } => {
                 let detail = "the box is being deleted";
                 Err(Error::new(ErrorKind::NotFound, "connect to box", &self.key.1).with_detail(detail))
             }
-            Placement::Arriving { .. } => self.wait_for_other(&held, connect, journey).await,
+            Placement::Arriving { .. } => Box::pin(self.wait_for_other(&held, connect, journey)).await,
             step @ (Placement::Placing { .. }
             | Placement::Suspending { .. }
             | Placement::Detaching { .. }
             | Placement::Renaming { .. }) => {
                 if self.is_up_to_us(&step) {
-                    self.finish_for_connect(held, journey).await
+                    Box::pin(self.finish_for_connect(held, journey)).await
                 } else {
-                    self.wait_for_other(&held, connect, journey).await
+                    Box::pin(self.wait_for_other(&held, connect, journey)).await
                 }
             }
         }
@@ -155,14 +156,14 @@ impl Actor {
             match self.ask_guest(&held.record, &instance).await {
                 Ok(GuestStatus::Running(seen)) if seen == endpoint => {}
                 Ok(GuestStatus::Running(_) | GuestStatus::NotRunning) => {
-                    return self.restart_lost(held, false, journey).await;
+                    return Box::pin(self.restart_lost(held, false, journey)).await;
                 }
                 Ok(GuestStatus::Unresponsive(why)) => {
                     tracing::warn!(owner = %held.record.owner, %instance, %why, "the guest does not answer; it is restarted");
-                    return self.restart_lost(held, true, journey).await;
+                    return Box::pin(self.restart_lost(held, true, journey)).await;
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return self.restart_lost(held, false, journey).await;
+                    return Box::pin(self.restart_lost(held, false, journey)).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -51,11 +51,7 @@ impl Hold {
         let (held, let_go) = mpsc::channel(1);
         let spent = Arc::new(AtomicBool::new(false));
         let wish = Wish { owner: owner.clone(), name: name.clone(), guest, limit, progress: progress_told, distrust };
-        let kept = keep(boxes, wish, told, let_go, Arc::clone(&spent));
-        tokio::spawn(async move {
-            kept.await;
-            drop(running);
-        });
+        tokio::spawn(keep(boxes, wish, told, let_go, Arc::clone(&spent), running));
         Arc::new(Self { owner, name, progress, outcome, spent, _held: held })
     }
 
@@ -139,6 +135,7 @@ async fn keep(
     told: watch::Sender<Outcome>,
     mut let_go: mpsc::Receiver<Infallible>,
     spent: Arc<AtomicBool>,
+    _running: Running,
 ) {
     let (owner, name) = (wish.owner.clone(), wish.name.clone());
     let connected = tokio::select! {

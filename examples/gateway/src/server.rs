@@ -310,7 +310,8 @@ impl Gateway {
         let stream = Closable::new(SharedSocket(Arc::clone(&socket)), closer.clone());
         let grace = tokio::time::sleep(self.settings.login_grace);
         tokio::pin!(grace);
-        let starting = russh::server::run_stream(config, stream, Visitor::new(Arc::clone(&connection)));
+        // Boxed, as farewells are: this task lasts as long as the connection, and is not to keep the room that they take.
+        let starting = Box::pin(russh::server::run_stream(config, stream, Visitor::new(Arc::clone(&connection))));
         let mut session = tokio::select! {
             started = starting => match started {
                 Ok(session) => session,
@@ -342,7 +343,8 @@ impl Gateway {
                     connection.visit.ends(Ending::TooSlow);
                     close_later(closer.clone(), FAREWELL_LIMIT);
                     let limit = self.settings.login_grace.as_secs();
-                    farewell(&handle, &format!("you did not log in within {limit} seconds; connect again")).await;
+                    let text = format!("you did not log in within {limit} seconds; connect again");
+                    Box::pin(farewell(&handle, &text)).await;
                 }
                 () = told_to_stop(&mut stopped), if !told => {
                     told = true;
@@ -350,7 +352,8 @@ impl Gateway {
                     // Half of the time for clients to leave by themselves, then their connections are closed.
                     let limit = self.settings.farewell_limit / 2;
                     close_later(closer.clone(), limit);
-                    farewell(&handle, "the gateway is stopping; your box is kept as it is, connect again later").await;
+                    let text = "the gateway is stopping; your box is kept as it is, connect again later";
+                    Box::pin(farewell(&handle, text)).await;
                 }
                 _ = look.tick() => {
                     if is_gone(&socket) && !closer.is_closed() {
@@ -361,7 +364,7 @@ impl Gateway {
                         told = true;
                         tracing::info!(%peer, "no channel open for too long");
                         connection.visit.ends(Ending::Idle);
-                        farewell(&handle, "nothing was open on this connection for too long").await;
+                        Box::pin(farewell(&handle, "nothing was open on this connection for too long")).await;
                         close_later(closer.clone(), FAREWELL_LIMIT);
                     }
                 }

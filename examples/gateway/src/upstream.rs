@@ -245,7 +245,7 @@ impl Dialer {
         let wrong_key = Arc::new(AtomicBool::new(false));
         let pressure = Pressure::default();
         let side = BoxSide {
-            pinned,
+            pinned: Box::new(pinned),
             wrong_key: Arc::clone(&wrong_key),
             user,
             pressure: pressure.clone(),
@@ -295,8 +295,10 @@ impl Drop for CloseOnDrop {
 }
 
 /// What the gateway does when the box speaks first.
+///
+/// The SSH library holds it four times over for as long as the connection lasts, so it is small.
 pub struct BoxSide {
-    pinned: PublicKey,
+    pinned: Box<PublicKey>,
     wrong_key: Arc<AtomicBool>,
     user: Option<Back>,
     pressure: Pressure,

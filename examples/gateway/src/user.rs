@@ -1,6 +1,9 @@
 //! The user's side of a session channel.
 //!
 //! Every method gives up silently when the user is gone: the reading side of the channel is where that is noticed.
+//!
+//! What sends is boxed: the SSH library's future for one message has room for several, and whoever waits for something to send, as
+//! a session does nearly always, would keep that room.
 
 use crate::visit::ChannelRecord;
 use bytes::Bytes;
@@ -44,33 +47,33 @@ impl UserSide {
 
     /// The request that was made last succeeded.
     pub async fn success(&self) {
-        let _ = self.handle.channel_success(self.write.id()).await;
+        let _ = Box::pin(self.handle.channel_success(self.write.id())).await;
     }
 
     /// The request that was made last failed.
     pub async fn failure(&self) {
-        let _ = self.handle.channel_failure(self.write.id()).await;
+        let _ = Box::pin(self.handle.channel_failure(self.write.id())).await;
     }
 
     /// Bytes from the box.
     pub async fn stdout(&self, data: impl Into<Bytes>) {
         let data = data.into();
         self.record.said(data.len());
-        let _ = self.write.data_bytes(data).await;
+        let _ = Box::pin(self.write.data_bytes(data)).await;
     }
 
     /// Bytes from the box on another stream; 1 is standard error.
     pub async fn extended(&self, stream: u32, data: impl Into<Bytes>) {
         let data = data.into();
         self.record.said(data.len());
-        let _ = self.write.extended_data_bytes(stream, data).await;
+        let _ = Box::pin(self.write.extended_data_bytes(stream, data)).await;
     }
 
     /// Text of the gateway on standard output.
     pub async fn print(&self, text: &str) {
         for piece in self.for_terminal(text).chunks(PIECE) {
             self.record.said(piece.len());
-            let _ = self.write.data_bytes(piece.to_vec()).await;
+            let _ = Box::pin(self.write.data_bytes(piece.to_vec())).await;
         }
     }
 
@@ -78,34 +81,35 @@ impl UserSide {
     pub async fn stderr_line(&self, line: &str) {
         let text = self.for_terminal(&format!("{line}\n"));
         self.record.said(text.len());
-        let _ = self.write.extended_data_bytes(STDERR, text).await;
+        let _ = Box::pin(self.write.extended_data_bytes(STDERR, text)).await;
     }
 
     /// Nothing more will be written.
     pub async fn eof(&self) {
-        let _ = self.write.eof().await;
+        let _ = Box::pin(self.write.eof()).await;
     }
 
     /// How it ended.
     pub async fn exit_status(&self, status: u32) {
         self.record.exited(status);
-        let _ = self.write.exit_status(status).await;
+        let _ = Box::pin(self.write.exit_status(status)).await;
     }
 
     /// Which signal ended it.
     pub async fn exit_signal(&self, signal: Sig, core_dumped: bool, message: String, language: String) {
         self.record.was_signalled(format!("{signal:?}"));
-        let _ = self.handle.exit_signal_request(self.write.id(), signal, core_dumped, message, language).await;
+        let _ =
+            Box::pin(self.handle.exit_signal_request(self.write.id(), signal, core_dumped, message, language)).await;
     }
 
     /// Whether the client may stop output by itself.
     pub async fn xon_xoff(&self, client_can_do: bool) {
-        let _ = self.handle.xon_xoff_request(self.write.id(), client_can_do).await;
+        let _ = Box::pin(self.handle.xon_xoff_request(self.write.id(), client_can_do)).await;
     }
 
     /// Closes the channel.
     pub async fn close(&self) {
-        let _ = self.write.close().await;
+        let _ = Box::pin(self.write.close()).await;
     }
 
     /// Ends the channel with an exit status. The status goes before the end of output: a client may close the channel as

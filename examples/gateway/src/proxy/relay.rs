@@ -43,9 +43,9 @@ where
         let sent = match from.next().await {
             Next::Data(_, data) => {
                 count(data.len());
-                to.data_bytes(data).await
+                Box::pin(to.data_bytes(data)).await // as in `UserSide`
             }
-            Next::Message(ChannelMsg::Eof) => to.eof().await,
+            Next::Message(ChannelMsg::Eof) => Box::pin(to.eof()).await,
             Next::Message(_) => Ok(()),
             Next::Closed(_) => return,
         };

@@ -261,7 +261,7 @@ async fn serve(
             () = to_box(typed, &started.input, &started.upstream.pressure) => {}
             () = leaving => {}
         }
-        if started.input.close().await.is_ok() {
+        if Box::pin(started.input.close()).await.is_ok() {
             let _ = tokio::time::timeout(CLOSE_LIMIT, &mut to_user).await;
         }
         user.close().await;
@@ -432,16 +432,22 @@ async fn to_box(typed: &Backlog, to: &ChannelWriteHalf<BoxMsg>, pressure: &Press
         if !matches!(&next, Next::Data(_, data) if data.len() > KEYS) {
             pressure.hurry();
         }
-        // A send fails when the connection to the box broke; the other direction notices that and ends the session.
-        let _ = match next {
-            Next::Data(None, data) => to.data_bytes(data).await,
-            Next::Message(ChannelMsg::Eof) => to.eof().await,
-            Next::Message(ChannelMsg::Signal { signal }) => to.signal(signal).await,
-            Next::Message(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
-                to.window_change(col_width, row_height, pix_width, pix_height).await
+        if matches!(next, Next::Closed(_)) {
+            return;
+        }
+        // Boxed, as what goes to the user is. A send fails when the connection to the box broke; the other direction notices that and
+        // ends the session.
+        let _ = Box::pin(async {
+            match next {
+                Next::Data(None, data) => to.data_bytes(data).await,
+                Next::Message(ChannelMsg::Eof) => to.eof().await,
+                Next::Message(ChannelMsg::Signal { signal }) => to.signal(signal).await,
+                Next::Message(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
+                    to.window_change(col_width, row_height, pix_width, pix_height).await
+                }
+                Next::Data(Some(_), _) | Next::Message(_) | Next::Closed(_) => Ok(()),
             }
-            Next::Data(Some(_), _) | Next::Message(_) => Ok(()),
-            Next::Closed(_) => return,
-        };
+        })
+        .await;
     }
 }

@@ -107,10 +107,12 @@ impl Shared {
             state.waiting_elsewhere = if planted::is(Bug::WaitersElsewhereUnseen) { 0 } else { waiting };
             let instances = others().map(|record| record.instances_taken).fold(0, u64::saturating_add);
             let volumes = others().map(|record| record.volumes_taken).fold(0, u64::saturating_add);
-            if state.instance_pace.heard(instances) || state.waiting_elsewhere > 0 {
+            let news = state.instance_pace.heard(instances) || state.waiting_elsewhere > 0;
+            let waiting = self.waiting(&state);
+            if news && state.instance_pace.may_lack(waiting) {
                 self.refill_instances.notify_one();
             }
-            if state.volume_pace.heard(volumes) {
+            if state.volume_pace.heard(volumes) && state.volume_pace.may_lack(0) {
                 self.refill_volumes.notify_one();
             }
             (state.liveness.long_dead(FORGET_AFTER), live)

@@ -89,7 +89,9 @@ pub enum Step {
 /// stopped is woken before anything is made.
 #[must_use]
 pub fn plan(census: Census, target: WarmTarget) -> Step {
-    let wanted = target.min_free.max(census.waiting).saturating_add(census.expected);
+    // Who waits takes what comes first, and those that are kept are there again no later than if nobody had waited: what is on the way makes
+    // up for all that was taken, as under a base-stock policy (Zipkin, *Foundations of Inventory Management*, 2000, ch. 6).
+    let wanted = target.min_free.saturating_add(census.waiting).saturating_add(census.expected);
     let room = target.max_total.saturating_sub(census.total);
     let hands = target.max_concurrent_creates.saturating_sub(census.creating);
     let there = census.free.saturating_add(census.coming);

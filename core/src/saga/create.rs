@@ -322,8 +322,7 @@ impl Shared {
             .after(&VolumeEvent::Bind { owner: owner.clone() })
             .map_err(|illegal| Error::new(ErrorKind::Conflict, "bind volume", &found.record.id).with_source(illegal))?;
         self.records.update(&volume_key(&found.record.id), &found.version, record).await?;
-        self.state().volume_pace.took();
-        self.refill_volumes.notify_one();
+        self.took_volume();
         Ok(())
     }
 }

@@ -31,7 +31,6 @@ impl Actor {
         let waiting = Instant::now();
         let mut candidate = self.acquire(connect).await?;
         journey.timings.waited += waiting.elapsed();
-        self.shared.state().instance_pace.took();
 
         if planted::is(Bug::ClaimBeforeIntent) {
             candidate = self.claim_early(&held, candidate).await?;
@@ -49,7 +48,10 @@ impl Actor {
         };
         loop {
             match self.claim(&held, &candidate).await {
-                Ok(()) => return self.finish_placing(held, true, journey).await,
+                Ok(()) => {
+                    self.shared.took_instance();
+                    return self.finish_placing(held, true, journey).await;
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
                     metrics::counter!("boxpool_claim_conflicts_total").increment(1);
                 }

@@ -16,8 +16,9 @@ use crate::record::{BoxRecord, EventKind, EventRecord, InstanceEvent, InstanceRe
 use crate::records::{Held, Records, box_key, instance_key, seat_of};
 use crate::runtime::Cleared;
 use crate::saga::named;
-use crate::shared::{Shared, limited};
+use crate::shared::{Shared, State, limited};
 use crate::stock::keep_some;
+use crate::stock::upkeep::{AtRest, Upkeep};
 use crate::store::Cursor;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
@@ -30,6 +31,13 @@ const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 /// So many boxes are read at once when claimed instances are looked through.
 const READS_AT_ONCE: usize = 16;
 
+const INSTANCES: Upkeep = Upkeep {
+    name: "instance",
+    refill: |shared| &shared.refill_instances,
+    pace: |state| &mut state.instance_pace,
+    waiting: Shared::waiting,
+};
+
 impl Shared {
     /// A free instance, out of the index, rather one that this user's box was on last: what may be cached there, or be left there
     /// unseen, is theirs. A hint: the claim's compare-and-swap decides.
@@ -37,9 +45,17 @@ impl Shared {
         let mut state = self.state();
         let known = state.familiar.remove(user).and_then(|id| state.free_instances.remove(&id));
         let (id, free) = known.or_else(|| state.free_instances.take())?;
-        drop(state);
-        self.refill_instances.notify_one();
         Some(InstanceRecord::whole(id, free, &self.config.instance_generation))
+    }
+
+    /// One was claimed for somebody who came.
+    pub(crate) fn took_instance(&self) {
+        self.took_one(&INSTANCES);
+    }
+
+    /// How many wait for an instance, here and elsewhere.
+    pub(crate) fn waiting(&self, state: &State) -> u32 {
+        as_count(self.waiters.len()).saturating_add(state.waiting_elsewhere)
     }
 
     pub(crate) fn put_back(&self, candidate: Held<InstanceRecord>) {
@@ -290,27 +306,11 @@ impl Shared {
 
     /// Keeps the instance pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_instances(self: Arc<Self>) {
-        loop {
-            if self.is_maintainer()
-                && !self.is_paused()
-                && let Err(error) = self.maintain_instances_once().await
-            {
-                tracing::warn!(error = %crate::Report(&error), "instance pool: this pass failed; the next one tries again");
-            }
-            let rest = self.state().instance_pace.rest_after_count();
-            if !rest.is_zero() {
-                tokio::time::sleep(rest).await;
-            }
-            tokio::select! {
-                biased;
-                () = self.refill_instances.notified() => {}
-                () = tokio::time::sleep(self.config.maintain_every) => {}
-            }
-        }
+        self.keep_up(&INSTANCES, |shared| async move { shared.maintain_instances_once().await }).await;
     }
 
     /// Takes all steps that follow from one count.
-    async fn maintain_instances_once(self: &Arc<Self>) -> Result<()> {
+    async fn maintain_instances_once(self: &Arc<Self>) -> Result<Option<AtRest>> {
         let (mut all, begun) = (InstanceCount::default(), Instant::now());
         let count = |_, held: Held<InstanceRecord>| all.add(&held, &self.config.instance_generation);
         self.records.scan_each(None, count).await?;
@@ -342,9 +342,9 @@ impl Shared {
         loop {
             let step = plan(census, target);
             match step {
-                Step::Rest => return Ok(()),
+                Step::Rest => return Ok(Some(AtRest { census, target })),
                 Step::Wake(n) => self.wake_some(all.reserve.iter(), n.get().min(may_wake)),
-                Step::Provision(_) if may_make == 0 => return Ok(()),
+                Step::Provision(_) if may_make == 0 => return Ok(None),
                 Step::Provision(n) => self.provision(n.get().min(may_make), &all.seats, (census, target)).await?,
                 Step::RetireStale(n) => {
                     self.retire_some(all.stale_free.iter().chain(&all.stale_reserve), n.get());
@@ -358,12 +358,8 @@ impl Shared {
     }
 
     fn count_instances(&self, counted: Census, target: &WarmTarget) -> Census {
-        let waiting_elsewhere = self.state().waiting_elsewhere;
-        let mut census = Census {
-            waiting: as_count(self.waiters.len()).saturating_add(waiting_elsewhere),
-            expected: self.expected(),
-            ..counted
-        };
+        let waiting = self.waiting(&self.state());
+        let mut census = Census { waiting, expected: self.expected(), ..counted };
         self.state().instance_pace.tell(&mut census, target);
         if planted::is(Bug::RefillForgetsComing) {
             census.coming = 0;
@@ -395,7 +391,7 @@ impl Shared {
     /// Whether one more is wanted after so many were begun. A slow store takes seconds for each, and who waited then may not
     /// wait any more.
     fn is_still_wanted(&self, census: Census, target: WarmTarget, begun: u32) -> bool {
-        let waiting = as_count(self.waiters.len()).saturating_add(self.state().waiting_elsewhere);
+        let waiting = self.waiting(&self.state());
         let now = Census {
             coming: census.coming.saturating_add(begun),
             creating: census.creating.saturating_add(begun),

@@ -9,6 +9,7 @@ mod pace;
 mod parked;
 mod reserve;
 mod snapshots;
+mod upkeep;
 mod volumes;
 
 pub(crate) use breaker::Attempts;

@@ -3,9 +3,10 @@
 use super::allowance::Allowance;
 use super::breaker::Attempts;
 use crate::census::Census;
-use crate::plan::WarmTarget;
+use crate::plan::{Step, WarmTarget, plan};
 use crate::planted;
 use crate::record::PoolPast;
+use crate::stock::upkeep::AtRest;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub(crate) struct Pace {
     taken_elsewhere: u64,
     /// How long the pool was read when it was counted last, if it is a large one.
     reading: Duration,
+    /// What the last count left, and how many had been taken before it.
+    at_rest: Option<(AtRest, u64)>,
     pub(crate) making: Attempts,
     /// Fails for reasons of its own: a cloud without room for a stopped machine may have it for a new one.
     pub(crate) waking: Attempts,
@@ -38,6 +41,7 @@ impl Pace {
             taken: 0,
             taken_elsewhere: 0,
             reading: Duration::ZERO,
+            at_rest: None,
             making,
             waking,
         }
@@ -60,6 +64,10 @@ impl Pace {
     /// As many were taken by all others since their starts. Whether that is news.
     pub(crate) fn heard(&mut self, taken_elsewhere: u64) -> bool {
         let news = taken_elsewhere != self.taken_elsewhere;
+        if taken_elsewhere < self.taken_elsewhere {
+            // One of them has ended, and what it took since the last count cannot be told from that.
+            self.at_rest = None;
+        }
         self.taken_elsewhere = taken_elsewhere;
         news
     }
@@ -69,20 +77,44 @@ impl Pace {
         self.taken.saturating_add(self.taken_elsewhere)
     }
 
+    /// A count is over. So many had been taken before it: what was taken meanwhile may or may not be in it. Whether something may follow
+    /// from another one already.
+    pub(crate) fn settled(&mut self, rest: Option<AtRest>, taken_before: u64, waiting: u32) -> bool {
+        self.at_rest = rest.map(|rest| (rest, taken_before));
+        self.at_rest.is_some() && self.taken_by_all() != taken_before && self.may_lack(waiting)
+    }
+
+    /// Whether so many were taken since the last count that something may follow from another one. With some to spare, nobody needs to
+    /// read a whole pool because one of it was taken.
+    pub(crate) fn may_lack(&mut self, waiting: u32) -> bool {
+        let Some((AtRest { census, target }, taken_before)) = self.at_rest else { return true };
+        let taken = u32::try_from(self.taken_by_all().saturating_sub(taken_before)).unwrap_or(u32::MAX);
+        let free = census.free.saturating_sub(taken);
+        // Hands that were full may be free again, and so may the allowance. Room is made by what asks for a count itself.
+        let hands = Census { creating: 0, allowance: None, quiet_for: Duration::ZERO, ..census };
+        let now = Census { free, waiting, ..hands };
+        let pressed = is_pressed(&now, &target);
+        if pressed {
+            self.pressed();
+        }
+        plan(now, target) != Step::Rest || pressed && !is_pressed(&census, &target)
+    }
+
     /// So many were counted, in that time.
     pub(crate) fn counted(&mut self, total: u32, took: Duration) {
         self.reading = if total > LARGE { took } else { Duration::ZERO };
     }
 
-    /// How long a pool is not counted again, whoever takes from it meanwhile. Each claim asks for a count; of a large pool that
-    /// would be one count after the other, and the more often the larger it is. So at most half of the time is spent on it.
+    /// How long a pool is not counted again, whoever takes from it meanwhile. Where none is to spare, each claim asks for a count; of a
+    /// large pool that would be one count after the other, and the more often the larger it is. So at most half of the time is spent on
+    /// it.
     pub(crate) fn rest_after_count(&self) -> Duration {
         self.reading
     }
 
     /// Completes a count by what it takes more than one look to know.
     pub(crate) fn tell(&mut self, census: &mut Census, target: &WarmTarget) {
-        if census.waiting > 0 || census.free <= target.min_free.saturating_add(census.expected) {
+        if is_pressed(census, target) {
             self.pressed();
         }
         census.quiet_for = planted::quiet(self.quiet_for());
@@ -123,6 +155,11 @@ impl Pace {
     }
 }
 
+/// Whether no more are free than are kept, or somebody waits.
+fn is_pressed(census: &Census, target: &WarmTarget) -> bool {
+    census.waiting > 0 || census.free <= target.min_free.saturating_add(census.expected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +189,37 @@ mod tests {
             pace.counted(total, second);
             assert_eq!(pace.rest_after_count(), rest, "{total}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_asks_for_a_count_once_none_is_to_spare() {
+        let mut pace = Pace::new(Instant::now());
+        let target = WarmTarget { min_reserve: 1, max_reserve: 1, ..WarmTarget::new(1, 9, 9) };
+        let census = Census { free: 4, reserve: 1, creating: 4, coming: 4, total: 9, ..Census::default() };
+        assert!(pace.may_lack(0), "nothing was counted yet");
+        pace.took();
+        assert!(!pace.settled(Some(AtRest { census, target }), 0, 0), "three are left, of which two are to spare");
+        assert!(pace.may_lack(1), "somebody waits");
+        pace.heard(1);
+        assert!(!pace.may_lack(0));
+        pace.heard(2);
+        assert!(pace.may_lack(0), "only the one that is kept is left");
+        assert!(pace.settled(Some(AtRest { census, target }), 0, 0), "and it was not seen when that happened");
+        let (full, none) = (WarmTarget::new(9, 9, 9), Census { reserve: 0, ..census });
+        pace.settled(Some(AtRest { census: none, target: full }), 3, 0);
+        assert!(!pace.may_lack(0), "there is no room for what is lacking");
+        let room = Census { total: 8, ..none };
+        assert!(
+            !pace.settled(Some(AtRest { census: room, target: full }), 3, 0),
+            "hands are full, and nobody took any"
+        );
+        assert!(pace.may_lack(0), "hands may be free again");
+        pace.settled(Some(AtRest { census, target }), 3, 0);
+        assert!(!pace.may_lack(0));
+        pace.heard(0);
+        assert!(pace.may_lack(0), "nobody knows what the node that ended took last");
+        pace.settled(Some(AtRest { census, target }), 1, 0);
+        assert!(!pace.settled(None, 1, 0) && pace.may_lack(0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,8 +10,17 @@ use crate::record::{BoxRecord, VolumeEvent, VolumeRecord, VolumeStatus};
 use crate::records::{Held, volume_key};
 use crate::shared::{Shared, limited};
 use crate::stock::keep_some;
+use crate::stock::upkeep::{AtRest, Upkeep};
 use std::sync::Arc;
 use tokio::time::Instant;
+
+const VOLUMES: Upkeep = Upkeep {
+    name: "volume",
+    refill: |shared| &shared.refill_volumes,
+    pace: |state| &mut state.volume_pace,
+    // Who waits for a volume has one made.
+    waiting: |_, _| 0,
+};
 
 impl Shared {
     /// A free volume, out of the index. A hint: the bind's compare-and-swap decides.
@@ -43,26 +52,16 @@ impl Shared {
 
     /// Keeps the volume pool at its target while this node is the maintainer.
     pub(crate) async fn maintain_volumes(self: Arc<Self>) {
-        loop {
-            if self.is_maintainer()
-                && !self.is_paused()
-                && let Err(error) = self.maintain_volumes_once().await
-            {
-                tracing::warn!(error = %crate::Report(&error), "volume pool: this pass failed; the next one tries again");
-            }
-            let rest = self.state().volume_pace.rest_after_count();
-            if !rest.is_zero() {
-                tokio::time::sleep(rest).await;
-            }
-            tokio::select! {
-                biased;
-                () = self.refill_volumes.notified() => {}
-                () = tokio::time::sleep(self.config.maintain_every) => {}
-            }
-        }
+        self.keep_up(&VOLUMES, |shared| async move { shared.maintain_volumes_once().await }).await;
     }
 
-    async fn maintain_volumes_once(self: &Arc<Self>) -> Result<()> {
+    /// One was bound for somebody who came.
+    pub(crate) fn took_volume(&self) {
+        self.took_one(&VOLUMES);
+    }
+
+    /// Takes all steps that follow from one count.
+    async fn maintain_volumes_once(self: &Arc<Self>) -> Result<Option<AtRest>> {
         let generation = &self.config.volume_generation;
         let (mut counted, mut current, mut stale) = (Census::default(), Vec::new(), Vec::new());
         let begun = Instant::now();
@@ -82,14 +81,15 @@ impl Shared {
         loop {
             let step = plan(census, target);
             match step {
+                Step::Rest => return Ok(Some(AtRest { census, target })),
                 // Of no use stopped: volumes cost the same whether or not anything runs.
-                Step::Rest | Step::Wake(_) | Step::Stop(_) | Step::RetireReserve(_) => return Ok(()),
+                Step::Wake(_) | Step::Stop(_) | Step::RetireReserve(_) => return Ok(None),
                 // Nothing to copy from yet.
-                Step::Provision(_) if self.volume_source().is_err() => return Ok(()),
+                Step::Provision(_) if self.volume_source().is_err() => return Ok(None),
                 Step::Provision(n) => {
                     for _ in 0..n.get() {
                         if self.state().volume_pace.making.allowed() == 0 {
-                            return Ok(());
+                            return Ok(None);
                         }
                         self.make_volume().await?;
                         self.state().volume_pace.begun(1, &target);

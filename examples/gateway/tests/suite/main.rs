@@ -13,6 +13,7 @@ mod limits;
 mod lobby;
 mod monitor;
 mod outside_input;
+mod parking;
 mod pool;
 mod program;
 mod proxy;

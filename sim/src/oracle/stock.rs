@@ -216,7 +216,7 @@ impl Stock {
         let told: u32 = self.told_waiting.values().filter_map(|told| told.iter().max()).sum();
         let expected = if self.habits.expects { self.boxes } else { 0 };
         let kept_free = self.habits.most_free.unwrap_or(self.habits.min_free);
-        let wanted = kept_free.max(self.boxes) + expected + self.habits.min_reserve + told as usize;
+        let wanted = kept_free + self.boxes + expected + self.habits.min_reserve + told as usize;
         self.fresh.insert(id.clone());
         if self.fresh.len() > wanted {
             wrong.push(format!(

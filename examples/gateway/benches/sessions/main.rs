@@ -5,7 +5,9 @@
 //! is a connection from the user, a connection to the box, a terminal and a shell. All boxes are one light server, which echoes.
 //!
 //! A session takes two descriptors here and one in each of the other processes: `ulimit -Hn` must allow for that, else there are
-//! fewer. A number after `--` says how many there are to be; `-- jump-host` measures OpenSSH's `sshd` alone.
+//! fewer. Then the same once more with one connection for all sessions of a user, as OpenSSH's `ControlMaster` has it.
+//! A number after `--` says how many there are to be; `-- shared` measures those on shared connections alone, `-- jump-host`
+//! OpenSSH's `sshd`.
 
 #![allow(clippy::unwrap_used)] // a measurement, not a library
 
@@ -21,6 +23,7 @@ use harness::memory::resident;
 use harness::site::Site;
 use peer::Peer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::process::Command;
 use std::time::Duration;
 
 const SESSIONS: usize = 10_000;
@@ -34,22 +37,34 @@ const OTHERS: usize = 64;
 fn main() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let most = limit.maximum.map_or(usize::MAX, |most| (usize::try_from(most).unwrap() - OTHERS) / 2);
+    let descriptors = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap() - OTHERS);
+    // One to the box each, and one to the user for so many.
+    let most = |shared_by: usize| descriptors / (shared_by + 1) * shared_by;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["boxes", key] => runtime.block_on(boxes::serve(key)),
-        ["users", port] => runtime.block_on(users::serve(port.parse().unwrap())),
+        ["users", port, shared_by] => {
+            runtime.block_on(users::serve(port.parse().unwrap(), shared_by.parse().unwrap()));
+        }
         ["jump-host"] => runtime.block_on(jump_host::measure()),
-        [sessions] => runtime.block_on(measure(most.min(sessions.parse().unwrap()))),
-        _ => runtime.block_on(async {
-            measure(most.min(SESSIONS)).await;
-            jump_host::measure().await;
-        }),
+        ["shared"] => runtime.block_on(measure(SESSIONS.min(most(EACH)), EACH)),
+        ["shared", sessions] => runtime.block_on(measure(most(EACH).min(sessions.parse().unwrap()), EACH)),
+        [sessions] => runtime.block_on(measure(most(1).min(sessions.parse().unwrap()), 1)),
+        _ => {
+            runtime.block_on(async {
+                measure(most(1).min(SESSIONS), 1).await;
+                jump_host::measure().await;
+            });
+            println!("\nwith one connection for the {EACH} sessions of a user:");
+            // In a process of its own: what the sessions before have left would count.
+            assert!(Command::new(std::env::current_exe().unwrap()).arg("shared").status().unwrap().success());
+        }
     }
 }
 
-async fn measure(sessions: usize) {
+/// Measures so many sessions, of which so many share a connection.
+async fn measure(sessions: usize, shared_by: usize) {
     let site = Site::new();
     let host_key = site.dir.path().join("boxes_host_key");
     let (boxes, endpoint) = boxes::start(&host_key).await;
@@ -59,7 +74,7 @@ async fn measure(sessions: usize) {
     // Each peer is asked this often whether it lives; then it has been asked, and has answered.
     let rest = config.keepalive.0 + Duration::from_secs(5);
     let gateway = site.start(config).await;
-    let mut users = Peer::start(&["users", &gateway.port.to_string()]);
+    let mut users = Peer::start(&["users", &gateway.port.to_string(), &shared_by.to_string()]);
 
     let before = resident();
     row("the gateway before the first login", before, None);

@@ -20,17 +20,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 struct Session {
     channel: Channel<Msg>,
-    _connection: Handle<Trusting>,
+    _connection: Arc<Handle<Trusting>>,
 }
 
-/// Does what it is told, until it is killed.
-pub(crate) async fn serve(port: u16) {
+/// Does what it is told, until it is killed. Of the sessions of a user so many share a connection.
+pub(crate) async fn serve(port: u16, shared_by: usize) {
     let mut sessions = Vec::new();
     // Waiting here keeps nobody up: connections are served by the runtime's own threads.
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
         let said = match line.split_once(' ') {
-            Some(("in", most)) => log_in(port, &mut sessions, most.parse().unwrap()).await,
+            Some(("in", most)) => log_in(port, shared_by, &mut sessions, most.parse().unwrap()).await,
             _ if line == "echo" => echo(&mut sessions).await,
             _ => echo_all(&mut sessions).await,
         };
@@ -39,14 +39,15 @@ pub(crate) async fn serve(port: u16) {
 }
 
 /// Logs in until there are so many.
-async fn log_in(port: u16, sessions: &mut Vec<Session>, most: usize) -> String {
+async fn log_in(port: u16, shared_by: usize, sessions: &mut Vec<Session>, most: usize) -> String {
     let began = Instant::now();
     let fewer = sessions.len();
-    let coming = stream::iter(fewer..most).map(|number| tokio::spawn(Session::log_in(port, number)));
-    let come: Vec<_> = coming.buffer_unordered(AT_ONCE).collect().await;
-    sessions.extend(come.into_iter().filter_map(Result::ok));
+    let firsts = (fewer..most).step_by(shared_by);
+    let coming = firsts.map(|first| tokio::spawn(Session::open(port, first, shared_by.min(most - first))));
+    let come: Vec<_> = stream::iter(coming).buffer_unordered(AT_ONCE).collect().await;
+    sessions.extend(come.into_iter().filter_map(Result::ok).flatten());
     let (failed, took) = (most - sessions.len(), began.elapsed());
-    format!("{} logins in {took:.1?}, one in {EACH} with a new box; {failed} failed", most - fewer)
+    format!("{} more sessions in {took:.1?}, one in {EACH} with a new box; {failed} failed", most - fewer)
 }
 
 /// A byte there and back in some of them, which are far from each other in time.
@@ -75,19 +76,24 @@ async fn echo_all(sessions: &mut [Session]) -> String {
 }
 
 impl Session {
-    async fn log_in(port: u16, number: usize) -> Self {
+    /// The session of this number and those that follow, on one connection.
+    async fn open(port: u16, first: usize, many: usize) -> Vec<Self> {
         tokio::time::timeout(LIMIT, async {
             let mut seed = [0; 32];
-            seed[..8].copy_from_slice(&((1 + number / EACH) as u64).to_be_bytes());
+            seed[..8].copy_from_slice(&((1 + first / EACH) as u64).to_be_bytes());
             let key = PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed)), "").unwrap();
             let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-            let connection = log_in_with(port, key, "dev1".to_owned()).await;
-            let channel = connection.channel_open_session().await.unwrap();
-            channel.request_pty(true, "xterm-256color", 80, 24, 0, 0, &[]).await.unwrap();
-            channel.request_shell(true).await.unwrap();
-            let mut session = Self { channel, _connection: connection };
-            session.echo().await.unwrap();
-            session
+            let connection = Arc::new(log_in_with(port, key, "dev1".to_owned()).await);
+            let mut sessions = Vec::with_capacity(many);
+            for _ in 0..many {
+                let channel = connection.channel_open_session().await.unwrap();
+                channel.request_pty(true, "xterm-256color", 80, 24, 0, 0, &[]).await.unwrap();
+                channel.request_shell(true).await.unwrap();
+                let mut session = Self { channel, _connection: Arc::clone(&connection) };
+                session.echo().await.unwrap();
+                sessions.push(session);
+            }
+            sessions
         })
         .await
         .unwrap()

@@ -104,8 +104,8 @@ mod tests {
         let census = Census { waiting: 4, ..Census::of_instances(&all, "g") };
         assert_eq!((census.free, census.stale, census.coming, census.total, census.waiting), (1, 1, 1, 3, 4));
         let (text, json) = tell("machines", census, WarmTarget::new(1, 2, 10));
-        assert!(text.contains("2 would be made") && text.contains("4 are waited for"), "{text}");
-        assert_eq!((&json["step"], &json["count"]), (&"provision".into(), &2.into()));
+        assert!(text.contains("3 would be made") && text.contains("4 are waited for"), "{text}");
+        assert_eq!((&json["step"], &json["count"]), (&"provision".into(), &3.into()));
 
         let volume = |number: usize| VolumeRecord {
             id: VolumeId::new(format!("v{number}")).unwrap(),

@@ -1,7 +1,7 @@
 //! What the library itself takes of a connect: clouds and guests here answer at once, so all that is left is the core and the
 //! store. Two loads on a pool that has an instance for everybody: all at the same moment, and so many a second for a while.
 //!
-//! `cargo bench -p boxpool-sqlite --bench connects`, in about four minutes.
+//! `cargo bench -p boxpool-sqlite --bench connects`, in about eight minutes.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../core/tests/world/mod.rs"]

@@ -85,7 +85,7 @@ impl Pace {
     }
 
     /// Whether so many were taken since the last count that something may follow from another one. With some to spare, nobody needs to
-    /// read a whole pool because one of it was taken.
+    /// read a whole pool because one of it was taken. Where none is to spare any more, the cool-down begins anew, as after a count.
     pub(crate) fn may_lack(&mut self, waiting: u32) -> bool {
         let Some((AtRest { census, target }, taken_before)) = self.at_rest else { return true };
         let taken = u32::try_from(self.taken_by_all().saturating_sub(taken_before)).unwrap_or(u32::MAX);

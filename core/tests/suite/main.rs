@@ -15,4 +15,5 @@ mod parking;
 mod pause;
 mod rename;
 mod snapshots;
+mod threads;
 mod verbs;

@@ -50,6 +50,9 @@ pub struct State {
     pub volumes: BTreeMap<VolumeId, Volume>,
     pub snapshots: BTreeMap<SnapshotId, Volume>,
     pub guests: BTreeMap<VolumeId, RunningGuest>,
+    /// The volume that was attached to an instance last, and the one whose guest was started on it last.
+    pub attached_last: BTreeMap<InstanceId, VolumeId>,
+    pub started_last: BTreeMap<InstanceId, VolumeId>,
     /// Of each start, whether the runtime was told that it is of a copy.
     pub told_copied: Vec<(VolumeId, bool)>,
     pub broken: Vec<String>,
@@ -239,8 +242,9 @@ impl VolumeProvider for World {
             if !state.instances.contains(&attach.instance) {
                 return Err(absent(&attach.instance));
             }
-            let occupied =
-                state.volumes.iter().any(|(id, v)| *id != attach.volume && v.on.as_ref() == Some(&attach.instance));
+            let last = state.attached_last.get(&attach.instance).filter(|last| **last != attach.volume);
+            let last = last.and_then(|last| state.volumes.get(last));
+            let occupied = last.is_some_and(|last| last.on.as_ref() == Some(&attach.instance));
             let volume = state.volumes.get_mut(&attach.volume).ok_or_else(|| absent(&attach.volume))?;
             fence(volume, attach.epoch)?;
             let elsewhere = volume.on.as_ref().is_some_and(|on| *on != attach.instance);
@@ -249,6 +253,7 @@ impl VolumeProvider for World {
             }
             volume.on = Some(attach.instance.clone());
             volume.used = true;
+            state.attached_last.insert(attach.instance.clone(), attach.volume.clone());
             Ok(Attached::Yes(Device("lun0".into())))
         })
         .await
@@ -346,9 +351,10 @@ impl GuestRuntime for World {
                     by
                 }
             };
-            let on_it = state.guests.values().filter(|other| other.instance == guest.instance).count();
-            if on_it > 1 {
-                state.broken.push(format!("{} serves {on_it} guests", guest.instance));
+            let before = state.started_last.insert(guest.instance.clone(), guest.volume.clone());
+            let before = before.filter(|before| *before != guest.volume).and_then(|before| state.guests.get(&before));
+            if before.is_some_and(|before| before.instance == guest.instance) {
+                state.broken.push(format!("{} serves two guests", guest.instance));
             }
             Ok(Started { endpoint: endpoint(state.guests[&guest.volume].port), by })
         })

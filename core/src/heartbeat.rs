@@ -10,6 +10,7 @@ use crate::pool::Breakers;
 use crate::record::{Envelope, LeaseRecord, NodeRecord};
 use crate::records::{Held, lease_key, node_key};
 use crate::shared::Shared;
+use crate::stock::{INSTANCES, VOLUMES};
 use crate::store::Version;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -107,13 +108,11 @@ impl Shared {
             state.waiting_elsewhere = if planted::is(Bug::WaitersElsewhereUnseen) { 0 } else { waiting };
             let instances = others().map(|record| record.instances_taken).fold(0, u64::saturating_add);
             let volumes = others().map(|record| record.volumes_taken).fold(0, u64::saturating_add);
-            let news = state.instance_pace.heard(instances) || state.waiting_elsewhere > 0;
-            let waiting = self.waiting(&state);
-            if news && state.instance_pace.may_lack(waiting) {
-                self.refill_instances.notify_one();
+            if state.instance_pace.heard(instances) || state.waiting_elsewhere > 0 {
+                self.count_if_lacking(&INSTANCES, &mut state);
             }
-            if state.volume_pace.heard(volumes) && state.volume_pace.may_lack(0) {
-                self.refill_volumes.notify_one();
+            if state.volume_pace.heard(volumes) {
+                self.count_if_lacking(&VOLUMES, &mut state);
             }
             (state.liveness.long_dead(FORGET_AFTER), live)
         };

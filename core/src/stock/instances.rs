@@ -31,7 +31,7 @@ const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 /// So many boxes are read at once when claimed instances are looked through.
 const READS_AT_ONCE: usize = 16;
 
-const INSTANCES: Upkeep = Upkeep {
+pub(crate) const INSTANCES: Upkeep = Upkeep {
     name: "instance",
     refill: |shared| &shared.refill_instances,
     pace: |state| &mut state.instance_pace,

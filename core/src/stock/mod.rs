@@ -15,7 +15,9 @@ mod volumes;
 pub(crate) use breaker::Attempts;
 pub use breaker::Breaker;
 pub(crate) use forecast::Forecast;
+pub(crate) use instances::INSTANCES;
 pub(crate) use pace::Pace;
+pub(crate) use volumes::VOLUMES;
 
 /// A pass retires, stops or wakes so many of a kind at most; what is left is the next pass's. So a pass holds so many records, however
 /// many there are.

@@ -61,13 +61,17 @@ impl Shared {
         }
     }
 
-    /// One was taken for somebody who came: asks for a count if something may follow from it.
+    /// One was taken for somebody who came.
     pub(crate) fn took_one(&self, pool: &Upkeep) {
         let mut state = self.state();
-        let waiting = (pool.waiting)(self, &state);
-        let pace = (pool.pace)(&mut state);
-        pace.took();
-        if pace.may_lack(waiting) {
+        (pool.pace)(&mut state).took();
+        self.count_if_lacking(pool, &mut state);
+    }
+
+    /// Asks for a count if something may follow from it.
+    pub(crate) fn count_if_lacking(&self, pool: &Upkeep, state: &mut State) {
+        let waiting = (pool.waiting)(self, state);
+        if (pool.pace)(state).may_lack(waiting) {
             (pool.refill)(self).notify_one();
         }
     }

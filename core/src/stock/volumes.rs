@@ -14,7 +14,7 @@ use crate::stock::upkeep::{AtRest, Upkeep};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-const VOLUMES: Upkeep = Upkeep {
+pub(crate) const VOLUMES: Upkeep = Upkeep {
     name: "volume",
     refill: |shared| &shared.refill_volumes,
     pace: |state| &mut state.volume_pace,

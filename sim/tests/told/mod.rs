@@ -6,8 +6,8 @@ use boxpool::{
 };
 use boxpool_sim::backend::Operation;
 use boxpool_sim::{
-    CallId, Case, Event, Fate, Faults, Gateway, Happening, Kind, Op, Outcome, Pace, PoolShape, Refusal, SimCloud,
-    Strike, What, corpus, golden, run, run_traced,
+    CallId, Case, Event, Fate, Faults, Gateway, Happening, Kind, Op, Outcome, Pace, Parking, PoolShape, Refusal,
+    SimCloud, Strike, What, corpus, golden, run, run_traced,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -306,6 +306,33 @@ pub(crate) fn who_lingers_makes_room() -> Option<String> {
     let in_time = connected(&outcome, "b2").is_some_and(|at| at < 120_000);
     first(&outcome)
         .or((!in_time).then(|| "I6: who waited was not given the place of a box that only lingers".to_owned()))
+}
+
+/// A box whose owner is expected is attached ahead, and its owner does not come: it gives its instance back, and that goes. Where it is
+/// attached again and again, a machine is free in between, whenever one looks: a third of the seeds show it.
+pub(crate) fn who_was_expected_in_vain_is_not_expected_again() -> Option<String> {
+    let mut case = quiet(1, vec![visit(50_000, 1, 0)]);
+    (case.pool.volumes_free, case.pool.linger, case.restart_after) = (0, 10_000, 100);
+    case.pool.parking = Parking::ReturnTime(40_000);
+    // The gateway begins late, and its clock is an hour ahead.
+    case.events = vec![
+        Event { at: 0, what: Happening::Pause { gateway: 0, time: 10_000 } },
+        Event { at: 0, what: Happening::Clock { gateway: 0, ahead: 3_600_000 } },
+    ];
+    (0..30).find_map(|seed| first(&run(&Case { seed, ..case.clone() })))
+}
+
+/// A gateway dies while it stops a machine for the reserve, and the machine is lost after it: the record goes, too. How far the gateway
+/// has come is up to the seed: half of them show it.
+pub(crate) fn what_a_dead_gateway_was_stopping_is_no_reserve() -> Option<String> {
+    let mut case = quiet(1, Vec::new());
+    (case.pace, case.restart_after) = (Pace::Cloud, 100);
+    (case.pool.volumes_free, case.pool.min_reserve, case.pool.max_reserve) = (0, 1, 2);
+    case.events = vec![
+        Event { at: 90_000, what: Happening::Crash { gateway: 0 } },
+        Event { at: 120_000, what: Happening::KillInstance { nth: 0 } },
+    ];
+    (0..20).find_map(|seed| first(&run(&Case { seed, ..case.clone() })))
 }
 
 /// A request for a volume arrives once more when the volume is in use: nothing is lost.

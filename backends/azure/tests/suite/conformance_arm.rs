@@ -113,6 +113,19 @@ mod copies {
         SnapshotId::new("copy").unwrap()
     }
 
+    /// Asks until there is an answer, for half a minute at most.
+    async fn answered<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+        let asking = async {
+            loop {
+                if let Some(answer) = ask().await {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), asking).await.unwrap_or_else(|_| panic!("never: {what}"))
+    }
+
     /// The request that begins the copy meets that fate.
     fn strike(fate: ArmFate) -> ArmStrike {
         ArmStrike { method: "PUT".into(), path_ends: format!("/snapshots/{COPY}"), nth: 1, fate }
@@ -122,24 +135,18 @@ mod copies {
         async fn snapshot(&self) -> SnapshotLocation {
             let (volume, id) = (self.fresh_volume(), SnapshotId::new("taken").unwrap());
             let spec = VolumeSpec::new(volume.clone(), self.source());
-            while self.volumes().ensure(&spec).await.unwrap().state != VolumeState::Ready {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            while !self.volumes().snapshot(&volume, &id).await.unwrap().ready {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let ready = |state| (state == VolumeState::Ready).then_some(());
+            answered("a volume", async || ready(self.volumes().ensure(&spec).await.unwrap().state)).await;
+            let taken = async || self.volumes().snapshot(&volume, &id).await.unwrap().ready.then_some(());
+            answered("a snapshot", taken).await;
             self.copier().locate_snapshot(&id).await.unwrap()
         }
 
         /// Asks until it is whole, or has failed.
-        async fn copied(&self, from: &SnapshotLocation) -> Result<SnapshotCopy, Error> {
-            loop {
-                let copy = self.other.copy_snapshot(from, &copy()).await?;
-                if copy.ready {
-                    return Ok(copy);
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        async fn copied(&self, from: &SnapshotLocation, to: &SnapshotId) -> Result<SnapshotCopy, Error> {
+            let ask =
+                async || self.other.copy_snapshot(from, to).await.map(|copy| copy.ready.then_some(copy)).transpose();
+            answered("a copy", ask).await
         }
 
         fn begun(&self) -> usize {
@@ -154,7 +161,7 @@ mod copies {
             let bench = two_regions_with(vec![strike(fate)]).await;
             let from = bench.snapshot().await;
             let first = bench.other.copy_snapshot(&from, &copy()).await;
-            let again = bench.copied(&from).await.unwrap();
+            let again = bench.copied(&from, &copy()).await.unwrap();
             assert_eq!(again.percent, Some(100), "{first:?}");
             assert_eq!(bench.bench._service.names(Kind::Snapshot).iter().filter(|name| *name == COPY).count(), 1);
             assert!(bench.begun() <= 2, "{}", bench.begun());
@@ -165,17 +172,15 @@ mod copies {
     async fn a_copy_that_failed_says_so_until_it_is_deleted_and_can_then_be_made() {
         let bench = two_regions_with(vec![strike(ArmFate::Fail { code: "InternalServerError".into() })]).await;
         let from = bench.snapshot().await;
-        let failed = bench.copied(&from).await.unwrap_err();
+        let failed = bench.copied(&from, &copy()).await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Permanent, "{failed}");
-        assert_eq!(bench.copied(&from).await.unwrap_err().kind(), ErrorKind::Permanent);
+        assert_eq!(bench.copied(&from, &copy()).await.unwrap_err().kind(), ErrorKind::Permanent);
         bench.other.delete_snapshot(&copy()).await.unwrap();
-        let made = loop {
-            match bench.copied(&from).await {
-                Err(error) if error.kind() == ErrorKind::Busy => tokio::time::sleep(Duration::from_millis(5)).await,
-                made => break made,
-            }
-        };
-        assert!(made.unwrap().ready);
+        let made = answered("another copy", async || match bench.copied(&from, &copy()).await {
+            Err(error) if error.kind() == ErrorKind::Busy => None,
+            made => Some(made),
+        });
+        assert!(made.await.unwrap().ready);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -184,11 +189,11 @@ mod copies {
         let from = bench.snapshot().await;
         assert!(!bench.other.copy_snapshot(&from, &copy()).await.unwrap().ready);
         bench.other.delete_snapshot(&copy()).await.unwrap();
-        while bench.bench._service.resource(Kind::Snapshot, COPY).is_some() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        assert!(bench.bench._service.resource(Kind::Snapshot, COPY).is_none(), "it does not come back");
+        let there = || bench.bench._service.resource(Kind::Snapshot, COPY).is_some();
+        answered("gone", async || (!there()).then_some(())).await;
+        // A copy that was begun later is whole: by then the first would be.
+        bench.copied(&from, &SnapshotId::new("later").unwrap()).await.unwrap();
+        assert!(!there(), "it does not come back");
     }
 }
 

@@ -47,6 +47,8 @@ const TOLD: &[Told] = &[
     told::what_is_being_renamed_is_listed_once,
     told::who_recovers_claims_nothing_out_of_use,
     told::no_more_are_begun_than_may_be,
+    told::who_was_expected_in_vain_is_not_expected_again,
+    told::what_a_dead_gateway_was_stopping_is_no_reserve,
 ];
 
 fn is_sound(what: &str, violations: &[String]) {

@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 /// follows from the calls alone: that is what makes a simulation repeatable.
 ///
 /// Dropping it is like killing the process: what was under way stays half done, and another node, or this one at its next
-/// start, finishes it. As with a process, what was sent has been sent; on several threads a task may go on for one more step
-/// of the kind while it is dropped.
+/// start, finishes it. On several threads a task that is in the middle of a step
+/// when it is dropped takes that step to its end, up to where it would wait next.
 ///
 /// # Panics
 ///

@@ -50,7 +50,8 @@ pub struct State {
     pub volumes: BTreeMap<VolumeId, Volume>,
     pub snapshots: BTreeMap<SnapshotId, Volume>,
     pub guests: BTreeMap<VolumeId, RunningGuest>,
-    /// The volume that was attached to an instance last, and the one whose guest was started on it last.
+    /// The volume that was attached to an instance last, and the one whose guest was started on it last: no other can be on it. Looked
+    /// up, not searched for, since benches measure among thousands.
     pub attached_last: BTreeMap<InstanceId, VolumeId>,
     pub started_last: BTreeMap<InstanceId, VolumeId>,
     /// Of each start, whether the runtime was told that it is of a copy.

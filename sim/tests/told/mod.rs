@@ -309,7 +309,7 @@ pub(crate) fn who_lingers_makes_room() -> Option<String> {
 }
 
 /// A box whose owner is expected is attached ahead, and its owner does not come: it gives its instance back, and that goes. Where it is
-/// attached again and again, a machine is free in between, whenever one looks: a third of the seeds show it.
+/// attached again and again, that never ends; whether it shows at the end is up to the seed, and does in a third of them.
 pub(crate) fn who_was_expected_in_vain_is_not_expected_again() -> Option<String> {
     let mut case = quiet(1, vec![visit(50_000, 1, 0)]);
     (case.pool.volumes_free, case.pool.linger, case.restart_after) = (0, 10_000, 100);

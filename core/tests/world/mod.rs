@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// What is to happen to a call instead of the usual.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fault {
     /// It fails and nothing changes.
     Fails(ErrorKind),
@@ -24,6 +24,8 @@ pub enum Fault {
     LosesAnswer,
     /// It takes so long.
     Takes(Duration),
+    /// Something else is done first, on the caller's thread.
+    After(fn()),
 }
 
 #[derive(Default, Clone)]
@@ -146,6 +148,10 @@ impl World {
             }
             Some(Fault::Takes(time)) => {
                 tokio::time::sleep(time).await;
+                effect(&mut self.state())
+            }
+            Some(Fault::After(other)) => {
+                other();
                 effect(&mut self.state())
             }
         }
@@ -516,6 +522,11 @@ impl Node {
         self.worker.abort();
         let _ = self.worker.await;
         std::mem::forget(self.pool);
+    }
+
+    /// How the worker ended.
+    pub async fn ended(&mut self) -> std::result::Result<(), tokio::task::JoinError> {
+        (&mut self.worker).await
     }
 
     pub async fn connect(&self, name: &str) -> Result<Session> {

@@ -205,6 +205,9 @@ impl Watchers {
     }
 }
 
+/// A box's record, as an actor hands it on from one step to the next: it is larger than what most of them keep of it.
+pub(crate) type HeldBox = Arc<Held<BoxRecord>>;
+
 /// Messages are boxed: a channel has room for many from the start, of whatever size they are.
 type Sender = mpsc::UnboundedSender<Box<Message>>;
 type Receiver = mpsc::UnboundedReceiver<Box<Message>>;
@@ -233,7 +236,7 @@ pub(crate) struct Actor {
     mailbox: Receiver,
     watchers: Arc<Watchers>,
     /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
-    pub(crate) held: Option<Held<BoxRecord>>,
+    pub(crate) held: Option<HeldBox>,
     pub(crate) sessions: BTreeSet<u64>,
     /// Set while the box runs on our account without a session.
     pub(crate) linger_until: Option<Instant>,
@@ -275,8 +278,8 @@ impl Actor {
         }
     }
 
-    /// Each step has a box of its own, so that a connect to a box that is up, of which there are most, takes 7 KiB while it lasts and
-    /// not the 20 KiB of the largest step.
+    /// Each step has a box of its own, so that a connect to a box that is up, of which there are most, takes 5 KiB while it lasts and
+    /// not as much as the largest step.
     async fn handle(&mut self, message: Message) {
         match message {
             Message::Create { wanted, done } => {
@@ -375,8 +378,9 @@ impl Actor {
 
     /// Lets the pool see that this box could make room.
     fn show_lingering(&mut self) {
-        let entry = match &self.held {
-            Some(Held { record, .. })
+        let record = self.held.as_ref().map(|held| &held.record);
+        let entry = match record {
+            Some(record)
                 if self.sessions.is_empty() && self.linger_until.is_some() && record.mode == Mode::SuspendOnLeave =>
             {
                 record.placement.instance().map(|_| AwayBox::of(record, self.shared.now()))
@@ -384,9 +388,9 @@ impl Actor {
             _ => None,
         };
         let mut state = self.shared.state();
-        match (entry, &self.held) {
+        match (entry, record) {
             (Some(away), _) => drop(state.lingering.insert(away.owner.clone(), away)),
-            (None, Some(held)) => drop(state.lingering.remove(&held.record.owner)),
+            (None, Some(record)) => drop(state.lingering.remove(&record.owner)),
             (None, None) => {
                 state.lingering.retain(|owner, _| (&owner.owner, &owner.name) != (&self.key.0, &self.key.1))
             }
@@ -403,9 +407,9 @@ impl Actor {
     }
 
     /// The record: the hint when there is one, else what the store has.
-    pub(crate) async fn load(&mut self) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn load(&mut self) -> Result<HeldBox> {
         if let Some(held) = &self.held {
-            return Ok(held.clone());
+            return Ok(Arc::clone(held));
         }
         let key = box_key(&self.key.0, &self.key.1);
         let held = self.shared.records.get::<BoxRecord>(&key).await?;
@@ -413,7 +417,8 @@ impl Actor {
             Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail("there is no such box")
         })?;
         self.note_epoch(held.record.epoch);
-        self.held = Some(held.clone());
+        let held = Arc::new(held);
+        self.held = Some(Arc::clone(&held));
         Ok(held)
     }
 
@@ -426,19 +431,20 @@ impl Actor {
     }
 
     /// Writes a changed record. After an error the hint is gone, so the next look is at the store.
-    pub(crate) async fn write(&mut self, held: &Held<BoxRecord>, mut record: BoxRecord) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn write(&mut self, held: &Held<BoxRecord>, mut record: BoxRecord) -> Result<HeldBox> {
         self.held = None;
         let key = box_key(&self.key.0, &self.key.1);
         record.count(&held.record, self.uncounted, self.shared.now());
         let written = self.shared.records.update(&key, &held.version, record).await?;
         self.uncounted = 0;
         tracing::debug!(owner = %self.key.0, name = %self.key.1, placement = %written.record.placement, epoch = %written.record.epoch, "box moved");
-        self.held = Some(written.clone());
+        let written = Arc::new(written);
+        self.held = Some(Arc::clone(&written));
         Ok(written)
     }
 
     /// Applies an event and writes the result.
-    pub(crate) async fn step(&mut self, held: &Held<BoxRecord>, event: &PlacementEvent) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn step(&mut self, held: &Held<BoxRecord>, event: &PlacementEvent) -> Result<HeldBox> {
         let record = self.after(held, event)?;
         self.write(held, record).await
     }

@@ -34,12 +34,9 @@ struct Inner {
 }
 
 impl Inner {
-    fn put(&mut self, key: &Key, value: &str) -> Version {
+    fn next_version(&mut self) -> Version {
         self.versions += 1;
-        let version = Version(self.versions.to_string());
-        let stored = Stored { version: version.clone(), value: value.to_owned() };
-        self.records.insert(key.clone(), stored);
-        version
+        Version(self.versions.to_string())
     }
 }
 
@@ -63,20 +60,31 @@ impl StateStore for MemoryStore {
 
     async fn insert(&self, key: &Key, value: &str) -> Result<Version> {
         check_record("insert record", key, value)?;
+        let (key, value) = (key.clone(), value.to_owned());
         let mut inner = self.inner();
-        if inner.records.contains_key(key) {
-            return Err(Error::new(ErrorKind::AlreadyExists, "insert record", key));
+        if inner.records.contains_key(&key) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "insert record", &key));
         }
-        Ok(inner.put(key, value))
+        let version = inner.next_version();
+        inner.records.insert(key, Stored { version: version.clone(), value });
+        Ok(version)
     }
 
     async fn update(&self, key: &Key, version: &Version, value: &str) -> Result<Version> {
         check_record("update record", key, value)?;
+        // What takes or gives back memory is done before the lock is taken and after: others wait for it.
+        let mut value = value.to_owned();
         let mut inner = self.inner();
-        match inner.records.get(key) {
+        let next = inner.next_version();
+        match inner.records.get_mut(key) {
             None => Err(Error::new(ErrorKind::NotFound, "update record", key)),
             Some(stored) if stored.version != *version => Err(Error::new(ErrorKind::Conflict, "update record", key)),
-            Some(_) => Ok(inner.put(key, value)),
+            Some(stored) => {
+                stored.version.clone_from(&next);
+                std::mem::swap(&mut stored.value, &mut value);
+                drop(inner);
+                Ok(next)
+            }
         }
     }
 

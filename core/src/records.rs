@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How often a write with a lost answer is looked into before the caller is told that the outcome is unknown.
 const LOST_ANSWER_TRIES: u32 = 5;
 
+/// What hardly any record is longer than: its text is not moved while it grows.
+const USUAL_BYTES: usize = 1_024;
+
 /// A record and the version it was read or written with.
 #[derive(Debug, Clone)]
 pub(crate) struct Held<T> {
@@ -197,8 +200,11 @@ impl Records {
         let envelope = record.envelope_mut();
         envelope.schema = SCHEMA.max(envelope.schema);
         envelope.mark = format!("{}.{number}", self.writer);
-        let text = serde_json::to_string(&record)
-            .map_err(|error| Error::new(ErrorKind::Invalid, "encode record", key).with_source(error))?;
+        let invalid = |error| Error::new(ErrorKind::Invalid, "encode record", key).with_source(error);
+        let mut text = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut text, &record).map_err(invalid)?;
+        // JSON is UTF-8, so this does not fail.
+        let text = String::from_utf8(text).map_err(|error| invalid(serde::ser::Error::custom(error)))?;
         Ok((record, text))
     }
 

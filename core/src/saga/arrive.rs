@@ -2,7 +2,7 @@
 
 use super::change::is_overtaken;
 use super::preattach::blames_instance;
-use crate::actor::{Actor, Arrival, Connect, Timings, Via, WATCH_OTHER_EVERY};
+use crate::actor::{Actor, Arrival, Connect, HeldBox, Timings, Via, WATCH_OTHER_EVERY};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
@@ -145,7 +145,7 @@ impl Actor {
     }
 
     /// A running box: seen to run before the first session of this node is given.
-    async fn join(&mut self, held: Held<BoxRecord>, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
+    async fn join(&mut self, held: HeldBox, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
         let Placement::Running { instance, endpoint } = held.record.placement.clone() else {
             return Ok(Round::Again);
         };
@@ -194,12 +194,7 @@ impl Actor {
     }
 
     /// The guest of a running box is gone: start it where it was.
-    async fn restart_lost(
-        &mut self,
-        held: Held<BoxRecord>,
-        unresponsive: bool,
-        journey: &mut Journey,
-    ) -> Result<Round> {
+    async fn restart_lost(&mut self, held: HeldBox, unresponsive: bool, journey: &mut Journey) -> Result<Round> {
         let node = self.shared.node.clone();
         let event = PlacementEvent::GuestLost { epoch: held.record.epoch, node: node.clone() };
         let mut record = self.after(&held, &event)?;
@@ -262,7 +257,7 @@ impl Actor {
     }
 
     /// A step whose node is out of it: go on with it, forward where that brings the box up.
-    async fn finish_for_connect(&mut self, held: Held<BoxRecord>, journey: &mut Journey) -> Result<Round> {
+    async fn finish_for_connect(&mut self, held: HeldBox, journey: &mut Journey) -> Result<Round> {
         let node = self.shared.node.clone();
         self.log_take_over(&held);
         match &held.record.placement {
@@ -322,7 +317,7 @@ impl Actor {
     /// What to do after a placement failed: the volume goes off the instance, and another one is tried when that can help.
     pub(crate) async fn give_up_placement(
         &mut self,
-        held: Held<BoxRecord>,
+        held: HeldBox,
         error: Error,
         journey: &mut Journey,
     ) -> Result<Round> {

@@ -1,6 +1,6 @@
 //! Changes of a box that is at rest, and the wait until it is. Each is one compare-and-swap: it has happened, or it has not.
 
-use crate::actor::{Actor, WATCH_OTHER_EVERY};
+use crate::actor::{Actor, HeldBox, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::record::{BoxRecord, EventKind, EventRecord, Placement};
@@ -14,18 +14,14 @@ impl Actor {
     ///
     /// # Errors
     /// `NotFound`, also of a box that is deleted or being deleted; `Busy` when the step has not ended by then.
-    pub(crate) async fn at_rest(&mut self, operation: &'static str, deadline: Instant) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn at_rest(&mut self, operation: &'static str, deadline: Instant) -> Result<HeldBox> {
         let held = self.at_rest_or_deleted(operation, deadline).await?;
         self.shared.check_there(&held.record, operation)?;
         Ok(held)
     }
 
     /// As [`Actor::at_rest`], whether or not its owner has deleted it.
-    pub(crate) async fn at_rest_or_deleted(
-        &mut self,
-        operation: &'static str,
-        deadline: Instant,
-    ) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn at_rest_or_deleted(&mut self, operation: &'static str, deadline: Instant) -> Result<HeldBox> {
         loop {
             self.shared.check_in_touch(operation)?;
             self.held = None;
@@ -59,7 +55,7 @@ impl Actor {
         operation: &'static str,
         deadline: Instant,
         mut change: impl FnMut(&BoxRecord) -> Result<Option<BoxRecord>>,
-    ) -> Result<(Held<BoxRecord>, bool)> {
+    ) -> Result<(HeldBox, bool)> {
         loop {
             let held = self.at_rest_or_deleted(operation, deadline).await?;
             let Some(record) = change(&held.record)? else { return Ok((held, false)) };

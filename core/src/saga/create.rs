@@ -1,6 +1,6 @@
 //! Create a box: a record under (owner, name), which makes the name unique, then a volume bound to it for good.
 
-use crate::actor::{Actor, Wanted};
+use crate::actor::{Actor, HeldBox, Wanted};
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxRef, SnapshotId, VolumeId};
 use crate::planted::{self, Bug};
@@ -60,7 +60,8 @@ impl Actor {
                 });
             }
         };
-        self.held = Some(held.clone());
+        let held = Arc::new(held);
+        self.held = Some(Arc::clone(&held));
         match self.bind(held, fresh).await {
             Ok(bound) => {
                 metrics::counter!("boxpool_boxes_created_total").increment(1);
@@ -69,7 +70,7 @@ impl Actor {
                     volume: Some(bound.record.volume.volume().clone()),
                     ..self.shared.event(EventKind::BoxCreated)
                 });
-                Ok(bound.record)
+                Ok(bound.record.clone())
             }
             Err(error) => {
                 self.undo_create().await;
@@ -99,11 +100,7 @@ impl Actor {
     /// Makes sure that the box has its volume. `fresh` is a volume's name that was made up for this very box just now: only
     /// under such a name is a volume made. A name without a record may be that of a deleted volume, and what was once asked of
     /// that one (a late delete, say) would befall the new one.
-    pub(crate) async fn bind(
-        &mut self,
-        mut held: Held<BoxRecord>,
-        mut fresh: Option<VolumeId>,
-    ) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn bind(&mut self, mut held: HeldBox, mut fresh: Option<VolumeId>) -> Result<HeldBox> {
         let deadline = Instant::now() + self.shared.config.limits.volume_ready;
         // Whoever made the name up needs one call to the store to write the volume's record.
         let mut give_up_on_name = Instant::now() + self.shared.config.limits.store_call;
@@ -118,7 +115,7 @@ impl Actor {
                 return Err(Error::new(ErrorKind::TimedOut, "create box", &self.key.1).with_detail(detail));
             }
             let (next, wants_another) = match self.try_bind(&held, &volume, fresh.as_ref()).await {
-                Ok(Bound::Written(next)) => (*next, false),
+                Ok(Bound::Written(next)) => (next, false),
                 Ok(Bound::Look) => (self.look_again(&held).await?, false),
                 Ok(Bound::Wait) => {
                     tokio::time::sleep(crate::actor::WATCH_OTHER_EVERY).await;
@@ -149,7 +146,7 @@ impl Actor {
     }
 
     /// The record as the store has it now; `NotFound` when it is another incarnation's.
-    async fn look_again(&mut self, held: &Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+    async fn look_again(&mut self, held: &Held<BoxRecord>) -> Result<HeldBox> {
         self.held = None;
         let next = self.load().await?;
         if next.record.owner == held.record.owner {
@@ -210,10 +207,10 @@ impl Actor {
         let mut record = held.record.clone();
         record.volume = VolumeBinding::Bound(found.record.id.clone());
         record.refused.clear();
-        Ok(Bound::Written(Box::new(self.write(held, record).await?)))
+        Ok(Bound::Written(self.write(held, record).await?))
     }
 
-    async fn want_another(&mut self, held: &Held<BoxRecord>, fresh: &mut Option<VolumeId>) -> Result<Held<BoxRecord>> {
+    async fn want_another(&mut self, held: &Held<BoxRecord>, fresh: &mut Option<VolumeId>) -> Result<HeldBox> {
         let mut record = held.record.clone();
         record.refused.push(record.volume.volume().clone());
         let candidate = match record.copied_from {
@@ -232,7 +229,7 @@ impl Actor {
 /// What one step towards a volume came to.
 enum Bound {
     /// The box's record says `Bound` now.
-    Written(Box<Held<BoxRecord>>),
+    Written(HeldBox),
     /// Something moved: look at the records again.
     Look,
     /// Another node is at it.

@@ -2,14 +2,14 @@
 //! volume is ever deleted.
 
 use super::change::is_overtaken;
-use crate::actor::{Actor, WATCH_OTHER_EVERY};
+use crate::actor::{Actor, HeldBox, WATCH_OTHER_EVERY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::record::{
     BoxRecord, EventKind, EventRecord, HoldPart, Placement, PlacementEvent, VolumeBinding, VolumeEvent, VolumeRecord,
     VolumeStatus,
 };
-use crate::records::{Held, box_key, volume_key};
+use crate::records::{box_key, volume_key};
 use tokio::time::Instant;
 
 impl Actor {
@@ -57,12 +57,12 @@ impl Actor {
     }
 
     /// Of a box at rest, exactly as it is held.
-    pub(crate) async fn delete_held(&mut self, held: Held<BoxRecord>) -> Result<()> {
+    pub(crate) async fn delete_held(&mut self, held: HeldBox) -> Result<()> {
         let node = self.shared.node.clone();
         self.delete_from(held, &PlacementEvent::Delete { node }).await
     }
 
-    async fn delete_from(&mut self, held: Held<BoxRecord>, event: &PlacementEvent) -> Result<()> {
+    async fn delete_from(&mut self, held: HeldBox, event: &PlacementEvent) -> Result<()> {
         let mut record = self.after(&held, event)?;
         record.holders.clear();
         let held = self.write(&held, record).await?;
@@ -71,7 +71,7 @@ impl Actor {
     }
 
     /// `Deleting`, by us. Every part may have been done before.
-    pub(crate) async fn finish_delete(&mut self, held: Held<BoxRecord>) -> Result<()> {
+    pub(crate) async fn finish_delete(&mut self, held: HeldBox) -> Result<()> {
         let record = &held.record;
         self.shared.state().parked.remove(&record.owner);
         if let Some(instance) = record.placement.instance() {

@@ -1,12 +1,11 @@
 //! Grow a box's volume: the wish is written with a [stop](super::stop), and fulfilled while the box is detached, by whoever stops
 //! it or, when that node dies, by whoever places it next. To grow to a size twice is to grow once.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, HeldBox};
 use crate::error::{ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::record::{BoxRecord, EventKind, EventRecord, Placement};
-use crate::records::Held;
 use crate::shared::limited;
 
 impl Actor {
@@ -15,7 +14,7 @@ impl Actor {
     ///
     /// # Errors
     /// The provider's.
-    pub(crate) async fn grown(&mut self, held: Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+    pub(crate) async fn grown(&mut self, held: HeldBox) -> Result<HeldBox> {
         let (Some(bytes), Placement::Detached) = (held.record.grow_to, &held.record.placement) else { return Ok(held) };
         let volume = held.record.volume.volume();
         let mut poll = Poll::new(self.shared.config.limits.volume_ready);

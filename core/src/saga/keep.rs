@@ -30,7 +30,7 @@ impl Actor {
             })
             .await?;
         if !changed {
-            return Ok(held.record);
+            return Ok(held.record.clone());
         }
         if held.record.holders.contains(&node) && self.sessions.is_empty() {
             self.linger_until = Some(Instant::now() + self.shared.config.linger);
@@ -42,7 +42,7 @@ impl Actor {
             detail: if mode == Mode::KeepRunning { "on".into() } else { "off".into() },
             ..self.shared.event(EventKind::KeepaliveSet)
         });
-        Ok(held.record)
+        Ok(held.record.clone())
     }
 
     /// Brings up a box that is to run and does not. When there is no room the next census tries again.

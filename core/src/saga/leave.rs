@@ -1,7 +1,7 @@
 //! Leave: the last session of the last node has ended and the linger is over. Running → Suspending → Parked.
 
 use super::change::is_overtaken;
-use crate::actor::Actor;
+use crate::actor::{Actor, HeldBox};
 use crate::error::{ErrorKind, Result};
 use crate::parking::AwayBox;
 use crate::planted::{self, Bug};
@@ -68,7 +68,7 @@ impl Actor {
     }
 
     /// `Suspending`, by us: save the memory, then park.
-    pub(crate) async fn suspend(&mut self, held: Held<BoxRecord>) -> Result<()> {
+    pub(crate) async fn suspend(&mut self, held: HeldBox) -> Result<()> {
         let Some(instance) = held.record.placement.instance().cloned() else { return Ok(()) };
         let epoch = held.record.epoch;
         let guest = Self::guest(&held.record, &instance);

@@ -5,7 +5,7 @@
 //! and one more write says so.
 
 use super::arrive::{Journey, Round};
-use crate::actor::{Actor, Connect};
+use crate::actor::{Actor, Connect, HeldBox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::planted::{self, Bug};
@@ -15,17 +15,13 @@ use crate::provider::{Attach, Attached, Device};
 use crate::record::{BoxRecord, InstanceEvent, InstanceRecord, Placement, PlacementEvent};
 use crate::records::{Held, instance_key};
 use crate::shared::limited;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 impl Actor {
     /// A detached box.
-    pub(crate) async fn place(
-        &mut self,
-        held: Held<BoxRecord>,
-        connect: &mut Connect,
-        journey: &mut Journey,
-    ) -> Result<Round> {
+    pub(crate) async fn place(&mut self, held: HeldBox, connect: &mut Connect, journey: &mut Journey) -> Result<Round> {
         let node = self.shared.node.clone();
         let held = self.grown(held).await?;
         let waiting = Instant::now();
@@ -59,7 +55,7 @@ impl Actor {
             }
             // Another box was faster. Take the next one, or go back and stand in line.
             let Some(next) = self.take_instance() else {
-                self.withdraw(held, false).await?;
+                Box::pin(self.withdraw(held, false)).await?;
                 return Ok(Round::Again);
             };
             candidate = next;
@@ -77,7 +73,7 @@ impl Actor {
     /// A parked box: everything is where it must be but the guest.
     pub(crate) async fn resume_parked(
         &mut self,
-        held: Held<BoxRecord>,
+        held: HeldBox,
         instance: InstanceId,
         journey: &mut Journey,
     ) -> Result<Round> {
@@ -93,7 +89,7 @@ impl Actor {
     /// `Placing`, with the instance claimed: attach (unless that is known to be done), start, record.
     pub(crate) async fn finish_placing(
         &mut self,
-        mut held: Held<BoxRecord>,
+        mut held: HeldBox,
         mut attach: bool,
         journey: &mut Journey,
     ) -> Result<Round> {
@@ -106,8 +102,8 @@ impl Actor {
                 let begun = Instant::now();
                 self.tell(Progress::Attaching { instance: instance.clone() });
                 match self.attach(&held.record, &instance).await {
-                    Ok(device) => held.record.device = Some(device),
-                    Err(error) => return self.give_up_placement(held, error, journey).await,
+                    Ok(device) => Arc::make_mut(&mut held).record.device = Some(device),
+                    Err(error) => return Box::pin(self.give_up_placement(held, error, journey)).await,
                 }
                 journey.timings.attached += begun.elapsed();
             }
@@ -115,7 +111,7 @@ impl Actor {
             self.tell(Progress::Starting { instance: instance.clone() });
             if held.record.forget_memory && !planted::is(Bug::StopKeepsMemory) {
                 if let Err(error) = self.drop_memory(&held.record, &instance).await {
-                    return self.give_up_placement(held, error, journey).await;
+                    return Box::pin(self.give_up_placement(held, error, journey)).await;
                 }
                 held = self.memory_dropped(&held).await?;
             }
@@ -127,7 +123,7 @@ impl Actor {
                 Ok(started) => break started,
                 // Not attached after all (the instance was restarted, say): attach and try once more.
                 Err(error) if error.kind() == ErrorKind::NotFound && !attach => attach = true,
-                Err(error) => return self.give_up_placement(held, error, journey).await,
+                Err(error) => return Box::pin(self.give_up_placement(held, error, journey)).await,
             }
         };
         self.tell(Progress::Reachable(started.endpoint.clone()));
@@ -149,7 +145,7 @@ impl Actor {
 
     /// Says so before a guest is started: what is saved from then on is new. The guest starts in an epoch of its own, so that
     /// a call to drop which is delivered once more, late, does not strike it.
-    async fn memory_dropped(&mut self, held: &Held<BoxRecord>) -> Result<Held<BoxRecord>> {
+    async fn memory_dropped(&mut self, held: &Held<BoxRecord>) -> Result<HeldBox> {
         let node = self.shared.node.clone();
         let mut record = self.after(held, &PlacementEvent::TakeOver { node })?;
         record.forget_memory = false;

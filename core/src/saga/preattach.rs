@@ -3,11 +3,10 @@
 //!
 //! Nobody waits for it, so it gives way: without a free instance nothing happens, and what fails is undone.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, HeldBox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::AwayBox;
 use crate::record::{BoxRecord, Placement, PlacementEvent, VolumeBinding};
-use crate::records::Held;
 use tokio::time::Instant;
 
 impl Actor {
@@ -47,7 +46,7 @@ impl Actor {
     }
 
     /// `Placing`, by us, with the instance claimed.
-    async fn attach_and_park(&mut self, held: Held<BoxRecord>) -> Result<()> {
+    async fn attach_and_park(&mut self, held: HeldBox) -> Result<()> {
         let Some(instance) = held.record.placement.instance().cloned() else { return Ok(()) };
         let device = match self.attach(&held.record, &instance).await {
             Ok(device) => device,

@@ -20,7 +20,7 @@
 
 use super::change::is_overtaken;
 use super::travel::Guard;
-use crate::actor::Actor;
+use crate::actor::{Actor, HeldBox};
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::id::{BoxName, BoxRef};
 use crate::planted::{self, Bug};
@@ -100,7 +100,7 @@ impl Actor {
     }
 
     /// `Renaming`, of a node that is out of it.
-    pub(crate) async fn recover_rename(&mut self, held: Held<BoxRecord>) -> Result<()> {
+    pub(crate) async fn recover_rename(&mut self, held: HeldBox) -> Result<()> {
         let volume = self.volume_of(&held.record).await?;
         let node = self.shared.node.clone();
         let held = self.step(&held, &PlacementEvent::TakeOver { node }).await?;
@@ -116,7 +116,7 @@ impl Actor {
     /// From here on the box has its new name.
     async fn bind_to_new_name(
         &mut self,
-        held: Held<BoxRecord>,
+        held: HeldBox,
         volume: Held<VolumeRecord>,
         arriving: Held<BoxRecord>,
     ) -> Result<BoxRecord> {
@@ -127,7 +127,7 @@ impl Actor {
         self.conclude_rename(held, arriving).await
     }
 
-    async fn conclude_rename(&mut self, held: Held<BoxRecord>, arriving: Held<BoxRecord>) -> Result<BoxRecord> {
+    async fn conclude_rename(&mut self, held: HeldBox, arriving: Held<BoxRecord>) -> Result<BoxRecord> {
         self.held = None;
         self.shared.records.delete(&box_key(&self.key.0, &self.key.1), &held.version).await?;
         match self.shared.arrived(&arriving).await {
@@ -138,7 +138,7 @@ impl Actor {
     }
 
     /// The box keeps its name.
-    async fn give_up_rename(&mut self, held: Held<BoxRecord>, volume: &Held<VolumeRecord>) -> Result<()> {
+    async fn give_up_rename(&mut self, held: HeldBox, volume: &Held<VolumeRecord>) -> Result<()> {
         if !planted::is(Bug::RenameGivenUpUnsaid) {
             let event = VolumeEvent::Bind { owner: held.record.owner.clone() };
             self.shared.volume_step(volume, &event).await?;

@@ -67,7 +67,7 @@ impl Actor {
             })
             .await?;
         self.log_of(&held, EventKind::BoxUndeleted);
-        Ok(held.record)
+        Ok(held.record.clone())
     }
 
     /// Deletes the box for good if its owner cannot have it back any more.

@@ -48,7 +48,7 @@ impl Actor {
                 ..self.shared.event(EventKind::ShareSet)
             });
         }
-        Ok(held.record)
+        Ok(held.record.clone())
     }
 
     /// Writes down that somebody else has connected. They have: what cannot be written stands in the event log alone.

@@ -8,7 +8,7 @@
 //! copied, with memory that is to be forgotten, and so boots. A snapshot that is deleted meanwhile ends the restore, and
 //! of that box nothing stays. *Duplicate*: all three, with a snapshot that has no name.
 
-use crate::actor::{Actor, Message, Wanted};
+use crate::actor::{Actor, HeldBox, Message, Wanted};
 use crate::busy::BusyGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BoxId, BoxName, BoxRef, SnapshotId, SnapshotName, UserId};
@@ -74,10 +74,10 @@ impl Actor {
         if !planted::is(Bug::SnapshotUnchecked) {
             self.check_unmoved(&held).await?;
         }
-        Ok(held.record)
+        Ok(held.record.clone())
     }
 
-    async fn resting(&mut self, operation: &'static str, of: &BoxRef, deadline: Instant) -> Result<Held<BoxRecord>> {
+    async fn resting(&mut self, operation: &'static str, of: &BoxRef, deadline: Instant) -> Result<HeldBox> {
         let held = self.at_rest(operation, deadline).await?;
         if held.record.owner == *of {
             return Ok(held);

@@ -40,7 +40,7 @@ impl Actor {
         record.grow_to = record.grow_to.max(grow_to);
         record.holders.clear();
         if record == found.record {
-            return self.grown(found).await.map(|held| held.record);
+            return self.grown(found).await.map(|held| held.record.clone());
         }
         let held = self.write(&found, record).await?;
         self.end_sessions(&held);
@@ -62,6 +62,6 @@ impl Actor {
             }
             Err(error) => return Err(error),
         };
-        self.grown(held).await.map(|held| held.record)
+        self.grown(held).await.map(|held| held.record.clone())
     }
 }

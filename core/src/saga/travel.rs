@@ -109,7 +109,7 @@ impl Actor {
         let hold = Hold { attempt: attempt.to_owned(), part: HoldPart::Leaving };
         // By us, before another node took us for dead and took it off its instance in our place.
         if found.record.hold.as_ref() == Some(&hold) {
-            return Ok(found.record);
+            return Ok(found.record.clone());
         }
         self.shared.check_there(&found.record, WHAT)?;
         if matches!(found.record.volume, VolumeBinding::Wanted(_)) {
@@ -131,7 +131,7 @@ impl Actor {
             self.log_stay(&held);
         }
         self.vacate(held, false, false).await?;
-        self.load().await.map(|held| held.record)
+        self.load().await.map(|held| held.record.clone())
     }
 
     async fn stay_in_region(&mut self, id: &BoxId, attempt: &str, deadline: Instant) -> Result<Option<BoxRecord>> {
@@ -142,7 +142,7 @@ impl Actor {
                 Ok(Some(record))
             })
             .await?;
-        Ok(Some(held.record).filter(|record| record.owner.id == *id))
+        Ok(Some(held.record.clone()).filter(|record| record.owner.id == *id))
     }
 
     async fn settle_in_region(&mut self, attempt: &str, deadline: Instant) -> Result<Option<BoxRecord>> {
@@ -152,7 +152,7 @@ impl Actor {
                 Ok((found.hold.as_ref() == Some(&comes)).then(|| BoxRecord { hold: None, ..found.clone() }))
             })
             .await?;
-        Ok(Some(held.record))
+        Ok(Some(held.record.clone()))
     }
 
     /// Nobody takes a hold off a record that is to be discarded: what is decided of an attempt stays decided.
@@ -160,7 +160,7 @@ impl Actor {
         loop {
             self.held = None;
             let held = self.load().await?;
-            if held.record.hold.is_none_or(|hold| hold.attempt != attempt) {
+            if held.record.hold.as_ref().is_none_or(|hold| hold.attempt != attempt) {
                 return Ok(());
             }
             // A node that lives may still be making its volume.

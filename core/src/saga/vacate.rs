@@ -4,7 +4,7 @@
 //! delete the instance and only then detach by force. A volume is never pulled from under a running guest. Then the instance is given back, and last of
 //! all the record says `Detached`: an instance is never claimed by a box that is nowhere.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, HeldBox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstanceId;
 use crate::planted::{self, Bug};
@@ -41,7 +41,7 @@ impl Actor {
     }
 
     /// From `Placing`, `Suspending` or `Parked`: off the instance. `doubted`: the instance is not to be used again.
-    pub(crate) async fn withdraw(&mut self, held: Held<BoxRecord>, doubted: bool) -> Result<()> {
+    pub(crate) async fn withdraw(&mut self, held: HeldBox, doubted: bool) -> Result<()> {
         let save_memory = !matches!(held.record.placement, Placement::Parked { .. });
         let node = self.shared.node.clone();
         let mut record = self.after(&held, &PlacementEvent::Withdraw { node })?;
@@ -52,7 +52,7 @@ impl Actor {
     }
 
     /// `Detaching`, by us.
-    pub(crate) async fn vacate(&mut self, held: Held<BoxRecord>, save_memory: bool, doubted: bool) -> Result<()> {
+    pub(crate) async fn vacate(&mut self, held: HeldBox, save_memory: bool, doubted: bool) -> Result<()> {
         let Some(instance) = held.record.placement.instance().cloned() else { return Ok(()) };
         if planted::is(Bug::FreedBeforeDetach) {
             self.release_instance(&held.record, &instance, doubted).await?;

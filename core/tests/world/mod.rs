@@ -137,20 +137,22 @@ impl World {
             let count = state.calls.entry(operation).or_default();
             *count += 1;
             let n = *count;
-            state.faults.remove(&(operation, n)).or_else(|| state.always.get(operation).cloned())
+            match state.faults.remove(&(operation, n)).or_else(|| state.always.get(operation).cloned()) {
+                None => return effect(&mut state),
+                Some(fault) => fault,
+            }
         };
         match fault {
-            None => effect(&mut self.state()),
-            Some(Fault::Fails(kind)) => Err(Error::new(kind, operation, resource).with_effect(Effect::None)),
-            Some(Fault::LosesAnswer) => {
+            Fault::Fails(kind) => Err(Error::new(kind, operation, resource).with_effect(Effect::None)),
+            Fault::LosesAnswer => {
                 let _ = effect(&mut self.state());
                 Err(Error::new(ErrorKind::UnknownOutcome, operation, resource))
             }
-            Some(Fault::Takes(time)) => {
+            Fault::Takes(time) => {
                 tokio::time::sleep(time).await;
                 effect(&mut self.state())
             }
-            Some(Fault::After(other)) => {
+            Fault::After(other) => {
                 other();
                 effect(&mut self.state())
             }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod azurite;
+mod until;
 #[path = "../../../core/tests/world/mod.rs"]
 mod world;
 
@@ -19,6 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use until::until_true;
 use world::{World, config};
 
 const GATEWAYS: u64 = 64;
@@ -72,14 +74,6 @@ impl StateStore for Watched {
     }
 }
 
-async fn until(what: &str, reached: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
-    while !reached() {
-        assert!(tokio::time::Instant::now() < deadline, "not yet: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
     let (options, world, claims) = (azurite::fresh_options(), Arc::new(World::default()), Arc::new(Claims::default()));
@@ -101,12 +95,12 @@ async fn sixty_four_gateways_seldom_reach_for_the_same_machine() {
         let (pool, worker) = builder.seed(seed).build().await.unwrap();
         workers.push(tokio::spawn(worker.run()));
         if seed == 0 {
-            until("all machines are free", || pool.status().free_instances == MACHINES as usize).await;
+            until_true("all machines are free", || pool.status().free_instances == MACHINES as usize).await;
         }
         nodes.push(pool);
     }
     let all_know_all = || nodes.iter().all(|node| node.status().live_nodes == nodes.len());
-    until("all gateways know of each other", all_know_all).await;
+    until_true("all gateways know of each other", all_know_all).await;
 
     let boxes: Vec<(Pool, UserId, BoxName)> = (0..GATEWAYS * CONNECTS_EACH)
         .map(|n| {

@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod azurite;
+mod until;
 
 use boxpool::{ErrorKind, Key, StateStore, Table};
 use boxpool_azure::{TableStore, TablesOptions};
 use std::process::{Child, Command, Stdio};
+use until::until;
 
 const THINGS: Table = Table::new("things");
 const PORT: &str = "BOXPOOL_TEST_PORT";
@@ -66,11 +68,7 @@ async fn a_counter_that_processes_share_loses_nothing_also_when_one_is_killed() 
     let port = azurite::shared().port;
     let mut workers: Vec<_> = (0..4).map(|n| worker(&options, port, &format!("w{n}"))).collect();
     let mut doomed = worker(&options, port, "doomed");
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    while notes(&store, "doomed").await < 5 {
-        assert!(tokio::time::Instant::now() < deadline, "the workers begin");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("the workers begin", async || (notes(&store, "doomed").await >= 5).then_some(())).await;
     doomed.kill().unwrap();
     doomed.wait().unwrap();
     for worker in &mut workers {

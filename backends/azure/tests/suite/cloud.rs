@@ -1,13 +1,14 @@
 //! What the cloud side does when the service is full, slow, deaf, or somebody else's.
 
 use crate::stand_in::{Fate, StandIn};
+use crate::until::until;
 use boxpool::{
     Attach, Attached, Detached, Effect, Epoch, ErrorKind, InstanceId, InstanceProvider, InstanceSpec, InstanceState,
     VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
 use boxpool_azure::{AzureCloud, AzureDevice, Candidate};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn instance() -> InstanceId {
     InstanceId::new("i1").unwrap()
@@ -29,20 +30,9 @@ fn attach() -> Attach {
     Attach::new(volume(), instance(), Epoch(1))
 }
 
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within half a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn running(cloud: &AzureCloud) {
     cloud_ensure(cloud).await;
-    until("the machine runs", || async {
+    until("the machine runs", async || {
         let view = InstanceProvider::get(cloud, &instance()).await.unwrap()?;
         (view.state == InstanceState::Running).then_some(())
     })
@@ -54,7 +44,7 @@ async fn cloud_ensure(cloud: &AzureCloud) {
 }
 
 async fn ready(cloud: &AzureCloud) {
-    until("the volume is ready", || async {
+    until("the volume is ready", async || {
         let view = VolumeProvider::ensure(cloud, &empty()).await.unwrap();
         (view.state == VolumeState::Ready).then_some(())
     })
@@ -62,11 +52,9 @@ async fn ready(cloud: &AzureCloud) {
 }
 
 async fn attached(cloud: &AzureCloud) -> AzureDevice {
-    let device = until("the volume is attached", || async {
-        match cloud.attach(&attach()).await.unwrap() {
-            Attached::Yes(device) => Some(device),
-            Attached::Pending => None,
-        }
+    let device = until("the volume is attached", async || match cloud.attach(&attach()).await.unwrap() {
+        Attached::Yes(device) => Some(device),
+        Attached::Pending => None,
     })
     .await;
     AzureDevice::read(&device).unwrap()
@@ -105,7 +93,7 @@ trait DeleteAndWait {
 impl DeleteAndWait for AzureCloud {
     async fn delete_and_wait(&self) {
         InstanceProvider::delete(self, &instance()).await.unwrap();
-        until("the machine is gone", || async {
+        until("the machine is gone", async || {
             InstanceProvider::get(self, &instance()).await.unwrap().is_none().then_some(())
         })
         .await;
@@ -137,20 +125,17 @@ async fn a_size_that_fails_later_leaves_a_failed_machine_that_goes_before_the_ne
     service.state().full.insert("Standard_Full".into(), ("AllocationFailed", false));
     let cloud = two_sizes(&service);
     cloud_ensure(&cloud).await;
-    let why = until("the failure shows", || async {
-        match InstanceProvider::get(&cloud, &instance()).await.unwrap()?.state {
+    let why =
+        until("the failure shows", async || match InstanceProvider::get(&cloud, &instance()).await.unwrap()?.state {
             InstanceState::Failed(why) => Some(why),
             _ => None,
-        }
-    })
-    .await;
+        })
+        .await;
     assert_eq!(why, "AllocationFailed");
-    until("it runs elsewhere", || async {
-        match InstanceProvider::ensure(&cloud, &spec()).await.unwrap().state {
-            InstanceState::Running => Some(()),
-            InstanceState::Creating | InstanceState::Deleting => None,
-            other => panic!("{other:?}"),
-        }
+    until("it runs elsewhere", async || match InstanceProvider::ensure(&cloud, &spec()).await.unwrap().state {
+        InstanceState::Running => Some(()),
+        InstanceState::Creating | InstanceState::Deleting => None,
+        other => panic!("{other:?}"),
     })
     .await;
     assert_eq!(machine(&service)["properties"]["hardwareProfile"]["vmSize"], "Standard_Free");
@@ -234,12 +219,12 @@ async fn a_volume_is_not_pulled_by_force_from_a_machine_that_runs() {
     attached(&cloud).await;
     assert_eq!(cloud.force_detach(&attach()).await.unwrap_err().kind(), ErrorKind::Busy);
     InstanceProvider::stop(&cloud, &instance()).await.unwrap();
-    until("the machine is stopped", || async {
+    until("the machine is stopped", async || {
         let view = InstanceProvider::get(&cloud, &instance()).await.unwrap()?;
         (view.state == InstanceState::Stopped).then_some(())
     })
     .await;
-    until("it is detached", || async { (cloud.force_detach(&attach()).await.unwrap() == Detached::Yes).then_some(()) })
+    until("it is detached", async || (cloud.force_detach(&attach()).await.unwrap() == Detached::Yes).then_some(()))
         .await;
 }
 
@@ -268,7 +253,7 @@ async fn starting_and_stopping_follow_the_power_state() {
     let reaches = |wanted: InstanceState| {
         let cloud = cloud.clone();
         async move {
-            until("it gets there", || async {
+            until("it gets there", async || {
                 let view = match &wanted {
                     InstanceState::Running => InstanceProvider::start(&cloud, &instance()).await,
                     _ => InstanceProvider::stop(&cloud, &instance()).await,
@@ -437,10 +422,8 @@ async fn disks_and_machines_that_were_there_can_be_adopted_twice() {
         cloud.id_of_machine("customers-vm").unwrap(),
         Epoch(1),
     );
-    until("it is attached", || async {
-        matches!(cloud.attach(&adopted).await.unwrap(), Attached::Yes(_)).then_some(())
-    })
-    .await;
+    until("it is attached", async || matches!(cloud.attach(&adopted).await.unwrap(), Attached::Yes(_)).then_some(()))
+        .await;
     let view = VolumeProvider::get(&cloud, &adopted.volume).await.unwrap().unwrap();
     assert_eq!(view.attached_to, Some(adopted.instance));
     assert_eq!(cloud.adopt_volume("absent").await.unwrap_err().kind(), ErrorKind::NotFound);

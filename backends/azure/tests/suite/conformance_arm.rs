@@ -1,6 +1,7 @@
 //! Machines and disks keep every promise of instances and volumes, against the simulated Resource Manager.
 
 use crate::arm::options;
+use crate::until::{until, until_true};
 use async_trait::async_trait;
 use boxpool::{InstanceId, InstanceProvider, SnapshotCopier, VolumeId, VolumeProvider, VolumeSource};
 use boxpool_azure::AzureCloud;
@@ -102,7 +103,6 @@ mod copies {
     use super::*;
     use boxpool::{Error, ErrorKind, SnapshotCopy, SnapshotId, SnapshotLocation, VolumeSpec, VolumeState};
     use boxpool_sim::arm::{ArmFate, Kind};
-    use std::time::Duration;
 
     boxpool_sim::copier_conformance!(two_regions().await);
 
@@ -111,19 +111,6 @@ mod copies {
 
     fn copy() -> SnapshotId {
         SnapshotId::new("copy").unwrap()
-    }
-
-    /// Asks until there is an answer, for half a minute at most.
-    async fn answered<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-        let asking = async {
-            loop {
-                if let Some(answer) = ask().await {
-                    return answer;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), asking).await.unwrap_or_else(|_| panic!("never: {what}"))
     }
 
     /// The request that begins the copy meets that fate.
@@ -136,9 +123,9 @@ mod copies {
             let (volume, id) = (self.fresh_volume(), SnapshotId::new("taken").unwrap());
             let spec = VolumeSpec::new(volume.clone(), self.source());
             let ready = |state| (state == VolumeState::Ready).then_some(());
-            answered("a volume", async || ready(self.volumes().ensure(&spec).await.unwrap().state)).await;
+            until("a volume", async || ready(self.volumes().ensure(&spec).await.unwrap().state)).await;
             let taken = async || self.volumes().snapshot(&volume, &id).await.unwrap().ready.then_some(());
-            answered("a snapshot", taken).await;
+            until("a snapshot", taken).await;
             self.copier().locate_snapshot(&id).await.unwrap()
         }
 
@@ -146,7 +133,7 @@ mod copies {
         async fn copied(&self, from: &SnapshotLocation, to: &SnapshotId) -> Result<SnapshotCopy, Error> {
             let ask =
                 async || self.other.copy_snapshot(from, to).await.map(|copy| copy.ready.then_some(copy)).transpose();
-            answered("a copy", ask).await
+            until("a copy", ask).await
         }
 
         fn begun(&self) -> usize {
@@ -176,7 +163,7 @@ mod copies {
         assert_eq!(failed.kind(), ErrorKind::Permanent, "{failed}");
         assert_eq!(bench.copied(&from, &copy()).await.unwrap_err().kind(), ErrorKind::Permanent);
         bench.other.delete_snapshot(&copy()).await.unwrap();
-        let made = answered("another copy", async || match bench.copied(&from, &copy()).await {
+        let made = until("another copy", async || match bench.copied(&from, &copy()).await {
             Err(error) if error.kind() == ErrorKind::Busy => None,
             made => Some(made),
         });
@@ -190,7 +177,7 @@ mod copies {
         assert!(!bench.other.copy_snapshot(&from, &copy()).await.unwrap().ready);
         bench.other.delete_snapshot(&copy()).await.unwrap();
         let there = || bench.bench._service.resource(Kind::Snapshot, COPY).is_some();
-        answered("gone", async || (!there()).then_some(())).await;
+        until_true("gone", || !there()).await;
         // A copy that was begun later is whole: by then the first would be.
         bench.copied(&from, &SnapshotId::new("later").unwrap()).await.unwrap();
         assert!(!there(), "it does not come back");

@@ -1,15 +1,14 @@
 //! One client keeps its connections: requests one after another share them.
 
 use crate::arm::options;
+use crate::until::until;
 use boxpool::{InstanceId, InstanceProvider, InstanceSpec, InstanceState, Key, StateStore, Table};
 use boxpool_azure::{AzureCloud, TableStore};
 use boxpool_sim::arm::ArmServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
 /// For eight requests or more, one after another. On a busy machine the next one may come just before the connection of the last one is
 /// free again, and not only once.
@@ -56,18 +55,15 @@ async fn a_machine_is_made_and_deleted_over_connections_that_are_kept() {
     let cloud = AzureCloud::open(options).unwrap();
     let id = InstanceId::new("i1").unwrap();
 
-    let deadline = Instant::now() + Duration::from_secs(60);
     let spec = InstanceSpec::new(id.clone(), "1");
-    while cloud.ensure(&spec).await.unwrap().state != InstanceState::Running {
-        assert!(Instant::now() < deadline, "the machine does not run");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let runs = async || (cloud.ensure(&spec).await.unwrap().state == InstanceState::Running).then_some(());
+    until("the machine runs", runs).await;
     assert_eq!(cloud.list(None).await.unwrap().items.len(), 1);
-    while cloud.get(&id).await.unwrap().is_some() {
-        assert!(Instant::now() < deadline, "the machine does not go");
+    let gone = async || {
         cloud.delete(&id).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        cloud.get(&id).await.unwrap().is_none().then_some(())
+    };
+    until("the machine is gone", gone).await;
 
     let requests = service.requests().len();
     assert!(requests >= 8, "{requests} requests");

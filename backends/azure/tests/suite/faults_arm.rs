@@ -2,14 +2,14 @@
 //! shouts ids: two processes take turns, everything gets where it should, and nothing is left.
 
 use crate::arm::options;
+use crate::until::{until, until_granted};
 use boxpool::{
-    Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
-    SnapshotId, VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
+    Attach, Attached, Detached, Epoch, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result, SnapshotId,
+    VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
 use boxpool_azure::{AzureCloud, AzureDevice, Candidate, CloudOptions};
 use boxpool_sim::arm::{ArmBuilder, ArmFate, ArmFaults, ArmServer, ArmStrike, Kind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 /// Two processes, asked in turn.
 struct Bench {
@@ -40,18 +40,7 @@ impl Bench {
 
     /// Repeats a call, in one process and the other, until it gets there. Only what may pass is repeated.
     async fn until<T>(&self, what: &str, call: impl AsyncFn(&AzureCloud) -> Result<Option<T>>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut last: Option<Error> = None;
-        loop {
-            assert!(Instant::now() < deadline, "{what}: not within a minute; last {last:?}");
-            match call(self.cloud()).await {
-                Ok(Some(done)) => return done,
-                Ok(None) => {}
-                Err(error) if error.is_retryable() => last = Some(error),
-                Err(error) => panic!("{what}: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
+        until_granted(what, async || call(self.cloud()).await).await
     }
 
     async fn running(&self, id: &InstanceId) {
@@ -194,13 +183,9 @@ async fn a_full_size_gives_way_to_the_next_and_leaves_no_disk_or_interface() {
     let id = instance("i1");
     // One process sees it through: what was full, each finds out for itself.
     let cloud = &bench.clouds[0];
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while InstanceProvider::ensure(cloud, &InstanceSpec::new(id.clone(), "1")).await.unwrap().state
-        != InstanceState::Running
-    {
-        assert!(Instant::now() < deadline, "it runs within a minute");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
+    let spec = InstanceSpec::new(id.clone(), "1");
+    let runs = async || InstanceProvider::ensure(cloud, &spec).await.unwrap().state == InstanceState::Running;
+    until("it runs", async || runs().await.then_some(())).await;
     let machine = bench.service.resource(Kind::Vm, "pool-i1").unwrap();
     assert_eq!(machine["properties"]["hardwareProfile"]["vmSize"], "Standard_D2s_v5");
     assert!(cloud.address(&id).await.unwrap().is_some(), "it has an address");

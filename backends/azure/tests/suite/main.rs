@@ -8,6 +8,8 @@ mod azurite;
 mod proxy;
 #[path = "../stand_in/mod.rs"]
 mod stand_in;
+#[path = "../until/mod.rs"]
+mod until;
 
 mod arm;
 mod cloud;

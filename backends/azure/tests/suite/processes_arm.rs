@@ -3,22 +3,20 @@
 //! A worker is this test program again, told by environment variables to do a worker's job in the body of the same test.
 
 use crate::arm::options;
+use crate::until::{until_granted, until_true};
 use boxpool::{
-    Attach, Attached, Detached, Epoch, Error, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result,
-    VolumeId, VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
+    Attach, Attached, Detached, Epoch, InstanceId, InstanceProvider, InstanceSpec, InstanceState, Result, VolumeId,
+    VolumeProvider, VolumeSource, VolumeSpec, VolumeState,
 };
 use boxpool_azure::AzureCloud;
 use boxpool_sim::arm::{ArmServer, Kind};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
-use tokio::time::Instant;
 
 const URL: &str = "BOXPOOL_TEST_URL";
 const JOB: &str = "BOXPOOL_TEST_JOB";
 const TEST: &str = "processes_arm::processes_that_want_the_same_machine_and_disk_get_one_of_each_and_leave_nothing";
 const WORKERS: usize = 4;
-const LIMIT: Duration = Duration::from_secs(90);
 
 fn open(url: &str) -> AzureCloud {
     AzureCloud::open(options(url)).unwrap()
@@ -80,24 +78,8 @@ fn volume() -> VolumeId {
     VolumeId::new("v1").unwrap()
 }
 
-/// Repeats a call until it gets there. Only what may pass is repeated.
-async fn until<T>(what: &str, call: impl AsyncFn() -> Result<Option<T>>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    let mut last: Option<Error> = None;
-    loop {
-        assert!(Instant::now() < deadline, "{what}: not in time; last {last:?}");
-        match call().await {
-            Ok(Some(done)) => return done,
-            Ok(None) => {}
-            Err(error) if error.is_retryable() => last = Some(error),
-            Err(error) => panic!("{what}: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn running(cloud: &AzureCloud, id: &InstanceId) {
-    until("the machine runs", async || {
+    until_granted("the machine runs", async || {
         let view = InstanceProvider::ensure(cloud, &InstanceSpec::new(id.clone(), "1")).await?;
         Ok((view.state == InstanceState::Running).then_some(()))
     })
@@ -108,7 +90,7 @@ async fn running(cloud: &AzureCloud, id: &InstanceId) {
 async fn compete(cloud: &AzureCloud, own: &InstanceId) -> bool {
     running(cloud, &instance("shared")).await;
     running(cloud, own).await;
-    until("the volume is ready", async || {
+    until_granted("the volume is ready", async || {
         let spec = VolumeSpec::new(volume(), VolumeSource::Empty { bytes: 4 << 30 });
         let view = VolumeProvider::ensure(cloud, &spec).await?;
         Ok((view.state == VolumeState::Ready).then_some(()))
@@ -118,7 +100,7 @@ async fn compete(cloud: &AzureCloud, own: &InstanceId) -> bool {
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     let attach = Attach::new(volume(), own.clone(), Epoch(1));
-    until("the volume is on one machine", async || {
+    until_granted("the volume is on one machine", async || {
         let refused = match cloud.attach(&attach).await {
             Ok(Attached::Yes(_)) => return Ok(Some(true)),
             Ok(Attached::Pending) => return Ok(None),
@@ -132,7 +114,7 @@ async fn compete(cloud: &AzureCloud, own: &InstanceId) -> bool {
 
 /// Deletes everything, as the others do.
 async fn clear(cloud: &AzureCloud) {
-    until("all is gone", async || {
+    until_granted("all is gone", async || {
         let machines = all(async |cursor| InstanceProvider::list(cloud, cursor).await).await?;
         let volumes = all(async |cursor| VolumeProvider::list(cloud, cursor).await).await?;
         for view in &volumes {
@@ -181,11 +163,8 @@ async fn processes_that_want_the_same_machine_and_disk_get_one_of_each_and_leave
     let names: Vec<String> = (0..WORKERS).map(|n| format!("w{n}")).collect();
     let mut workers: Vec<Worker> = names.iter().map(|name| Worker::begin(&service.url(), name)).collect();
     let doomed = Worker::begin(&service.url(), "doomed");
-    let deadline = Instant::now() + LIMIT;
-    while !service.names(Kind::Vm).contains(&"pool-doomed".to_owned()) {
-        assert!(Instant::now() < deadline, "the worker that is to be killed begins its machine");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let begun = || service.names(Kind::Vm).contains(&"pool-doomed".to_owned());
+    until_true("the worker that is to be killed has begun its machine", begun).await;
     drop(doomed);
 
     workers.iter_mut().for_each(Worker::until_ready);

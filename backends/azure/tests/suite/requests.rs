@@ -2,6 +2,7 @@
 //! Manager, whose log counts, and the real emulator of the tables behind a proxy that counts.
 
 use crate::arm::options;
+use crate::until::{until, until_true};
 use async_trait::async_trait;
 use boxpool::record::{BOXES, EVENTS, GOLDENS, INSTANCES, LEASES, NODES, SNAPSHOTS, VOLUMES};
 use boxpool::{
@@ -102,28 +103,21 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
     let worker = tokio::spawn(worker.run());
     let (user, name) = (UserId::new("u").unwrap(), BoxName::new("dev1").unwrap());
     pool.create_box(&user, &name).await.unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     // Then the stock is full, and nobody writes but for the user.
-    while (pool.status().free_instances, pool.status().free_volumes) != (1, 1) {
-        assert!(tokio::time::Instant::now() < deadline, "the stock is not filled: {:?}", pool.status());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_true("the stock is full", || (pool.status().free_instances, pool.status().free_volumes) == (1, 1)).await;
 
     service.forget_requests();
     before_tables.forget();
     let mark = store.mark();
     let session = pool.connect(ConnectRequest::new(user.clone(), name.clone())).await.unwrap();
     // The third write says where the box runs, and is made beside the user's way into it.
-    let calls = loop {
+    let written = async || {
         let calls = of_boxes(&store.calls_since(mark));
         let sent = sent_writes(&before_tables.requests(), &tables.prefix);
-        if writes(&calls) >= 3 && sent.len() >= 3 {
-            assert_eq!(sent.len(), 3, "each write is one request: {sent:?}");
-            break calls;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{calls:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        (writes(&calls) >= 3 && sent.len() >= 3).then_some((calls, sent))
     };
+    let (calls, sent) = until("three writes", written).await;
+    assert_eq!(sent.len(), 3, "each write is one request: {sent:?}");
     let requests = service.requests();
     let attaches = requests.iter().filter(|request| request.path.contains("attachDetachDataDisks")).count();
     let others: Vec<_> = requests.iter().filter(|request| request.method != "GET").map(|r| &r.path).collect();
@@ -133,10 +127,8 @@ async fn a_cold_connect_costs_one_attach_and_three_writes_and_a_parked_one_costs
     println!("a cold connect: {} requests, {} of them looks", requests.len(), requests.len() - 1);
 
     session.release().await;
-    while pool.list_boxes(&user).await.unwrap()[0].placement.word() != "parked" {
-        assert!(tokio::time::Instant::now() < deadline, "it was not parked");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let parked = async || (pool.list_boxes(&user).await.unwrap()[0].placement.word() == "parked").then_some(());
+    until("it is parked", parked).await;
     service.forget_requests();
     before_tables.forget();
     let mark = store.mark();

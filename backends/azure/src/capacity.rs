@@ -20,17 +20,24 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// The first place of the list that is not shunned; else how long until one is not.
-    pub(crate) fn choose<'a>(&self, candidates: &'a [Candidate]) -> Result<&'a Candidate, Duration> {
+    /// Of the places that are not shunned the first in the list, but among neighbours of one size that with the fewest machines; else how
+    /// long until one is not shunned.
+    pub(crate) fn choose<'a>(
+        &self,
+        candidates: &'a [Candidate],
+        machines_in: impl Fn(Option<&str>) -> usize,
+    ) -> Result<&'a Candidate, Duration> {
         let shunned = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let wait = |candidate: &Candidate| {
             shunned.get(candidate).map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
         };
-        match candidates.iter().find(|candidate| wait(candidate).is_zero()) {
-            Some(candidate) => Ok(candidate),
-            None => Err(candidates.iter().map(wait).min().unwrap_or(ALLOCATION)),
-        }
+        let emptiest = |of_one_size: &'a [Candidate]| {
+            let with_room = of_one_size.iter().filter(|candidate| wait(candidate).is_zero());
+            with_room.min_by_key(|candidate| machines_in(candidate.zone.as_deref()))
+        };
+        let chosen = candidates.chunk_by(|one, next| one.size == next.size).find_map(emptiest);
+        chosen.ok_or_else(|| candidates.iter().map(wait).min().unwrap_or(ALLOCATION))
     }
 
     /// There was no room at that place, and perhaps at others like it.
@@ -59,6 +66,10 @@ mod tests {
         vec![Candidate::new("D2", Some("1")), Candidate::new("D2", Some("2")), Candidate::new("E2", Some("1"))]
     }
 
+    fn even(_: Option<&str>) -> usize {
+        3
+    }
+
     fn why(code: &str) -> Refusal {
         Refusal::of_operation(&json!({ "code": code }))
     }
@@ -67,7 +78,16 @@ mod tests {
     async fn a_full_zone_leaves_the_other_zones() {
         let (capacity, places) = (Capacity::default(), places());
         capacity.no_room(&places[0], &places, &why("ZonalAllocationFailed"));
-        assert_eq!(capacity.choose(&places), Ok(&places[1]));
+        assert_eq!(capacity.choose(&places, even), Ok(&places[1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_zone_with_the_fewest_machines_is_next_and_never_a_size_that_is_less_wanted() {
+        let (capacity, places) = (Capacity::default(), places());
+        let machines_in = |zone: Option<&str>| if zone == Some("1") { 5 } else { 4 };
+        assert_eq!(capacity.choose(&places, machines_in), Ok(&places[1]));
+        capacity.no_room(&places[1], &places, &why("ZonalAllocationFailed"));
+        assert_eq!(capacity.choose(&places, machines_in), Ok(&places[0]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -75,7 +95,7 @@ mod tests {
         for code in ["AllocationFailed", "OperationNotAllowed", "QuotaExceeded"] {
             let (capacity, places) = (Capacity::default(), places());
             capacity.no_room(&places[0], &places, &why(code));
-            assert_eq!(capacity.choose(&places), Ok(&places[2]), "{code}");
+            assert_eq!(capacity.choose(&places, even), Ok(&places[2]), "{code}");
         }
     }
 
@@ -86,10 +106,10 @@ mod tests {
             capacity.no_room(place, &places, &why("AllocationFailed"));
             tokio::time::advance(Duration::from_secs(60)).await;
         }
-        let wait = capacity.choose(&places).unwrap_err();
+        let wait = capacity.choose(&places, even).unwrap_err();
         assert!(wait <= ALLOCATION, "{wait:?}");
         tokio::time::advance(wait).await;
-        assert_eq!(capacity.choose(&places), Ok(&places[0]));
+        assert_eq!(capacity.choose(&places, even), Ok(&places[0]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -99,6 +119,6 @@ mod tests {
             capacity.no_room(&places[0], &places[..1], &why("AllocationFailed"));
             tokio::time::advance(Duration::from_secs(30)).await;
         }
-        assert_eq!(capacity.choose(&places[..1]), Ok(&places[0]));
+        assert_eq!(capacity.choose(&places[..1], even), Ok(&places[0]));
     }
 }

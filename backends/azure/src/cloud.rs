@@ -15,6 +15,7 @@ use crate::errors::{Failure, Refusal};
 use crate::names::{PoolName, SCRATCH};
 use crate::poll::{Operation, Progress};
 use crate::sdk::compute::Compute;
+use crate::spread::Spread;
 use crate::transport::Transport;
 use boxpool::{Error, ErrorKind, InstanceId, Result};
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) options: CloudOptions,
     pub(crate) pool: PoolName,
     pub(crate) capacity: Capacity,
+    pub(crate) spread: Spread,
     locks: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     under_way: Mutex<BTreeMap<String, UnderWay>>,
     repaired: Mutex<BTreeMap<String, Instant>>,
@@ -96,6 +98,7 @@ impl AzureCloud {
             options,
             pool,
             capacity: Capacity::default(),
+            spread: Spread::default(),
             locks: Mutex::default(),
             under_way: Mutex::default(),
             repaired: Mutex::default(),

@@ -33,7 +33,8 @@ impl Candidate {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MachineOptions {
-    /// Tried in this order; where there is no room the next one is taken, for a while.
+    /// Tried in this order; where there is no room the next one is taken, for a while. Over neighbours of one size, which differ in their
+    /// zone, machines are spread: each goes where the fewest of the pool are.
     pub candidates: Vec<Candidate>,
     /// What machines boot: the full id of an image or of a version of a gallery's, or a published one's
     /// `publisher:offer:sku:version`. Of a published one the golden build makes an image in which all that hosts need is

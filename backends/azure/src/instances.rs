@@ -46,7 +46,10 @@ impl Inner {
         match &found {
             Some(machine) => self.check_ours(operation, &machine.common, id.as_str())?,
             // Nothing goes on at what is not there.
-            None => self.forget(&name),
+            None => {
+                self.forget(&name);
+                self.spread.gone(id);
+            }
         }
         Ok(found)
     }
@@ -55,6 +58,10 @@ impl Inner {
         let state = state_of(machine);
         if let (InstanceState::Failed(_), true) = (&state, is_capacity(&machine.failure)) {
             self.shun(machine);
+        }
+        match &state {
+            InstanceState::Deleting => self.spread.gone(id),
+            _ => self.spread.saw(id, machine.zone.as_deref()),
         }
         let mut view = InstanceView::new(id.clone(), state);
         view.generation = machine.common.tag(GENERATION_TAG).unwrap_or_default().to_owned();
@@ -75,7 +82,7 @@ impl Inner {
         let mut last: Option<Failure> = None;
         // Each refusal shuns at least one place, or the golden image, so this ends.
         for _ in 0..=candidates.len() + 1 {
-            let place = match self.capacity.choose(candidates) {
+            let place = match self.capacity.choose(candidates, |zone| self.spread.machines_in(zone)) {
                 Ok(place) => place,
                 Err(wait) => {
                     let why = last.map_or_else(|| "it was full a while ago".to_owned(), |failure| failure.to_string());
@@ -92,6 +99,7 @@ impl Inner {
             match self.arm.create_machine(name, body).await {
                 Ok(begun) => {
                     self.began(name, Work::Create, begun);
+                    self.spread.saw(&spec.id, place.zone.as_deref());
                     let mut view = InstanceView::new(spec.id.clone(), InstanceState::Creating);
                     view.generation.clone_from(&spec.generation);
                     return Ok(view);
@@ -201,12 +209,18 @@ impl InstanceProvider for AzureCloud {
     /// made nor deleted: ask [`InstanceProvider::get`] about the ones that matter.
     async fn list(&self, cursor: Option<&Cursor>) -> Result<Page<InstanceView>> {
         let act = Act::read("list instances", self.inner.pool.as_str());
+        if cursor.is_none() {
+            self.inner.spread.list_begins();
+        }
         let page = self.inner.arm.machines(cursor.map(|cursor| cursor.0.as_str())).await;
         let page = page.map_err(|failure| act.failed(failure))?;
         let ours = page.items.iter().filter(|machine| self.inner.is_ours(&machine.common));
         let items = ours
             .filter_map(|machine| Some(self.inner.view(&self.inner.pool.instance_of(&machine.common.name)?, machine)))
             .collect();
+        if page.next.is_none() {
+            self.inner.spread.list_ended();
+        }
         Ok(Page { items, next: page.next.map(Cursor) })
     }
 

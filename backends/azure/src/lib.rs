@@ -47,6 +47,7 @@ mod quota;
 mod retry;
 mod rights;
 mod sdk;
+mod spread;
 mod store;
 mod throttle;
 mod transport;

@@ -139,7 +139,7 @@ pub struct AzureConfig {
     pub image: String,
     /// Sizes in the order of preference.
     pub sizes: Vec<String>,
-    /// Zones, each for every size; none for the region at large.
+    /// Zones, each for every size, over which machines are spread; none for the region at large.
     pub zones: Vec<String>,
     /// Of disks.
     pub disk_sku: String,

@@ -194,6 +194,57 @@ async fn a_full_size_gives_way_to_the_next_and_leaves_no_disk_or_interface() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn machines_are_spread_over_zones_also_after_others_have_deleted_some() {
+    let places = |options: &mut CloudOptions| {
+        options.machines.candidates =
+            ["1", "2", "3"].map(|zone| Candidate::new("Standard_D2s_v5", Some(zone))).to_vec();
+        options.disks.sku = "Premium_ZRS".into();
+    };
+    let bench = Bench::with(ArmServer::builder(), places).await;
+    let [cloud, other] = &bench.clouds;
+    let all: Vec<InstanceId> = (0..8).map(|n| instance(&format!("i{n}"))).collect();
+    let zone_of = |id: &InstanceId| {
+        let machine = bench.service.resource(Kind::Vm, &format!("pool-{id}")).unwrap();
+        machine["zones"][0].as_str().unwrap().to_owned()
+    };
+    let make = async |cloud: &AzureCloud, id: &InstanceId| {
+        let spec = InstanceSpec::new(id.clone(), "1");
+        let runs = async || InstanceProvider::ensure(cloud, &spec).await.unwrap().state == InstanceState::Running;
+        until("it runs", async || runs().await.then_some(())).await;
+    };
+    for id in &all[..6] {
+        make(cloud, id).await;
+    }
+    let mut zones: Vec<String> = all[..6].iter().map(zone_of).collect();
+    zones.sort_unstable();
+    assert_eq!(zones, ["1", "1", "2", "2", "3", "3"]);
+
+    let second: Vec<&InstanceId> = all[..6].iter().filter(|id| zone_of(id) == "2").collect();
+    for id in second {
+        let gone = async || {
+            InstanceProvider::delete(other, id).await.unwrap();
+            InstanceProvider::get(other, id).await.unwrap().is_none().then_some(())
+        };
+        until("it is gone", gone).await;
+    }
+    // The pool looks over all of its machines again and again.
+    let mut cursor = None;
+    loop {
+        let page = InstanceProvider::list(cloud, cursor.as_ref()).await.unwrap();
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    for id in &all[6..] {
+        make(cloud, id).await;
+        assert_eq!(zone_of(id), "2");
+    }
+    bench.gone(&all.iter().collect::<Vec<_>>(), &[]).await;
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_whose_attach_was_superseded_is_brought_to_reason_before_it_counts() {
     let fails = ArmStrike {
         method: "POST".into(),

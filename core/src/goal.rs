@@ -7,6 +7,10 @@
 //! gamma distribution, whose mean is the rate usual at this hour of the week times how far the last hour and a half was above or
 //! below what was usual (Gelman et al., *Bayesian Data Analysis*, 3rd ed., §2.6). Of a pool without a past little is known, and more is kept.
 //!
+//! What is usual is smoothed over weeks and so lags behind a pool that grows: at a fifth more each week it is two fifths too low. How far the
+//! last week was above it, all hours together, is the trend, and raises it. Only growth is carried on: what falls may be a
+//! holiday, and is followed more slowly, by the smoothing alone.
+//!
 //! The promise is to all who come in a week, not to those of each hour alike: the same share at each would keep a second one through
 //! whole nights for the few who come then, which at noon would spare ten times as many a wait. So one more is kept whenever it spares
 //! at least so many a wait as is its *worth*, the same all week, and the worth follows from the promise (Everett's multipliers,
@@ -78,12 +82,37 @@ struct Usual {
     weeks: u8,
 }
 
+/// How the last week was beside what was usual before it. Each week counts for a third of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Trend {
+    came: f32,
+    usual: f32,
+}
+
+impl Trend {
+    /// An hour is over.
+    fn saw(&mut self, came: f32, usual: f32) {
+        let fades = (-1.0 / HOURS_A_WEEK as f32).exp();
+        self.came = self.came * fades + came;
+        self.usual = self.usual * fades + usual;
+    }
+
+    /// What is usual is to be multiplied by.
+    fn growth(self) -> f64 {
+        let came = f64::from(self.came) + NO_TREND;
+        let usual = f64::from(self.usual) + NO_TREND;
+        (came / usual).max(1.0)
+    }
+}
+
 /// Who has come so far, and how long making takes. Counted by the maintainer, and handed on in the store.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Demand {
     /// By hour of the week, from Thursday 0:00 UTC on, when 1970 began; empty until the first hour is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     usual: Vec<Usual>,
+    #[serde(default)]
+    trend: Trend,
     /// The last pieces of time in which was counted, the oldest first: which one since 1970, and how many came.
     #[serde(default)]
     recent: VecDeque<(u64, u32)>,
@@ -100,7 +129,9 @@ pub struct Wanted {
     pub free: u32,
     /// As many are expected to come within an hour.
     pub an_hour: f64,
-    /// How far the recent past was above or below what is usual: 1 when it was usual, or nothing is known.
+    /// By how much more than usual the last week saw, or 1: what is usual now has been raised by it.
+    pub growth: f64,
+    /// How far the recent past was above or below what is usual now: 1 when it was usual, or nothing is known.
     pub level: f64,
     /// How long making one takes, in the mean.
     pub lead: Duration,
@@ -110,12 +141,15 @@ pub struct Wanted {
 
 impl std::fmt::Display for Wanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { free, an_hour, level, lead, unbounded } = self;
+        let Self { free, an_hour, growth, level, lead, unbounded } = self;
         write!(
             f,
             "{free} wanted free: {an_hour:.1} an hour are expected, {:.0} % of what is usual now",
             level * 100.0
         )?;
+        if *growth >= 1.005 {
+            write!(f, " after a week with {:.0} % more than before", (growth - 1.0) * 100.0)?;
+        }
         write!(f, ", and making one takes {:.1} s", lead.as_secs_f64())?;
         if unbounded != free {
             write!(f, "; the goal asks for {unbounded}, which min_free and max_free do not allow")?;
@@ -159,6 +193,9 @@ impl Demand {
         let rate = came * an_hour as f32 / seen as f32;
         self.usual.resize(HOURS_A_WEEK, Usual::default());
         let usual = &mut self.usual[(hour as usize - 1) % HOURS_A_WEEK];
+        if usual.weeks > 0 {
+            self.trend.saw(rate, usual.rate);
+        }
         let part = NEWEST_WEEK.max(1.0 / (f32::from(usual.weeks) + 1.0));
         usual.rate += (rate - usual.rate) * part;
         usual.weeks = usual.weeks.saturating_add(1);
@@ -225,6 +262,7 @@ impl Demand {
         Wanted {
             free: unbounded.clamp(least, most.max(least)),
             an_hour: coming.an_hour,
+            growth: self.trend.growth(),
             level: if known < OF_AN_HOUR_OF_THE_DAY { 1.0 } else { level },
             lead,
             unbounded,
@@ -252,7 +290,13 @@ impl Demand {
         (before * (1.0 - into) + after * into, known_before.min(known_after))
     }
 
+    /// How many are usual in an hour as things go now, and how many arrivals that knowledge is worth.
     fn usual_in(&self, hour: u64) -> (f64, f64) {
+        let (rate, known) = self.smoothed(hour);
+        (rate * self.trend.growth(), known)
+    }
+
+    fn smoothed(&self, hour: u64) -> (f64, f64) {
         let nobody = f64::from(LEAST_USUAL);
         let place = hour as usize % HOURS_A_WEEK;
         let mean = |of: &mut dyn Iterator<Item = &Usual>| {
@@ -278,6 +322,8 @@ impl Demand {
 const OF_AN_HOUR_OF_THE_WEEK: f64 = 8.0;
 const OF_AN_HOUR_OF_THE_DAY: f64 = 4.0;
 const OF_NOTHING: f64 = 0.5;
+/// A week that was as usual is expected as if so many had come in one.
+const NO_TREND: f64 = 20.0;
 /// An hour in which nobody came yet is no hour in which nobody can come.
 const LEAST_USUAL: f32 = 0.1;
 
@@ -475,6 +521,31 @@ mod tests {
         assert!(busy.level > 2.0 && busy.free > usual.free, "{busy}");
         let told = busy.to_string();
         assert!(told.contains("wanted free") && told.contains("% of what is usual now"), "{told}");
+    }
+
+    /// From nine to five, in week `n` as many as `rate` says.
+    fn office(weeks_long: u64, rate: impl Fn(u64) -> f64) -> Demand {
+        weeks(0..weeks_long * 168, |hour| if (9..17).contains(&(hour % 24)) { rate(hour / 168) as u32 } else { 0 })
+    }
+
+    #[test]
+    fn a_pool_that_grows_every_week_is_provided_for_as_much_as_it_will_have_grown() {
+        let rate = |week: u64| 60.0 * 1.2_f64.powi(week as i32);
+        let demand = office(8, rate);
+        // Nobody has come all night: what is known is of other days.
+        let wanted = demand.wanted(&goal(0.99), Timestamp(8 * 168 * HOUR + 10 * HOUR), (0, 10_000));
+        assert!((0.85..1.15).contains(&(wanted.an_hour / rate(8))), "{wanted}");
+        assert!(wanted.growth > 1.4 && wanted.to_string().contains("% more than before"), "{wanted}");
+        let (smoothed, _) = demand.smoothed(10);
+        assert!(smoothed < 0.65 * rate(8), "{smoothed}");
+    }
+
+    #[test]
+    fn after_a_holiday_as_many_are_expected_as_is_usual() {
+        let demand = office(6, |week| if week == 5 { 6.0 } else { 60.0 });
+        let wanted = demand.wanted(&goal(0.99), Timestamp(6 * 168 * HOUR + 10 * HOUR), (0, 10_000));
+        assert_eq!(wanted.growth, 1.0);
+        assert!(wanted.an_hour > 35.0, "{wanted}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod memory_store;
 mod outages;
 mod planner;
 mod regions;
+mod rest;
 mod shrink;
 mod timeline;
 mod worlds;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::duplicate_mod)]
 
+mod until;
 #[path = "../../qemu/tests/vm/mod.rs"]
 mod vm;
 
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use until::until;
 use vm::Vm;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -279,17 +281,14 @@ async fn a_machine_is_running_when_it_has_said_that_it_is_ready() {
     let hosts = region.hosts();
     let id = InstanceId::new("i1").unwrap();
     let spec = InstanceSpec::new(id.clone(), "1");
-    let deadline = tokio::time::Instant::now() + SOON;
     let cloud = hosts.cloud().clone();
-    loop {
+    let runs = async || {
         let seen = hosts.ensure(&spec).await.unwrap().state;
         assert_eq!(seen, InstanceState::Creating);
-        if InstanceProvider::get(&cloud, &id).await.unwrap().unwrap().state == InstanceState::Running {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        let machine = InstanceProvider::get(&cloud, &id).await.unwrap().unwrap();
+        (machine.state == InstanceState::Running).then_some(())
+    };
+    until("the machine runs", runs).await;
     let state = async || InstanceProvider::get(&hosts, &id).await.unwrap().unwrap().state;
     assert_eq!(state().await, InstanceState::Creating, "it runs, and is not ready");
     region.iron.run("p-i1", "touch /var/lib/boxpool/ready");

@@ -46,9 +46,11 @@ async fn at_rest(gateways: usize, boxes: u32) -> Counts {
     }
     // What is made and looked through after that comes to its end.
     cloud.advance(QUIET).await.unwrap();
+    assert_eq!(cloud.guests(), sessions.len());
     let marks: Vec<_> = stores.iter().map(|store| store.mark()).collect();
     cloud.advance(QUIET).await.unwrap();
     cloud.check_invariants().unwrap();
+    assert_eq!(cloud.guests(), sessions.len(), "nobody came or went");
     let each = stores.iter().zip(marks).map(|(store, mark)| store.counts_since(mark));
     each.fold(Counts::default(), |sum, counts| Counts {
         get: sum.get + counts.get,

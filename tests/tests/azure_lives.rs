@@ -14,6 +14,7 @@ use base64::Engine;
 use boxpool::{StateStore, Table, record};
 use boxpool_azure::{TableStore, TablesOptions};
 use boxpool_sim::arm::{ArmServer, Filling, Kind, MachineFacts, Machines};
+use boxpool_sim::conformance::{COUNTED, COUNTING};
 use boxpool_tests::{Gateway, User, resource_manager};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -357,14 +358,11 @@ impl Region {
     }
 }
 
-const COUNT: &str =
-    "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null & echo $!";
-
 /// What of a box is on its disk, and what it is known by.
 const WHO: &str = "cat file; hostname; cat /etc/machine-id /sys/class/net/e*/address";
 
 fn count(user: &User, gateway: &Gateway) -> u64 {
-    user.does(gateway, "dev1", "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap()
+    user.does(gateway, "dev1", COUNTED).parse().unwrap()
 }
 
 #[test]
@@ -422,7 +420,7 @@ fn a_life_on_azure() {
     assert!(region.init("b").wait().unwrap().success(), "beside a gateway, too");
     let user = User::new();
     let _ = user.does(&gateway, "gateway", "spinup dev1");
-    let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNT}"));
+    let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNTING}"));
     let first_count = count(&user, &gateway);
     let first_machine = region.placement("dev1")["instance"].clone();
     region.until_state("dev1", "detached");

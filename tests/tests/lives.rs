@@ -4,6 +4,7 @@
 
 mod isolation;
 
+use boxpool_sim::conformance::{COUNTED, COUNTING};
 use boxpool_tests::{Gateway, Settings, State, User};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -11,12 +12,8 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 
-const COUNT: &str =
-    "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null & echo $!";
-
 fn count(user: &User, gateway: &Gateway, name: &str) -> u64 {
-    // The file is rewritten all the time; between truncation and writing it is empty.
-    user.does(gateway, name, "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap()
+    user.does(gateway, name, COUNTED).parse().unwrap()
 }
 
 fn states(user: &User, gateway: &Gateway) -> Vec<(String, String)> {
@@ -32,7 +29,7 @@ fn a_box_is_as_it_was_left_parked_or_detached() {
     let user = User::new();
     let account = user.account(&gateway);
     let _ = user.does(&gateway, "gateway", "spinup dev1");
-    let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNT}"));
+    let process = user.does(&gateway, "dev1", &format!("echo kept > file; {COUNTING}"));
     state.until(&account, "dev1", "parked", SOON);
     assert_eq!(states(&user, &gateway), [("dev1".to_owned(), "parked".to_owned())]);
     assert!(state.guests().is_empty(), "a parked box costs no process");
@@ -68,7 +65,7 @@ fn a_killed_gateway_loses_nothing_wherever_it_was() {
     let user = User::new();
     let account = user.account(&gateway);
     let _ = user.does(&gateway, "gateway", "spinup dev1");
-    let process = user.does(&gateway, "dev1", &format!("echo one > file; {COUNT}"));
+    let process = user.does(&gateway, "dev1", &format!("echo one > file; {COUNTING}"));
 
     // While the box runs with somebody in it.
     let mut inside = user.stay(&gateway, "dev1", "echo in; sleep 1000");
@@ -117,7 +114,7 @@ fn a_killed_guest_boots_again_and_its_neighbour_does_not_notice() {
     let user = User::new();
     for name in ["one", "two"] {
         let _ = user.does(&gateway, "gateway", &format!("spinup {name}"));
-        let _ = user.does(&gateway, name, &format!("echo {name} > file; sync; {COUNT}"));
+        let _ = user.does(&gateway, name, &format!("echo {name} > file; sync; {COUNTING}"));
     }
     isolation::holds(&state, &gateway, &user, ["one", "two"]);
     let before = count(&user, &gateway, "two");
@@ -228,7 +225,7 @@ fn a_stop_suspends_the_boxes_and_ends_well() {
     let user = User::new();
     let account = user.account(&gateway);
     let _ = user.does(&gateway, "gateway", "spinup dev1");
-    let _ = user.does(&gateway, "dev1", COUNT);
+    let _ = user.does(&gateway, "dev1", COUNTING);
     let mut inside = user.stay(&gateway, "dev1", "echo in; sleep 1000");
     let mut line = String::new();
     BufReader::new(inside.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

@@ -7,13 +7,12 @@ mod guests;
 
 use boxpool::{Error, Guest, GuestRuntime, StartedBy};
 use boxpool_qemu::LocalQemu;
+use boxpool_sim::conformance::COUNTING;
 use guests::faults::{Fault, FaultyHost, Plan};
 use guests::{Bench, later};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Counts in memory alone, so that a count that goes on shows that the memory was kept.
-const COUNT: &str = "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.1; done) > /dev/null 2>&1 & echo $! > /dev/shm/pid";
 const ALIVE: &str = "kill -0 $(cat /dev/shm/pid) && echo counting";
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +40,7 @@ async fn strike_every_step(call: Call, fault: Fault, heir: Heir) {
         later(guest, epoch)
     };
     let started = bench.start(&guest).await;
-    bench.ssh(&started.endpoint, COUNT);
+    bench.ssh(&started.endpoint, &format!("{COUNTING} > /dev/shm/pid"));
 
     for step in 0.. {
         if matches!(call, Call::Start) {

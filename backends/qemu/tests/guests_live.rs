@@ -3,6 +3,7 @@
 mod guests;
 
 use boxpool::{ErrorKind, GuestRuntime, StartedBy, Suspended};
+use boxpool_sim::conformance::{COUNTED, COUNTING};
 use guests::{Bench, later};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +15,7 @@ async fn a_counter_goes_on_over_suspend_and_resume_and_the_file_is_there() {
     eprintln!("first start: {:?} {:?}", begun.elapsed(), started.by);
     assert_eq!(started.by, StartedBy::Resume, "a new box resumes the golden's memory");
     assert_eq!(bench.ssh(&started.endpoint, "hostname"), "dev1");
-    let pid = bench.ssh(&started.endpoint, "echo kept > file; (n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) > /dev/null 2>&1 & echo $!");
+    let pid = bench.ssh(&started.endpoint, &format!("echo kept > file; {COUNTING}"));
 
     assert_eq!(bench.qemu.suspend(&later(&guest, 2)).await.unwrap(), Suspended::Saved);
     assert_eq!(bench.pid(&guest.volume), None);
@@ -24,13 +25,10 @@ async fn a_counter_goes_on_over_suspend_and_resume_and_the_file_is_there() {
     let started = bench.start(&later(&guest, 3)).await;
     eprintln!("resume: {:?}", begun.elapsed());
     assert_eq!(started.by, StartedBy::Resume);
-    let before: u64 =
-        bench.ssh(&started.endpoint, "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count").parse().unwrap();
+    let counted = |command: &str| bench.ssh(&started.endpoint, command).parse::<u64>().unwrap();
+    let before = counted(COUNTED);
     assert!(before > 1, "the counter was not lost");
-    let after: u64 = bench
-        .ssh(&started.endpoint, "sleep 1; until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count")
-        .parse()
-        .unwrap();
+    let after = counted(&format!("sleep 1; {COUNTED}"));
     assert!(after > before, "it counts on");
     assert_eq!(bench.ssh(&started.endpoint, "cat file"), "kept");
     assert_eq!(bench.ssh(&started.endpoint, &format!("kill -0 {pid} && echo alive")), "alive", "the same process");

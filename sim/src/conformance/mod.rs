@@ -11,6 +11,15 @@ use boxpool::{
     Endpoint, Guest, GuestRuntime, InstanceId, InstanceProvider, SnapshotCopier, VolumeId, VolumeProvider, VolumeSource,
 };
 
+/// A shell command that begins to count in a guest's memory, twenty a second, and prints the id of the process that does.
+///
+/// It adds a line for each, and so whoever reads never finds the file between two contents.
+pub const COUNTING: &str =
+    "(while :; do echo >> /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null & echo $!";
+
+/// A shell command that prints how far [`COUNTING`] has come, once it has begun.
+pub const COUNTED: &str = "until [ -s /dev/shm/count ]; do :; done; wc -l < /dev/shm/count";
+
 /// An instance provider under test.
 #[async_trait]
 pub trait InstanceBench: Send + Sync {

@@ -1,8 +1,8 @@
 //! What every `GuestRuntime` promises. Real guests take seconds, so each promise starts as few as it can.
 
-use super::RuntimeBench;
 use super::instances::ready_instance;
 use super::volumes::{attached, detached, ready_volume};
+use super::{COUNTED, COUNTING, RuntimeBench};
 use boxpool::{
     Attach, BoxId, BoxName, BoxRef, Cleared, Epoch, ErrorKind, Guest, GuestStatus, StartedBy, Suspended, UserId,
 };
@@ -26,19 +26,15 @@ fn at(guest: &Guest, epoch: u64) -> Guest {
     guest
 }
 
-const COUNT: &str =
-    "(n=0; while :; do n=$((n+1)); echo $n > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 </dev/null &";
-
 async fn count(bench: &impl RuntimeBench, endpoint: &boxpool::Endpoint) -> u64 {
-    let read = "until [ -s /dev/shm/count ]; do :; done; cat /dev/shm/count";
-    bench.run(endpoint, read).await.parse().unwrap()
+    bench.run(endpoint, COUNTED).await.parse().unwrap()
 }
 
 /// Processes go on where they were, and suspending again finds nothing.
 pub async fn memory_and_disk_survive_a_suspend(bench: impl RuntimeBench) {
     let guest = fresh_guest(&bench).await;
     let started = bench.runtime().start(&guest).await.unwrap();
-    bench.run(&started.endpoint, &format!("echo kept > ~/file; {COUNT}")).await;
+    bench.run(&started.endpoint, &format!("echo kept > ~/file; {COUNTING}")).await;
     let before = count(&bench, &started.endpoint).await;
     assert_eq!(bench.runtime().suspend(&at(&guest, 2)).await.unwrap(), Suspended::Saved);
     assert_eq!(bench.runtime().suspend(&at(&guest, 2)).await.unwrap(), Suspended::NotRunning);
@@ -54,7 +50,7 @@ pub async fn memory_and_disk_survive_a_suspend(bench: impl RuntimeBench) {
 pub async fn a_suspended_guest_resumes_on_another_instance(bench: impl RuntimeBench) {
     let guest = fresh_guest(&bench).await;
     let started = bench.runtime().start(&guest).await.unwrap();
-    bench.run(&started.endpoint, COUNT).await;
+    bench.run(&started.endpoint, COUNTING).await;
     let before = count(&bench, &started.endpoint).await;
     bench.runtime().suspend(&at(&guest, 2)).await.unwrap();
     detached(&bench, &Attach::new(guest.volume.clone(), guest.instance.clone(), Epoch(3))).await;

@@ -2,6 +2,7 @@
 
 use crate::plan::WarmTarget;
 use crate::provider::VolumeSource;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long each kind of wait may last. Every wait has a limit; the error names the one that ran out.
@@ -103,6 +104,13 @@ pub struct PoolConfig {
     pub reconcile_every: Duration,
     /// How often every box and volume record and the cloud's own lists are looked through.
     pub census_every: Duration,
+    /// All nodes together read about so many records a second, and no more, for each of what they do again and again: looking for
+    /// half-done work, looking through everything, and counting the pools at rest. With so many records or nodes that this would not
+    /// do, they do it less often than the three settings above say; at once, all the same, when a node is seen to be gone. Half of it is
+    /// the maintainer's, so that nothing is left longer with many nodes than with two. While somebody waits for an instance, their node
+    /// looks for free ones at this rate by itself. Ten records of a page count as one that is read by itself. 2,000, the default, is a tenth of what a storage
+    /// account of Azure serves.
+    pub reads_per_second: NonZeroU32,
     /// A cloud resource without a record is left alone for so long.
     pub orphan_grace: Duration,
     /// What becomes of an instance after it served a box.
@@ -113,6 +121,9 @@ pub struct PoolConfig {
     /// How long each kind of wait may last.
     pub limits: Limits,
 }
+
+/// See [`PoolConfig::reads_per_second`].
+const READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
 
 impl PoolConfig {
     /// Settings with the required part given.
@@ -135,6 +146,7 @@ impl PoolConfig {
             maintain_every: seconds(2),
             reconcile_every: seconds(3),
             census_every: seconds(60),
+            reads_per_second: READS_PER_SECOND,
             orphan_grace: seconds(600),
             recycle: Recycle::default(),
             retention: Duration::ZERO,

@@ -92,14 +92,18 @@ impl Shared {
         Ok(())
     }
 
-    async fn see_others(&self) -> Result<()> {
+    async fn see_others(self: &Arc<Self>) -> Result<()> {
         let from = Instant::now();
         let nodes = self.records.scan_all::<NodeRecord>(None).await?;
         let versions = nodes.iter().map(|(_, held)| (held.record.id.clone(), held.version.clone()));
         let (forgotten, live) = {
             let mut state = self.state();
+            let before = state.liveness.live();
             state.liveness.observe(from, versions);
             let live = state.liveness.live();
+            if before.iter().any(|node| !live.contains(node)) {
+                self.node_gone.notify_one();
+            }
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);
             let others = || nodes.iter().map(|(_, held)| &held.record).filter(|record| record.id != self.node);
@@ -116,6 +120,7 @@ impl Shared {
             }
             (state.liveness.long_dead(FORGET_AFTER), live)
         };
+        self.offer_room();
         metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
         for (key, held) in nodes {
             if held.record.id != self.node && forgotten.contains(&held.record.id) {

@@ -7,8 +7,10 @@ use crate::actor::Message;
 use crate::bound::{Bound, OrderedBound};
 use crate::error::{ErrorKind, Result};
 use crate::id::{BoxName, BoxRef, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::known::{Known, OrderedKnown};
 use crate::planted::{self, Bug};
 use crate::provider::{InstanceState, VolumeState};
+use crate::reads::{LastReading, Reads};
 use crate::record::{
     BoxRecord, Envelope, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Mode, Placement,
     VolumeEvent, VolumeRecord, VolumeStatus,
@@ -28,6 +30,17 @@ struct Memory {
     orphans: BTreeMap<String, Instant>,
     /// The same of snapshots of boxes.
     stray_snapshots: BTreeMap<SnapshotId, Instant>,
+    pass: LastReading,
+    census: LastReading,
+}
+
+/// What a look at the instance table shows beside what is half-done there.
+#[derive(Default)]
+struct Machines {
+    reads: Reads,
+    /// Which there are.
+    known: Known,
+    stock: Stock,
 }
 
 /// What is expected of the machines that no box is on: whether it is stopped, in the reserve, or runs. No more than the stock is here,
@@ -39,7 +52,8 @@ impl Shared {
         let mut memory = Memory::default();
         let mut last_census: Option<Instant> = None;
         loop {
-            let census_due = last_census.is_none_or(|last| last.elapsed() >= self.config.census_every);
+            let census_due = last_census.is_none_or(|last| last.elapsed() >= self.config.census_every)
+                && memory.census.is_over(self.rest_after(memory.census.reads));
             let outcome = self.pass(&mut memory, census_due).await;
             match outcome {
                 Ok(()) if census_due => last_census = Some(Instant::now()),
@@ -49,14 +63,29 @@ impl Shared {
                 }
             }
             tokio::time::sleep(self.config.reconcile_every).await;
+            self.rest_after_pass(&memory.pass).await;
+        }
+    }
+
+    /// Waits until as much may be read again, or a node is seen to be gone: what it leaves is not to wait for long.
+    async fn rest_after_pass(&self, pass: &LastReading) {
+        let next = pass.next(self.rest_after(pass.reads));
+        let Some(next) = next.filter(|next| *next > Instant::now()) else { return };
+        tokio::select! {
+            biased;
+            () = self.node_gone.notified() => {}
+            () = tokio::time::sleep_until(next) => {}
         }
     }
 
     async fn pass(self: &Arc<Self>, memory: &mut Memory, census: bool) -> Result<()> {
         self.check_in_touch("reconcile")?;
-        let stock = self.look_at_instances(census).await?;
+        memory.pass.begin();
+        let machines = self.look_at_instances(census).await?;
+        memory.pass.reads = machines.reads;
         if census {
-            self.take_census(memory, stock).await?;
+            memory.census.begin();
+            self.take_census(memory, machines).await?;
         }
         let mut suspects = std::mem::take(&mut memory.suspects);
         let mut at_rest = Vec::new();
@@ -71,38 +100,49 @@ impl Shared {
         Ok(())
     }
 
-    /// Looks at every instance, page by page; tells which are stock, if that is wanted. The index follows also when a look fails.
-    async fn look_at_instances(self: &Arc<Self>, tell: bool) -> Result<Stock> {
-        let (mut stock, mut looked) = (Stock::new(), Ok(()));
-        let mut reading = self.begin_reading();
+    /// Looks at every instance, page by page; tells which there are and which are stock, if that is wanted. The index follows also when a
+    /// look fails.
+    async fn look_at_instances(self: &Arc<Self>, tell: bool) -> Result<Machines> {
+        let (mut machines, mut looked) = (Machines::default(), Ok(()));
+        let mut reading = self.begin_reading(true);
         while let Some(page) = self.read_instances(&mut reading).await? {
             for (held, owner) in page {
                 if looked.is_ok() {
                     looked = self.look_at_instance(&held, owner.as_ref()).await;
                 }
                 let of_stock = matches!(held.record.status, InstanceStatus::Free | InstanceStatus::Stopped);
-                if tell && of_stock {
-                    stock.insert(held.record.id, held.record.status);
+                if tell {
+                    machines.known.add(held.record.id.as_str());
+                    if of_stock {
+                        machines.stock.insert(held.record.id, held.record.status);
+                    }
                 }
             }
         }
+        machines.reads = reading.reads();
         self.look_at_parked();
-        looked.map(|()| stock)
+        looked.map(|()| machines)
     }
 
     /// Looks at every volume and box, at the cloud's own lists, and at snapshots.
-    async fn take_census(self: &Arc<Self>, memory: &mut Memory, stock: Stock) -> Result<()> {
+    async fn take_census(self: &Arc<Self>, memory: &mut Memory, machines: Machines) -> Result<()> {
         // Volumes before boxes: a box names its volume before the volume is bound to it, and never names it again once it
         // has named another. So a bound volume that its box does not name then is not, and will not be, its box's.
         let (mut bound, mut in_a_step) = (Bound::default(), Vec::new());
-        let see = |held: &Held<VolumeRecord>| match &held.record.status {
-            VolumeStatus::Bound { owner } => bound.add(&held.record.id, owner),
-            status if status.worker().is_some() => in_a_step.push(held.clone()),
-            _ => {}
+        let (mut known, mut reads) = (Known::default(), Reads::default());
+        let see = |held: &Held<VolumeRecord>| {
+            reads.add_on_page(1);
+            known.add(held.record.id.as_str());
+            match &held.record.status {
+                VolumeStatus::Bound { owner } => bound.add(&held.record.id, owner),
+                status if status.worker().is_some() => in_a_step.push(held.clone()),
+                _ => {}
+            }
         };
         self.read_volumes(see).await?;
         let mut bound = bound.ordered();
-        memory.suspects = self.census_boxes(&mut bound).await?;
+        memory.suspects = self.census_boxes(&mut bound, &mut reads).await?;
+        memory.census.reads = reads;
         for held in &in_a_step {
             self.look_at_volume(held).await?;
         }
@@ -112,7 +152,7 @@ impl Shared {
             }
         }
         if !self.is_paused() {
-            self.look_for_orphans(memory, stock).await?;
+            self.look_for_orphans(memory, machines, &known.ordered()).await?;
         }
         if let Err(error) = self.look_at_snapshots(&mut memory.stray_snapshots).await {
             tracing::warn!(error = %crate::Report(&error), "snapshots were not looked at; the next census tries again");
@@ -268,11 +308,16 @@ impl Shared {
     }
 
     /// Looks at every box, says of each that it names its volume, and tells which are in a step.
-    async fn census_boxes(self: &Arc<Self>, bound: &mut OrderedBound) -> Result<BTreeSet<(UserId, BoxName)>> {
+    async fn census_boxes(
+        self: &Arc<Self>,
+        bound: &mut OrderedBound,
+        reads: &mut Reads,
+    ) -> Result<BTreeSet<(UserId, BoxName)>> {
         let mut in_a_step = BTreeSet::new();
         let (mut expected, now) = (self.expect(), self.now());
         let see = |_, held: Held<BoxRecord>| {
             let record = held.record;
+            reads.add_on_page(1);
             self.look_at_box(&record);
             self.look_at_kept(&record);
             self.look_at_deleted(&record);
@@ -374,8 +419,14 @@ impl Shared {
     }
 
     /// Cloud resources without a record. A record is written before its resource is made and deleted after it is gone, so
-    /// one that stays without a record for the grace time is nobody's.
-    async fn look_for_orphans(self: &Arc<Self>, memory: &mut Memory, mut stock: Stock) -> Result<()> {
+    /// one that stays without a record for the grace time is nobody's. What this census has seen a record of is not asked about again.
+    async fn look_for_orphans(
+        self: &Arc<Self>,
+        memory: &mut Memory,
+        machines: Machines,
+        volumes: &OrderedKnown,
+    ) -> Result<()> {
+        let (mut stock, machines) = (machines.stock, machines.known.ordered());
         let grace = planted::grace(self.config.orphan_grace);
         let building = self.golden_is_being_built().await?;
         let scratch = |name: &str| self.is_scratch(name);
@@ -384,9 +435,11 @@ impl Shared {
         let mut cursor = None;
         loop {
             let page = self.instances.list(cursor.as_ref()).await?;
+            memory.census.reads.add_on_page(page.items.len());
             for view in page.items {
                 if !matches!(view.state, InstanceState::Deleting)
                     && !in_use(view.id.as_str())
+                    && !machines.has(view.id.as_str())
                     && !self.has_instance_record(&view.id).await?
                 {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);
@@ -408,9 +461,11 @@ impl Shared {
         let mut cursor = None;
         loop {
             let page = self.volumes.list(cursor.as_ref()).await?;
+            memory.census.reads.add_on_page(page.items.len());
             for view in page.items {
                 if !matches!(view.state, VolumeState::Deleting)
                     && !in_use(view.id.as_str())
+                    && !volumes.has(view.id.as_str())
                     && !self.has_volume_record(&view.id).await?
                 {
                     let since = memory.orphans.get(view.id.as_str()).copied().unwrap_or_else(Instant::now);

@@ -16,6 +16,7 @@ use crate::planted::{self, Bug};
 use crate::pool::Breakers;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
+use crate::reads::LastReading;
 use crate::record::{EVENTS, Envelope, EventKind, EventRecord, POOL_EVENTS, Pause};
 use crate::records::Records;
 use crate::runtime::GuestRuntime;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     /// Wakes the maintainers: something was taken, or somebody waits.
     pub(crate) refill_instances: Notify,
     pub(crate) refill_volumes: Notify,
+    /// Rings when a node is seen to be gone.
+    pub(crate) node_gone: Notify,
     pub(crate) draining: AtomicBool,
     /// What is done for callers beside the boxes' own tasks; a drain waits for it.
     pub(crate) errands: Arc<()>,
@@ -86,7 +89,9 @@ pub(crate) struct State {
     pub(crate) pause: Option<Pause>,
     /// What the maintainer fails at, as the lease says.
     pub(crate) breakers: Breakers,
-    pub(crate) instances_read: Option<Instant>,
+    /// When the instance table was read last for what is free there, and when the boxes on them with it.
+    pub(crate) instances_read: LastReading,
+    pub(crate) boxes_read: LastReading,
     /// What new volumes are copied from, once this node has seen that it is whole.
     pub(crate) golden: Option<SnapshotId>,
     /// How many connects of the other live nodes waited for an instance when they said so last.
@@ -129,7 +134,8 @@ impl Shared {
             lease_confirmed: None,
             pause: None,
             breakers: Breakers::default(),
-            instances_read: None,
+            instances_read: LastReading::default(),
+            boxes_read: LastReading::default(),
             golden: None,
             waiting_elsewhere: 0,
             instance_pace: Pace::new(now),
@@ -141,6 +147,7 @@ impl Shared {
             busy: Arc::default(),
             refill_instances: Notify::new(),
             refill_volumes: Notify::new(),
+            node_gone: Notify::new(),
             draining: AtomicBool::new(false),
             errands: Arc::default(),
             stop: Signal::new(false),

@@ -118,6 +118,7 @@ impl Actor {
         self.log_stay(&held);
         self.shared.state().parked.insert(held.record.owner.clone(), AwayBox::of(&held.record, at));
         self.shared.waiters.ring();
+        self.shared.offer_room();
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::plan::{Step, WarmTarget, plan};
 use crate::planted::{self, Bug};
 use crate::poll::{Poll, passes};
 use crate::provider::{InstanceSpec, InstanceState};
+use crate::reads::Reads;
 use crate::record::{BoxRecord, EventKind, EventRecord, InstanceEvent, InstanceRecord, InstanceStatus, Placement};
 use crate::records::{Held, Records, box_key, instance_key, seat_of};
 use crate::runtime::Cleared;
@@ -69,13 +70,18 @@ impl Shared {
         self.waiters.ring();
     }
 
-    /// Reads the instance table anew, unless that was just done. Only for when the index is empty.
+    /// Reads the instance table anew, unless that was just done. Only for when the index is empty. Of large pools the boxes are not read
+    /// each time: who is parked is then known as of the last time.
     pub(crate) async fn look_for_instances(self: &Arc<Self>) {
-        let read = self.state().instances_read;
-        if read.is_some_and(|read| read.elapsed() < LOOK_AT_MOST_EVERY) {
+        let (instances_read, boxes_read) = {
+            let state = self.state();
+            (state.instances_read, state.boxes_read)
+        };
+        let rest = instances_read.reads.last_for(self.config.reads_per_second);
+        if !instances_read.is_over(rest.max(LOOK_AT_MOST_EVERY)) {
             return;
         }
-        let mut reading = self.begin_reading();
+        let mut reading = self.begin_reading(boxes_read.is_over(self.rest_after(boxes_read.reads)));
         loop {
             match self.read_instances(&mut reading).await {
                 Ok(Some(_)) => {}
@@ -88,14 +94,20 @@ impl Shared {
         }
     }
 
-    /// Begins to read the instance table.
-    pub(crate) fn begin_reading(&self) -> Reading {
-        self.state().instances_read = Some(Instant::now());
-        Reading { cursor: None, complete: false, free: Vec::new(), parked: BTreeMap::new() }
+    /// Begins to read the instance table and, if they are wanted, the boxes on the instances.
+    pub(crate) fn begin_reading(&self, boxes: bool) -> Reading {
+        let mut state = self.state();
+        state.instances_read.begin();
+        if boxes {
+            state.boxes_read.begin();
+        }
+        drop(state);
+        let (instances, claimed) = (0, 0);
+        Reading { cursor: None, complete: false, boxes, instances, claimed, free: Vec::new(), parked: BTreeMap::new() }
     }
 
-    /// One page more of the instance table and, for claimed ones, their boxes; `None` after the last. With that the free index
-    /// and the parked boxes follow.
+    /// One page more of the instance table and, for claimed ones, their boxes if they are wanted; `None` after the last. With that the
+    /// free index and, with the boxes, the parked ones follow.
     pub(crate) async fn read_instances(self: &Arc<Self>, reading: &mut Reading) -> Result<Option<Vec<Seen>>> {
         if reading.complete {
             return Ok(None);
@@ -104,10 +116,15 @@ impl Shared {
         let page = self.records.scan::<InstanceRecord>(None, reading.cursor.as_ref()).await?;
         let open = page.items.iter().filter(|(_, held)| held.record.generation == *generation);
         reading.free.extend(open.filter_map(|(_, held)| InstanceRecord::kept(held.clone(), generation)));
+        reading.instances += page.items.len();
         reading.cursor = Records::following(page.next);
         reading.complete = reading.cursor.is_none();
         if reading.complete {
             self.show_free(std::mem::take(&mut reading.free));
+            self.state().instances_read.reads = Reads::on_page(reading.instances);
+        }
+        if !reading.boxes {
+            return Ok(Some(Vec::new()));
         }
         let reads = page.items.into_iter().map(|(_, held)| async move {
             let InstanceStatus::Claimed { owner, .. } = &held.record.status else { return Ok((held, None)) };
@@ -116,13 +133,17 @@ impl Shared {
             Ok((held, found))
         });
         let seen: Vec<Seen> = futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        reading.claimed +=
+            seen.iter().filter(|(held, _)| matches!(held.record.status, InstanceStatus::Claimed { .. })).count();
         for found in seen.iter().filter_map(|(_, found)| found.as_ref()) {
             if let Placement::Parked { since, .. } = &found.record.placement {
                 reading.parked.insert(found.record.owner.clone(), AwayBox::of(&found.record, *since));
             }
         }
         if reading.complete {
-            self.state().parked = std::mem::take(&mut reading.parked);
+            let mut state = self.state();
+            state.parked = std::mem::take(&mut reading.parked);
+            state.boxes_read.reads = reading.reads();
         }
         Ok(Some(seen))
     }
@@ -143,7 +164,22 @@ impl Shared {
 
     /// Asks as many parked boxes as there are waiters to give their instances back; lingering ones when none is parked.
     pub(crate) fn ask_for_room(self: &Arc<Self>) {
-        let waiting = self.waiters.len();
+        self.ask_for_room_of(self.waiters.len());
+    }
+
+    /// Makes room for those who wait elsewhere, a part of it: of a large pool they do not look at all boxes each time, so they may not know
+    /// yet who is parked here.
+    pub(crate) fn offer_room(self: &Arc<Self>) {
+        let (waiting, live, boxes) = {
+            let state = self.state();
+            (state.waiting_elsewhere as usize, state.liveness.live().len(), state.boxes_read.reads)
+        };
+        if waiting > 0 && !self.is_draining() && self.rest_after(boxes) > LOOK_AT_MOST_EVERY {
+            self.ask_for_room_of(waiting.div_ceil(live.max(1)));
+        }
+    }
+
+    fn ask_for_room_of(self: &Arc<Self>, waiting: usize) {
         loop {
             let chosen = {
                 let mut state = self.state();
@@ -515,8 +551,20 @@ pub(crate) type Seen = (Held<InstanceRecord>, Option<Held<BoxRecord>>);
 pub(crate) struct Reading {
     cursor: Option<Cursor>,
     complete: bool,
+    /// Whether the boxes on the instances are wanted.
+    boxes: bool,
+    instances: usize,
+    claimed: usize,
     free: Vec<(InstanceId, Free)>,
     parked: BTreeMap<BoxRef, AwayBox>,
+}
+
+impl Reading {
+    pub(crate) fn reads(&self) -> Reads {
+        let mut reads = Reads::on_page(self.instances);
+        reads.add_alone(self.claimed);
+        reads
+    }
 }
 
 /// The instances, counted, and those that something may be done with.

@@ -5,6 +5,7 @@ use super::breaker::Attempts;
 use crate::census::Census;
 use crate::plan::{Step, WarmTarget, plan};
 use crate::planted;
+use crate::reads::Reads;
 use crate::record::PoolPast;
 use crate::stock::upkeep::AtRest;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) struct Pace {
     taken_elsewhere: u64,
     /// How long the pool was read when it was counted last, if it is a large one.
     reading: Duration,
+    counted: Reads,
     /// What the last count left, and how many had been taken before it.
     at_rest: Option<(AtRest, u64)>,
     pub(crate) making: Attempts,
@@ -41,6 +43,7 @@ impl Pace {
             taken: 0,
             taken_elsewhere: 0,
             reading: Duration::ZERO,
+            counted: Reads::default(),
             at_rest: None,
             making,
             waking,
@@ -103,6 +106,7 @@ impl Pace {
     /// So many were counted, in that time.
     pub(crate) fn counted(&mut self, total: u32, took: Duration) {
         self.reading = if total > LARGE { took } else { Duration::ZERO };
+        self.counted = Reads::on_page(total as usize);
     }
 
     /// How long a pool is not counted again, whoever takes from it meanwhile. Where none is to spare, each claim asks for a count; of a
@@ -110,6 +114,14 @@ impl Pace {
     /// it.
     pub(crate) fn rest_after_count(&self) -> Duration {
         self.reading
+    }
+
+    /// What the last count has read, if nothing was under way after it: what comes of something is to be seen soon, and who waits waits for that.
+    pub(crate) fn counted_at_rest(&self) -> Reads {
+        let idle = self.at_rest.is_some_and(|(AtRest { census, .. }, _)| {
+            census.coming == 0 && census.stopping == 0 && census.waiting == 0
+        });
+        if idle { self.counted } else { Reads::default() }
     }
 
     /// Completes a count by what it takes more than one look to know.

@@ -41,14 +41,14 @@ impl Shared {
                     None
                 });
             }
-            let pause = {
+            let (pause, counted) = {
                 let mut state = self.state();
                 let waiting = (pool.waiting)(&self, &state);
                 let pace = (pool.pace)(&mut state);
                 if pace.settled(rest, taken_before, waiting) {
                     (pool.refill)(&self).notify_one();
                 }
-                pace.rest_after_count()
+                (pace.rest_after_count(), pace.counted_at_rest())
             };
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
@@ -56,7 +56,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = (pool.refill)(&self).notified() => {}
-                () = tokio::time::sleep(self.config.maintain_every) => {}
+                () = tokio::time::sleep(self.config.maintain_every.max(self.rest_after(counted))) => {}
             }
         }
     }

@@ -217,6 +217,16 @@ pub(crate) fn an_insert_that_comes_late_brings_no_name_back() -> Option<String> 
     kept("an-insert-comes-late.json")
 }
 
+/// A cloud's list may show a machine that is gone, and its record with it.
+pub(crate) fn a_list_of_the_past_shows_no_orphans() -> Option<String> {
+    kept("a-list-of-the-past.json")
+}
+
+/// A box comes up while a snapshot is taken of it.
+pub(crate) fn a_snapshot_of_a_box_that_came_up_meanwhile_is_none() -> Option<String> {
+    kept("a-box-comes-up-while-it-is-copied.json")
+}
+
 /// A box that is to run without a session is brought up again when its machine is gone, though nobody asks.
 pub(crate) fn what_is_kept_comes_up_again() -> Option<String> {
     let keep = Op { at: 42_000, gateway: 0, user: 1, name: 1, what: What::Keep { on: true } };

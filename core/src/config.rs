@@ -122,10 +122,10 @@ pub struct PoolConfig {
     pub limits: Limits,
 }
 
-/// See [`PoolConfig::reads_per_second`].
-const READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
-
 impl PoolConfig {
+    /// The default of [`reads_per_second`](Self::reads_per_second).
+    pub const READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
+
     /// Settings with the required part given.
     #[must_use]
     pub fn new(volume_source: VolumeSource, volume_generation: impl Into<String>) -> Self {
@@ -146,7 +146,7 @@ impl PoolConfig {
             maintain_every: seconds(2),
             reconcile_every: seconds(3),
             census_every: seconds(60),
-            reads_per_second: READS_PER_SECOND,
+            reads_per_second: Self::READS_PER_SECOND,
             orphan_grace: seconds(600),
             recycle: Recycle::default(),
             retention: Duration::ZERO,

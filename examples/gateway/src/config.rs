@@ -14,9 +14,10 @@ use crate::size::Size;
 use crate::stock::{Parking, Promise};
 use crate::wake::http::HttpConfig;
 use crate::wake::schedule::ScheduleConfig;
-use boxpool::{Error, ErrorKind, Result};
+use boxpool::{Error, ErrorKind, PoolConfig, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// A file with every option, its default, and what it does.
@@ -61,6 +62,8 @@ pub struct Config {
     pub parked_percent: u8,
     /// For how long a deleted box can be had back.
     pub retention: Span,
+    /// How many records all gateways together read a second to look for half-done work, about.
+    pub reads_per_second: NonZeroU32,
     /// How long bringing a box up may take.
     pub connect_deadline: Span,
     /// How long a box may not answer before it is given up.
@@ -364,6 +367,7 @@ impl Default for Config {
             parking: Parking::default(),
             parked_percent: 100,
             retention: Span::seconds(0),
+            reads_per_second: PoolConfig::READS_PER_SECOND,
             connect_deadline: Span::seconds(300),
             dial_deadline: Span::seconds(60),
             drain_limit: Span::seconds(30),

@@ -148,6 +148,7 @@ pub fn pool_config(config: &Config, source: VolumeSource, generation: String) ->
     pool.park_limit = config.park_limit.0;
     pool.held_share = f64::from(config.parked_percent) / 100.0;
     pool.retention = config.retention.0;
+    pool.reads_per_second = config.reads_per_second;
     pool.connect_deadline = config.connect_deadline.0;
     pool
 }

@@ -133,10 +133,7 @@ fn config(free: u32, max_total: u32, boxes: usize) -> PoolConfig {
 
 async fn start(gateway: &Gateway, seed: u64, config: &PoolConfig, claims: &Arc<Claims>) -> Pool {
     let store = Watched { inner: gateway.store(), claims: Arc::clone(claims) };
-    let (instances, volumes, runtime) = (gateway.instances(), gateway.volumes(), gateway.runtime());
-    let builder = Pool::builder(Arc::new(store), instances, volumes, runtime, config.clone());
-    let seed = draw(seed, &format!("gateway {}", gateway.number()));
-    let (pool, worker) = builder.clock(gateway.clock()).seed(seed).build().await.unwrap();
+    let (pool, worker) = gateway.pool_over(Arc::new(store), seed, config.clone()).build().await.unwrap();
     gateway.spawn(worker.run());
     pool
 }

@@ -673,6 +673,13 @@ impl Gateway {
     /// A pool on this gateway. Its seed follows from the world's seed and this gateway's number and start.
     #[must_use]
     pub fn pool(&self, seed: u64, config: PoolConfig) -> PoolBuilder {
+        self.pool_over(self.store(), seed, config)
+    }
+
+    /// The same over another way to the store: one that counts what is asked of it
+    /// ([`CountingStore`](crate::backend::CountingStore)), or fails at will ([`FaultStore`](crate::backend::FaultStore)).
+    #[must_use]
+    pub fn pool_over(&self, store: Arc<dyn StateStore>, seed: u64, config: PoolConfig) -> PoolBuilder {
         let mut hash = crate::engine::Hash::new(seed)
             .number(self.caller.gateway as u64)
             .number(u64::from(self.caller.incarnation));
@@ -681,9 +688,7 @@ impl Gateway {
             hash = hash.number(self.world.region() as u64);
         }
         let seed = hash.draw().next();
-        Pool::builder(self.store(), self.instances(), self.volumes(), self.runtime(), config)
-            .clock(self.clock())
-            .seed(seed)
+        Pool::builder(store, self.instances(), self.volumes(), self.runtime(), config).clock(self.clock()).seed(seed)
     }
 
     /// Runs a task on this gateway: it ends when the gateway dies and stands still while it is paused.

@@ -87,6 +87,18 @@ impl Counts {
     }
 }
 
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, counts| Self {
+            get: sum.get + counts.get,
+            insert: sum.insert + counts.insert,
+            update: sum.update + counts.update,
+            delete: sum.delete + counts.delete,
+            scan: sum.scan + counts.scan,
+        })
+    }
+}
+
 /// A state store that notes every call and passes it on.
 #[derive(Debug)]
 pub struct CountingStore<S: ?Sized> {

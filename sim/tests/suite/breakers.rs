@@ -9,9 +9,7 @@ const KEPT_FREE: u32 = 6;
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn start(gateway: &Gateway, config: &PoolConfig) -> Pool {
-    let (store, instances) = (gateway.store(), gateway.instances());
-    let builder = Pool::builder(store, instances, gateway.volumes(), gateway.runtime(), config.clone());
-    let (pool, worker) = builder.clock(gateway.clock()).seed(gateway.number() as u64).build().await.unwrap();
+    let (pool, worker) = gateway.pool(0, config.clone()).build().await.unwrap();
     gateway.spawn(worker.run());
     pool
 }

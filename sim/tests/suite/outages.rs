@@ -3,7 +3,7 @@
 
 use boxpool::{BoxName, BoxView, ConnectRequest, ErrorKind, Pool, PoolConfig, Session, StateStore, UserId, WarmTarget};
 use boxpool_sim::backend::FaultStore;
-use boxpool_sim::{Gateway, Pace, PoolShape, SimCloud};
+use boxpool_sim::{Pace, PoolShape, SimCloud};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,7 +55,10 @@ impl World {
         for _ in 0..GATEWAYS {
             let gateway = cloud.gateway().unwrap();
             let store = Arc::new(FaultStore::new(gateway.store()));
-            pools.push(start(&gateway, Arc::clone(&store), &config).await);
+            let builder = gateway.pool_over(store.clone(), seed, config.clone());
+            let (pool, worker) = builder.build().await.unwrap();
+            gateway.spawn(worker.run());
+            pools.push(pool);
             stores.push(store);
         }
         let mut world = Self { cloud, config, stores, pools, sessions: Vec::new(), before: Vec::new() };
@@ -144,14 +147,6 @@ impl World {
         let live: Vec<_> = self.pools.iter().map(|pool| pool.node().clone()).collect();
         self.cloud.check_settled(&self.config, &live).unwrap();
     }
-}
-
-async fn start(gateway: &Gateway, store: Arc<FaultStore<dyn StateStore>>, config: &PoolConfig) -> Pool {
-    let (instances, volumes, runtime) = (gateway.instances(), gateway.volumes(), gateway.runtime());
-    let builder = Pool::builder(store, instances, volumes, runtime, config.clone());
-    let (pool, worker) = builder.clock(gateway.clock()).seed(gateway.number() as u64).build().await.unwrap();
-    gateway.spawn(worker.run());
-    pool
 }
 
 async fn outage_for_all(how: Away, at_first: Duration) {

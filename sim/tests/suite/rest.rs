@@ -44,12 +44,11 @@ impl Bench {
     async fn new(gateways: usize, boxes: u32, config: &PoolConfig) -> Self {
         let cloud = SimCloud::builder().seed(1).pace(Pace::Host).build().unwrap();
         let (mut stores, mut pools) = (Vec::new(), Vec::<Pool>::new());
-        for n in 0..gateways {
+        for _ in 0..gateways {
             let gateway = cloud.gateway().unwrap();
             let store = Arc::new(CountingStore::new(gateway.store()));
-            let (instances, volumes, runtime) = (gateway.instances(), gateway.volumes(), gateway.runtime());
-            let builder = Pool::builder(store.clone(), instances, volumes, runtime, config.clone());
-            let (pool, worker) = builder.clock(gateway.clock()).seed(n as u64).build().await.unwrap();
+            let builder = gateway.pool_over(store.clone(), cloud.seed(), config.clone());
+            let (pool, worker) = builder.build().await.unwrap();
             gateway.spawn(worker.run());
             stores.push(store);
             pools.push(pool);
@@ -77,14 +76,7 @@ impl Bench {
         self.cloud.advance(QUIET).await.unwrap();
         self.cloud.check_invariants().unwrap();
         assert_eq!(self.cloud.guests(), running, "nobody came or went");
-        let each = self.stores.iter().zip(marks).map(|(store, mark)| store.counts_since(mark));
-        each.fold(Counts::default(), |sum, counts| Counts {
-            get: sum.get + counts.get,
-            insert: sum.insert + counts.insert,
-            update: sum.update + counts.update,
-            delete: sum.delete + counts.delete,
-            scan: sum.scan + counts.scan,
-        })
+        self.stores.iter().zip(marks).map(|(store, mark)| store.counts_since(mark)).sum()
     }
 }
 

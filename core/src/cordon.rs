@@ -76,7 +76,10 @@ impl Pool {
             }
             let record = InstanceRecord { cordon: cordon.clone(), ..held.record.clone() };
             match records.update(&key, &held.version, record).await {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    self.shared.look_now.notify_one();
+                    return Ok(true);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => overtaken = error,
                 Err(error) => return Err(error),
             }

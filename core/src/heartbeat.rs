@@ -102,7 +102,7 @@ impl Shared {
             state.liveness.observe(from, versions);
             let live = state.liveness.live();
             if before.iter().any(|node| !live.contains(node)) {
-                self.node_gone.notify_one();
+                self.look_now.notify_one();
             }
             state.free_instances.set_live(live.clone(), &self.random);
             state.free_volumes.set_live(live.clone(), &self.random);

@@ -67,13 +67,13 @@ impl Shared {
         }
     }
 
-    /// Waits until as much may be read again, or a node is seen to be gone: what it leaves is not to wait for long.
+    /// Waits until as much may be read again, or something has happened that is not to wait for so long.
     async fn rest_after_pass(&self, pass: &LastReading) {
         let next = pass.next(self.rest_after(pass.reads));
         let Some(next) = next.filter(|next| *next > Instant::now()) else { return };
         tokio::select! {
             biased;
-            () = self.node_gone.notified() => {}
+            () = self.look_now.notified() => {}
             () = tokio::time::sleep_until(next) => {}
         }
     }

@@ -53,8 +53,8 @@ pub(crate) struct Shared {
     /// Wakes the maintainers: something was taken, or somebody waits.
     pub(crate) refill_instances: Notify,
     pub(crate) refill_volumes: Notify,
-    /// Rings when a node is seen to be gone.
-    pub(crate) node_gone: Notify,
+    /// Rings when the next pass is wanted at once: a node is seen to be gone, or an instance is to be emptied.
+    pub(crate) look_now: Notify,
     pub(crate) draining: AtomicBool,
     /// What is done for callers beside the boxes' own tasks; a drain waits for it.
     pub(crate) errands: Arc<()>,
@@ -147,7 +147,7 @@ impl Shared {
             busy: Arc::default(),
             refill_instances: Notify::new(),
             refill_volumes: Notify::new(),
-            node_gone: Notify::new(),
+            look_now: Notify::new(),
             draining: AtomicBool::new(false),
             errands: Arc::default(),
             stop: Signal::new(false),

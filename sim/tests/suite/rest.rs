@@ -149,3 +149,20 @@ async fn who_waits_is_served_however_much_there_is_to_look_through() {
     assert!(waits.is_finished());
     waits.await.unwrap().unwrap();
 }
+
+/// Passes are many minutes apart; a machine that a person has emptied goes at once all the same.
+#[tokio::test(start_paused = true)]
+async fn what_is_ordered_is_not_left_for_a_pass_that_is_far_off() {
+    let mut config = config(60);
+    config.reads_per_second = NonZeroU32::MIN;
+    let bench = Bench::new(1, 60, &config).await;
+    bench.cloud.advance(QUIET).await.unwrap();
+    let before = bench.cloud.instances();
+    for id in &before {
+        assert!(bench.pools[0].cordon_instance(id, true, "it is to go").await.unwrap());
+    }
+    bench.cloud.advance(Duration::from_secs(30)).await.unwrap();
+    let there = bench.cloud.instances();
+    let left = before.iter().filter(|id| there.contains(id)).count();
+    assert_eq!(left, bench.sessions[0].len(), "the parked boxes and the free machines are gone");
+}

@@ -106,7 +106,7 @@ pub struct PoolConfig {
     pub census_every: Duration,
     /// All nodes together read about so many records a second, and no more, for each of what they do again and again: looking for
     /// half-done work, looking through everything, and counting the pools at rest. With so many records or nodes that this would not
-    /// do, they do it less often than the three settings above say; at once, all the same, when a node is seen to be gone. Half of it is
+    /// do, they do it less often than the three settings above say; but once an hour, and at once when a node is seen to be gone. Half of it is
     /// the maintainer's, so that nothing is left longer with many nodes than with two. While somebody waits for an instance, their node
     /// looks for free ones at this rate by itself. Ten records of a page count as one that is read by itself. 2,000, the default, is a tenth of what a storage
     /// account of Azure serves.

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 /// A service counts them as fewer still: with Azure Tables a page of a thousand is one transaction.
 const ON_PAGES: u64 = 10;
 
+/// However much there is to read, it is read once in so long.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
 /// How much was read at one go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reads {
@@ -36,8 +39,9 @@ impl Reads {
     /// For how long that is enough, at so many reads a second.
     pub(crate) fn last_for(self, per_second: NonZeroU32) -> Duration {
         let per_second = u64::from(per_second.get());
-        let millis = (self.alone * ON_PAGES + self.on_pages).saturating_mul(1_000 / ON_PAGES) / per_second;
-        Duration::from_millis(millis)
+        let tenths = self.alone.saturating_mul(ON_PAGES).saturating_add(self.on_pages);
+        let millis = tenths.saturating_mul(1_000 / ON_PAGES) / per_second;
+        Duration::from_millis(millis).min(LONGEST)
     }
 }
 
@@ -81,7 +85,8 @@ impl Shared {
     pub(crate) fn rest_after(&self, reads: Reads) -> Duration {
         let maintainer = self.is_maintainer();
         let live = self.state().liveness.live().len();
-        reads.last_for(self.config.reads_per_second).saturating_mul(nodes_like_this(live, maintainer))
+        let rest = reads.last_for(self.config.reads_per_second).saturating_mul(nodes_like_this(live, maintainer));
+        rest.min(LONGEST)
     }
 }
 
@@ -97,6 +102,7 @@ mod tests {
         reads.add_on_page(10_000);
         assert_eq!(reads.last_for(NonZeroU32::new(1_000).unwrap()), Duration::from_secs(4));
         assert_eq!(Reads::default().last_for(NonZeroU32::MIN), Duration::ZERO);
+        assert_eq!(Reads::on_page(usize::MAX).last_for(NonZeroU32::MIN), LONGEST);
     }
 
     #[test]

@@ -170,11 +170,12 @@ impl Shared {
     /// Makes room for those who wait elsewhere, a part of it: of a large pool they do not look at all boxes each time, so they may not know
     /// yet who is parked here.
     pub(crate) fn offer_room(self: &Arc<Self>) {
-        let (waiting, live, boxes) = {
+        let (waiting, boxes) = {
             let state = self.state();
-            (state.waiting_elsewhere as usize, state.liveness.live().len(), state.boxes_read.reads)
+            (state.waiting_elsewhere as usize, state.boxes_read.reads)
         };
         if waiting > 0 && !self.is_draining() && self.rest_after(boxes) > LOOK_AT_MOST_EVERY {
+            let live = self.state().liveness.live().len();
             self.ask_for_room_of(waiting.div_ceil(live.max(1)));
         }
     }

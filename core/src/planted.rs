@@ -93,6 +93,8 @@ bugs! {
     ClaimBeforeIntent,
     /// B10: a claimed instance becomes free without being looked at.
     ReleaseWithoutLook,
+    /// An instance that was found clean, and has served another box since, is said to be clean.
+    ClearedBeforeItServed,
     /// A box leaves and its claim stays.
     LeavesClaim,
     /// The instance is given back before the volume is off it.

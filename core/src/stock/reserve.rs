@@ -202,6 +202,9 @@ impl Shared {
     }
 
     /// A step of an instance's status, out of the one that was read.
+    ///
+    /// That an instance is clean is said only of the very record that was there when it was looked at: whoever came too late may find it
+    /// being cleaned by this node again, after another box.
     pub(crate) async fn instance_step(
         &self,
         held: &Held<InstanceRecord>,
@@ -209,13 +212,14 @@ impl Shared {
     ) -> Result<Held<InstanceRecord>> {
         let (id, key) = (&held.record.id, instance_key(&held.record.id));
         let illegal = |illegal| Error::new(ErrorKind::Conflict, "change instance", id).with_source(illegal);
-        let ours = held.record.status.worker() == Some(&self.node);
+        let anew = *event != InstanceEvent::Cleared || planted::is(Bug::ClearedBeforeItServed);
+        let again = anew && held.record.status.worker() == Some(&self.node);
         let mut now = held.clone();
         loop {
             let record = now.record.after(event).map_err(illegal)?;
             match self.records.update(&key, &now.version, record).await {
                 // Somebody gave an order about it, and this node is still the one at work on it.
-                Err(error) if error.kind() == ErrorKind::Conflict && ours => {
+                Err(error) if error.kind() == ErrorKind::Conflict && again => {
                     let found = self.records.get::<InstanceRecord>(&key).await?;
                     let same = |found: &Held<InstanceRecord>| {
                         found.record.id == *id

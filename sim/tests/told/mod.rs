@@ -217,6 +217,11 @@ pub(crate) fn an_insert_that_comes_late_brings_no_name_back() -> Option<String> 
     kept("an-insert-comes-late.json")
 }
 
+/// That an instance is clean is told to nobody, because the answer is lost; meanwhile it serves another box, and is to be cleaned again.
+pub(crate) fn what_was_clean_before_it_served_is_looked_at_again() -> Option<String> {
+    kept("it-was-clean-before-it-served.json")
+}
+
 /// A cloud's list may show a machine that is gone, and its record with it.
 pub(crate) fn a_list_of_the_past_shows_no_orphans() -> Option<String> {
     kept("a-list-of-the-past.json")

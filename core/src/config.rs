@@ -124,6 +124,7 @@ pub struct PoolConfig {
 
 impl PoolConfig {
     /// The default of [`reads_per_second`](Self::reads_per_second).
+    // Unwrapped by the compiler: a zero would not compile.
     pub const READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
 
     /// Settings with the required part given.

@@ -1,8 +1,9 @@
 //! What the pool needs of a cloud: machines and volumes.
 //!
-//! Every mutating call is idempotent by the id the caller chose, so repeating it after a lost answer is safe. Calls
-//! *begin* work and return what is seen; the pool waits by calling again, in one place and with a limit. A dropped
-//! future leaves the effect either done, under way or not begun, never half recorded.
+//! Every mutating call is idempotent by the id the caller chose, so repeating it after a lost answer is safe
+//! ([`InstanceProvider::stop`] is the exception, and says why). Calls *begin* work and return what is seen; the pool
+//! waits by calling again, in one place and with a limit. A dropped future leaves the effect either done, under way or
+//! not begun, never half recorded.
 
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -94,6 +95,10 @@ pub trait InstanceProvider: Send + Sync + 'static {
     async fn start(&self, id: &InstanceId) -> Result<InstanceView>;
 
     /// Stops the machine, keeps its disk, and ends what it costs. A stopped one stays as it is.
+    ///
+    /// Sent at most once: nothing under this call may send it again on its own. A stopped machine may have been woken for a box
+    /// when the second one arrives, and would be stopped under it. The pool does not repeat it either: a machine whose stop was
+    /// not answered is deleted.
     ///
     /// # Errors
     /// `NotFound`.

@@ -1,8 +1,11 @@
 //! The reserve: machines that are stopped, cost no compute, and are woken before new ones are made.
 //!
-//! No provider can tell an old request to stop from a new one. So a machine comes into the reserve only when a request to stop it
-//! was answered to the node that recorded the intent: when that node dies, or an answer is missing, such a request may still arrive
-//! when the machine has been woken and serves somebody, and the machine is deleted instead, under a name that is never used again.
+//! No provider can tell an old request to stop from a new one. So one request is sent ([`InstanceProvider::stop`] promises that it is not
+//! repeated underneath), and a machine comes into the reserve only when it was answered to the node that recorded the intent: when that
+//! node dies, or an answer is missing, the request may still arrive when the machine has been woken and serves somebody, and the machine
+//! is deleted instead, under a name that is never used again.
+//!
+//! [`InstanceProvider::stop`]: crate::InstanceProvider::stop
 
 use crate::busy::BusyGuard;
 use crate::error::{Error, ErrorKind, Result};

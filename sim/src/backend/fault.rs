@@ -134,6 +134,13 @@ impl Operation {
         matches!(self, Self::InstanceList | Self::VolumeList | Self::SnapshotList)
     }
 
+    /// Whether its backend must not send it again on its own, since nobody could tell the second one from a new one: the insert of
+    /// a record, and the stop of a machine.
+    #[must_use]
+    pub fn is_sent_once(self) -> bool {
+        matches!(self, Self::StoreInsert | Self::InstanceStop)
+    }
+
     /// The operation as a verb phrase, as it stands in errors.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -37,8 +37,8 @@ pub enum Fate {
         /// How much later.
         by: u64,
     },
-    /// The effect happens, and once more later (a request that was sent twice on its way); once only when it is the insert of
-    /// a record, which a store must not send twice.
+    /// The effect happens, and once more later (a request that was sent twice on its way); once only when it is
+    /// [a request that must not be sent twice](Operation::is_sent_once).
     Twice {
         /// How much later.
         by: u64,

@@ -324,11 +324,9 @@ impl Engine {
             Fate::LateSilent { by } => self.schedule(caller, operation, call + by, tie, perform(here, work), None),
             Fate::Twice { by } => {
                 self.schedule(caller, operation, call, tie, perform(here, work), Some(reply));
-                // No store may send an insert twice: nobody could tell the second one from a new one.
-                if operation == Operation::StoreInsert {
-                    return;
+                if !operation.is_sent_once() {
+                    self.schedule(caller, operation, call + by, tie, perform(here, work), None);
                 }
-                self.schedule(caller, operation, call + by, tie, perform(here, work), None);
             }
             Fate::SlowAnswer { by } => {
                 let act = perform(here, work);

@@ -106,10 +106,12 @@ pub struct PoolConfig {
     pub census_every: Duration,
     /// All nodes together read about so many records a second, and no more, for each of what they do again and again: looking for
     /// half-done work, looking through everything, and counting the pools at rest. With so many records or nodes that this would not
-    /// do, they do it less often than the three settings above say; but once an hour, and at once when a node is seen to be gone. Half of it is
-    /// the maintainer's, so that nothing is left longer with many nodes than with two. While somebody waits for an instance, their node
-    /// looks for free ones at this rate by itself. Ten records of a page count as one that is read by itself. 2,000, the default, is a tenth of what a storage
-    /// account of Azure serves.
+    /// do, they do it less often than the three settings above say; but once an hour, and at once when a node is seen to be gone
+    /// or an instance is to be emptied. Half of it is the maintainer's, so that nothing is left longer with many nodes than with
+    /// two. While somebody waits for an instance, their node looks for free ones at this rate by itself. Ten records of a page
+    /// count as one that is read by itself. 2,000, the default, is a tenth of what a storage account of Azure serves.
+    ///
+    /// The gauge `boxpool_pass_interval_seconds` says how far apart a node's looks for half-done work are.
     pub reads_per_second: NonZeroU32,
     /// A cloud resource without a record is left alone for so long.
     pub orphan_grace: Duration,

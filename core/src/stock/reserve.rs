@@ -207,7 +207,8 @@ impl Shared {
     /// A step of an instance's status, out of the one that was read.
     ///
     /// That an instance is clean is said only of the very record that was there when it was looked at: whoever came too late may find it
-    /// being cleaned by this node again, after another box.
+    /// being cleaned by this node again, after another box. Every other status with this node at work is entered only by a task that has
+    /// the instance to itself here ([`Shared::busy`]), so that it is found again only when nothing but an order came between.
     pub(crate) async fn instance_step(
         &self,
         held: &Held<InstanceRecord>,

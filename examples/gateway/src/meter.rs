@@ -129,6 +129,7 @@ pub const METERS: &[Meter] = {
         by(WAKES, Counter, wakes, "wakes without a login that ended, by what woke the box and how they ended"),
         meter("boxpool_boxes_created_total", Counter, "boxes that were made"),
         meter("boxpool_boxes_deleted_total", Counter, "boxes that were deleted"),
+        meter("boxpool_boxes_moved_total", Counter, "boxes that were moved to another region"),
         meter("boxpool_claim_conflicts_total", Counter, "claims of a machine that another gateway won"),
         meter("boxpool_claims_swept_total", Counter, "claims that were left behind and ended"),
         by("boxpool_connect_seconds", Histogram, via, "bringing a box up, by where it was"),
@@ -147,17 +148,23 @@ pub const METERS: &[Meter] = {
         by(
             "boxpool_orphans_total",
             Counter,
-            || each("of", ["instance", "volume"]),
-            "machines and disks found without a record",
+            || each("of", ["box", "instance", "snapshot", "volume"]),
+            "what was found and no record wants: boxes left by a rename or a move, machines, disks, snapshots",
+        ),
+        meter(
+            "boxpool_pass_interval_seconds",
+            Gauge,
+            "seconds between two looks of this gateway for half-done work; longer with more to read",
         ),
         meter("boxpool_placements_failed_total", Counter, "boxes that could not be brought up"),
+        meter("boxpool_preattached_total", Counter, "boxes that were given a machine ahead of their user's return"),
         meter("boxpool_strays_total", Counter, "volumes that were attached where nobody had put them, and taken off"),
         meter("boxpool_suspend_seconds", Histogram, "suspending a box"),
         meter("boxpool_suspends_failed_total", Counter, "boxes that could not be suspended"),
         by(
             "boxpool_takeovers_total",
             Counter,
-            || each("of", ["box", "golden", "instance"]),
+            || each("of", ["box", "golden", "home", "instance"]),
             "steps of dead gateways that were taken over",
         ),
         meter("boxpool_volumes_failed_total", Counter, "disks that could not be made"),
@@ -231,6 +238,7 @@ fn announce(meter: &Meter) {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     #[test]
     fn every_series_is_there_from_the_start() {
@@ -245,6 +253,43 @@ mod tests {
             }
         }
         assert_eq!(text.matches("# TYPE ").count(), METERS.len(), "{text}");
+    }
+
+    /// What is recorded by the pool: name, label and value, where the value is written in place.
+    fn recorded_in(folder: &Path) -> BTreeSet<(String, Option<(String, String)>)> {
+        let mut recorded = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                recorded.append(&mut recorded_in(&path));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for rest in text.split("!(\"boxpool_").skip(1) {
+                let (name, rest) = rest.split_once('"').unwrap();
+                let arguments = rest.split_once(')').unwrap().0;
+                let quoted: Vec<&str> = arguments.split('"').skip(1).step_by(2).collect();
+                let label =
+                    <[&str; 2]>::try_from(quoted).ok().map(|[label, value]| (label.to_owned(), value.to_owned()));
+                recorded.insert((format!("boxpool_{name}"), label));
+            }
+        }
+        recorded
+    }
+
+    #[test]
+    fn everything_the_pool_records_is_here() {
+        let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../core/src");
+        let recorded = recorded_in(&core);
+        let names: BTreeSet<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
+        let pools = METERS.iter().map(|meter| meter.name).filter(|name| !name.starts_with("boxpool_gateway_"));
+        assert_eq!(names, pools.collect());
+        for (name, label) in &recorded {
+            let Some((label, value)) = label else { continue };
+            let meter = METERS.iter().find(|meter| meter.name == name).unwrap();
+            let series = (meter.series)();
+            assert!(series.iter().flatten().any(|at| *at == (label, value)), "{name} has no {label}=\"{value}\"");
+        }
     }
 
     #[test]

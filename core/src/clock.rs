@@ -18,6 +18,12 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// So much earlier; never before 1970.
+    #[must_use]
+    pub fn minus(self, time: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// So much later.
     #[must_use]
     pub fn plus(self, time: Duration) -> Timestamp {

@@ -85,7 +85,8 @@ pub struct PoolConfig {
     pub volumes: WarmTarget,
     /// How long a box goes on running after its last session.
     pub linger: Duration,
-    /// A box parked for longer gives its instance back even when nobody waits.
+    /// A box parked for longer gives its instance back even when nobody waits. It is measured with wall clocks; a box that was parked
+    /// by one that is ahead counts as parked since it was first seen by one that is not.
     pub park_limit: Duration,
     /// At most this share of `instances.max_total` is held by boxes that nobody is at: 0 to 1. 1, the default, for no such limit. What is
     /// above gives its instance back although nobody waits, as the parking policy ranks it; none is attached ahead beyond it.

@@ -93,6 +93,8 @@ bugs! {
     ClaimBeforeIntent,
     /// B10: a claimed instance becomes free without being looked at.
     ReleaseWithoutLook,
+    /// A box that was parked by a wrong clock keeps its instance until the right one has come there.
+    StampAheadIsWaitedFor,
     /// An instance that was found clean, and has served another box since, is said to be clean.
     ClearedBeforeItServed,
     /// A box leaves and its claim stays.

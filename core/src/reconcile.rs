@@ -168,7 +168,7 @@ impl Shared {
         let left_by_us = |node: &NodeId| *node == self.node && !self.has_actor(&key);
         let forgotten = match &record.placement {
             Placement::Detached => false,
-            Placement::Parked { since, .. } => self.now().since(*since) >= self.config.park_limit,
+            Placement::Parked { since, .. } => self.parked_for(&record.owner, *since) >= self.config.park_limit,
             Placement::Running { .. } => {
                 record.holders.is_empty() && record.mode == Mode::SuspendOnLeave
                     || record.holders.iter().any(|holder| self.is_dead(holder) || left_by_us(holder))

@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) familiar: BTreeMap<UserId, InstanceId>,
     pub(crate) free_volumes: FreeIndex<VolumeId, Free>,
     pub(crate) parked: BTreeMap<BoxRef, AwayBox>,
+    /// Stamps of parked boxes that lay ahead of this node's clock, and when it saw them first.
+    pub(crate) stamps_ahead: BTreeMap<(BoxRef, Timestamp), Instant>,
     /// Boxes whose last session here has ended and which still run.
     pub(crate) lingering: BTreeMap<BoxRef, AwayBox>,
     /// Boxes that are on no instance and expected, the likeliest first, as the last census saw them: the maintainer attaches them.
@@ -125,6 +127,7 @@ impl Shared {
             familiar: BTreeMap::new(),
             free_volumes: FreeIndex::new(node.clone()),
             parked: BTreeMap::new(),
+            stamps_ahead: BTreeMap::new(),
             lingering: BTreeMap::new(),
             expected: Vec::new(),
             attached_ahead: BTreeMap::new(),

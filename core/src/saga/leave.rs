@@ -3,7 +3,6 @@
 use super::change::is_overtaken;
 use crate::actor::{Actor, HeldBox};
 use crate::error::{ErrorKind, Result};
-use crate::parking::AwayBox;
 use crate::planted::{self, Bug};
 use crate::record::{BoxRecord, EventKind, EventRecord, Mode, Placement, PlacementEvent};
 use crate::records::Held;
@@ -116,7 +115,8 @@ impl Actor {
         let at = self.shared.now();
         let held = self.step(&held, &PlacementEvent::Suspended { epoch, at }).await?;
         self.log_stay(&held);
-        self.shared.state().parked.insert(held.record.owner.clone(), AwayBox::of(&held.record, at));
+        let away = self.shared.away(&held.record, at);
+        self.shared.state().parked.insert(away.owner.clone(), away);
         self.shared.waiters.ring();
         self.shared.offer_room();
         Ok(())

@@ -5,7 +5,6 @@
 
 use crate::actor::{Actor, HeldBox};
 use crate::error::{Error, ErrorKind, Result};
-use crate::parking::AwayBox;
 use crate::record::{BoxRecord, Placement, PlacementEvent, VolumeBinding};
 use tokio::time::Instant;
 
@@ -62,7 +61,8 @@ impl Actor {
         record.device = Some(device);
         let held = self.write(&held, record).await?;
         metrics::counter!("boxpool_preattached_total").increment(1);
-        self.shared.state().parked.insert(held.record.owner.clone(), AwayBox::of(&held.record, at));
+        let away = self.shared.away(&held.record, at);
+        self.shared.state().parked.insert(away.owner.clone(), away);
         self.shared.waiters.ring();
         Ok(())
     }

@@ -43,7 +43,7 @@ impl Actor {
                 VolumeBinding::Bound(_) => Ok(()),
             },
             Placement::Parked { since, .. } => {
-                if self.shared.now().since(*since) < self.shared.config.park_limit {
+                if self.shared.parked_for(&held.record.owner, *since) < self.shared.config.park_limit {
                     return Ok(());
                 }
                 self.withdraw(held, false).await

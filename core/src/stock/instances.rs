@@ -137,12 +137,13 @@ impl Shared {
             seen.iter().filter(|(held, _)| matches!(held.record.status, InstanceStatus::Claimed { .. })).count();
         for found in seen.iter().filter_map(|(_, found)| found.as_ref()) {
             if let Placement::Parked { since, .. } = &found.record.placement {
-                reading.parked.insert(found.record.owner.clone(), AwayBox::of(&found.record, *since));
+                reading.parked.insert(found.record.owner.clone(), self.away(&found.record, *since));
             }
         }
         if reading.complete {
-            let mut state = self.state();
+            let state = &mut *self.state();
             state.parked = std::mem::take(&mut reading.parked);
+            state.stamps_ahead.retain(|(owner, _), _| state.parked.contains_key(owner));
             state.boxes_read.reads = reading.reads();
         }
         Ok(Some(seen))

@@ -2,6 +2,7 @@
 //! are given one.
 
 use crate::actor::Message;
+use crate::clock::Timestamp;
 use crate::id::BoxRef;
 use crate::parking::{AwayBox, ParkingPolicy, in_order_of_going, worth};
 use crate::planted::{self, Bug};
@@ -12,6 +13,7 @@ use crate::stock::instances::as_count;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// For so long a box is not attached ahead again: it was given back to whom it is worth more, or it could not be attached.
 const NOT_AGAIN_FOR: Duration = Duration::from_secs(3_600);
@@ -25,6 +27,34 @@ impl Shared {
         let most = f64::from(self.config.instances.max_total) * self.config.held_share;
         // Whole and not negative: the share was checked to lie between 0 and 1.
         most.floor() as usize
+    }
+
+    /// When a box was parked, by this node's clock. A stamp that lies ahead of that was set by a wrong one, and might keep the instance
+    /// for as long as it is wrong: such a box counts as parked since it was first seen here.
+    pub(crate) fn parked_since(&self, owner: &BoxRef, stamp: Timestamp) -> Timestamp {
+        let now = self.now();
+        let mut state = self.state();
+        if planted::is(Bug::StampAheadIsWaitedFor) || stamp <= now && state.stamps_ahead.is_empty() {
+            return stamp;
+        }
+        let key = (owner.clone(), stamp);
+        let seen = match state.stamps_ahead.get(&key) {
+            Some(seen) => *seen,
+            None if stamp <= now => return stamp,
+            None => *state.stamps_ahead.entry(key).or_insert_with(Instant::now),
+        };
+        now.minus(seen.elapsed()).min(stamp)
+    }
+
+    /// For how long a box has been parked.
+    pub(crate) fn parked_for(&self, owner: &BoxRef, stamp: Timestamp) -> Duration {
+        self.now().since(self.parked_since(owner, stamp))
+    }
+
+    /// A parked box as the policy is to see it.
+    pub(crate) fn away(&self, record: &BoxRecord, since: Timestamp) -> AwayBox {
+        let away = AwayBox::of(record, since);
+        AwayBox { since: self.parked_since(&away.owner, away.since), ..away }
     }
 
     /// Asks parked boxes to give their instances back: those that the policy does not keep, and those that are too many.
@@ -98,7 +128,7 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    pub(crate) fn look_at(&mut self, record: &BoxRecord, policy: &dyn ParkingPolicy, now: crate::Timestamp) {
+    pub(crate) fn look_at(&mut self, record: &BoxRecord, policy: &dyn ParkingPolicy, now: Timestamp) {
         if self.room == 0 || !is_ready(record) || self.except.contains(&record.owner) {
             return;
         }
@@ -126,7 +156,6 @@ impl Expected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use crate::id::{BoxId, BoxName, UserId, VolumeId};
     use crate::record::VolumeBinding;
 

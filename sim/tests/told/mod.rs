@@ -222,6 +222,11 @@ pub(crate) fn what_was_clean_before_it_served_is_looked_at_again() -> Option<Str
     kept("it-was-clean-before-it-served.json")
 }
 
+/// A clock that was ahead is put right after a box was parked by it.
+pub(crate) fn who_was_parked_by_a_wrong_clock_goes_in_time() -> Option<String> {
+    kept("parked-by-a-clock-that-was-ahead.json")
+}
+
 /// A cloud's list may show a machine that is gone, and its record with it.
 pub(crate) fn a_list_of_the_past_shows_no_orphans() -> Option<String> {
     kept("a-list-of-the-past.json")

@@ -121,7 +121,7 @@ impl Shared {
             (state.liveness.long_dead(FORGET_AFTER), live)
         };
         self.offer_room();
-        metrics::gauge!("boxpool_nodes_live").set(u32::try_from(live.len()).unwrap_or(u32::MAX));
+        self.gauge("boxpool_nodes_live", u32::try_from(live.len()).unwrap_or(u32::MAX));
         for (key, held) in nodes {
             if held.record.id != self.node && forgotten.contains(&held.record.id) {
                 // Conflict: it came back.

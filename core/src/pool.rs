@@ -5,7 +5,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::golden::GoldenBuilder;
-use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
@@ -63,6 +63,7 @@ pub struct PoolBuilder {
     clock: Arc<dyn Clock>,
     policy: Arc<dyn ParkingPolicy>,
     golden: Option<Arc<dyn GoldenBuilder>>,
+    region: Option<Region>,
     seed: Option<u64>,
 }
 
@@ -87,6 +88,14 @@ impl PoolBuilder {
     #[must_use]
     pub fn golden(mut self, builder: Arc<dyn GoldenBuilder>) -> Self {
         self.golden = Some(builder);
+        self
+    }
+
+    /// Which region it is in, where the process has a pool in each of several: its gauges have that as their label `region`, so that
+    /// none of the pools overwrites another's.
+    #[must_use]
+    pub fn region(mut self, region: Region) -> Self {
+        self.region = Some(region);
         self
     }
 
@@ -130,6 +139,7 @@ impl PoolBuilder {
             clock: self.clock,
             policy: self.policy,
             golden: self.golden,
+            region: self.region,
             random,
             tasks,
         }));
@@ -347,7 +357,18 @@ impl Pool {
         config: PoolConfig,
     ) -> PoolBuilder {
         let (clock, policy) = (Arc::new(SystemClock), Arc::new(LeastRecentlyUsed));
-        PoolBuilder { store, instances, volumes, runtime, config, clock, policy, golden: None, seed: None }
+        PoolBuilder {
+            store,
+            instances,
+            volumes,
+            runtime,
+            config,
+            clock,
+            policy,
+            golden: None,
+            region: None,
+            seed: None,
+        }
     }
 
     /// This node's id.

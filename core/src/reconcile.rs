@@ -70,7 +70,7 @@ impl Shared {
     /// Waits until as much may be read again, or something has happened that is not to wait for so long.
     async fn rest_after_pass(&self, pass: &LastReading) {
         let rest = self.rest_after(pass.reads);
-        metrics::gauge!("boxpool_pass_interval_seconds").set(rest.max(self.config.reconcile_every).as_secs_f64());
+        self.gauge("boxpool_pass_interval_seconds", rest.max(self.config.reconcile_every).as_secs_f64());
         let next = pass.next(rest);
         let Some(next) = next.filter(|next| *next > Instant::now()) else { return };
         tokio::select! {

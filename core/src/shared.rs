@@ -7,7 +7,7 @@ use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::Free;
 use crate::golden::GoldenBuilder;
-use crate::id::{BoxName, BoxRef, InstanceId, NodeId, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxName, BoxRef, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::index::FreeIndex;
 use crate::limited::Limited;
 use crate::liveness::Liveness;
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Arc<dyn ParkingPolicy>,
     pub(crate) golden: Option<Arc<dyn GoldenBuilder>>,
+    region: Option<Region>,
     /// Rings when this node begins or ceases to use a golden snapshot.
     pub(crate) golden_bell: Signal<u64>,
     pub(crate) random: Random,
@@ -113,13 +114,15 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Arc<dyn ParkingPolicy>,
     pub(crate) golden: Option<Arc<dyn GoldenBuilder>>,
+    pub(crate) region: Option<Region>,
     pub(crate) random: Random,
     pub(crate) tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, config, records, instances, volumes, runtime, clock, policy, golden, random, tasks } = parts;
+        let Parts { node, config, records, instances, volumes, runtime, clock, policy, golden, region, random, tasks } =
+            parts;
         let now = Instant::now();
         let provider_call = config.limits.provider_call;
         let state = State {
@@ -167,6 +170,7 @@ impl Shared {
             clock,
             policy,
             golden,
+            region,
             golden_bell: Signal::new(0),
             random,
             tasks,
@@ -179,6 +183,15 @@ impl Shared {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how much there is of something in this pool.
+    pub(crate) fn gauge(&self, name: &'static str, value: impl Into<f64>) {
+        let gauge = match &self.region {
+            Some(region) => metrics::gauge!(name, "region" => region.as_str().to_owned()),
+            None => metrics::gauge!(name),
+        };
+        gauge.set(value.into());
     }
 
     /// Hands a task to the worker. After the worker has ended the task is dropped: nothing runs behind the embedder's back.

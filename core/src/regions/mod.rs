@@ -109,7 +109,8 @@ impl Home {
 }
 
 impl RegionsBuilder {
-    /// A region and its pool. The last one of a name counts.
+    /// A region and its pool. The last one of a name counts. The pool's gauges can be told from those of the others when
+    /// [its builder](crate::PoolBuilder::region) was told the name too.
     #[must_use]
     pub fn region(mut self, name: Region, pool: Pool) -> Self {
         self.sites.insert(name, Site { pool, copier: None });

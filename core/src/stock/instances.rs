@@ -361,9 +361,9 @@ impl Shared {
             target.creates_per_minute = None;
         }
         let mut census = self.count_instances(all.census, &target);
-        metrics::gauge!("boxpool_instances_free").set(census.free);
-        metrics::gauge!("boxpool_instances_reserve").set(census.reserve);
-        metrics::gauge!("boxpool_instances_total").set(census.total);
+        self.gauge("boxpool_instances_free", census.free);
+        self.gauge("boxpool_instances_reserve", census.reserve);
+        self.gauge("boxpool_instances_total", census.total);
         let (may_make, may_wake) = {
             let state = self.state();
             (state.instance_pace.making.allowed(), state.instance_pace.waking.allowed())

@@ -76,8 +76,8 @@ impl Shared {
         let target = self.config.volumes;
         let mut census = counted;
         self.state().volume_pace.tell(&mut census, &target);
-        metrics::gauge!("boxpool_volumes_free").set(census.free);
-        metrics::gauge!("boxpool_volumes_total").set(census.total);
+        self.gauge("boxpool_volumes_free", census.free);
+        self.gauge("boxpool_volumes_total", census.total);
         loop {
             let step = plan(census, target);
             match step {

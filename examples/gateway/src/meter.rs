@@ -6,7 +6,7 @@
 
 use crate::visit::{Kind, Phase};
 use crate::wake::record::Who;
-use boxpool::{Error, ErrorKind, Result};
+use boxpool::{Error, ErrorKind, Region, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
 
@@ -74,6 +74,13 @@ pub struct Meter {
     pub series: fn() -> Vec<Labels>,
     /// What it says.
     pub help: &'static str,
+}
+
+impl Meter {
+    /// Whether each region's pool has one of its own.
+    fn is_of_a_pool(&self) -> bool {
+        self.scale == Scale::Gauge && !self.name.starts_with("boxpool_gateway_")
+    }
 }
 
 const fn meter(name: &'static str, scale: Scale, help: &'static str) -> Meter {
@@ -182,11 +189,12 @@ const BUCKETS: [f64; 15] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 pub struct Exposition(PrometheusHandle);
 
 impl Exposition {
-    /// Begins to record; once in a process, the next time answers the same.
+    /// Begins to record; once in a process, the next time answers the same. Every series is there from then on; gauges of pools are
+    /// there for each of `regions`, if there are any.
     ///
     /// # Errors
     /// When the process records its metrics elsewhere already.
-    pub fn install() -> Result<Self> {
+    pub fn install(regions: &[Region]) -> Result<Self> {
         static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
         let installed = INSTALLED.get_or_init(|| {
             let builder = PrometheusBuilder::new();
@@ -194,12 +202,13 @@ impl Exposition {
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
             metrics::set_global_recorder(recorder).ok()?;
-            METERS.iter().for_each(announce);
             Some(handle)
         });
         let detail = "this process records its metrics elsewhere already; leave metrics_listen out";
         let error = || Error::new(ErrorKind::AlreadyExists, "record metrics", "recorder").with_detail(detail);
-        installed.clone().map(Self).ok_or_else(error)
+        let handle = installed.clone().ok_or_else(error)?;
+        METERS.iter().for_each(|meter| announce(meter, regions));
+        Ok(Self(handle))
     }
 
     /// All metrics as text.
@@ -216,12 +225,18 @@ impl Exposition {
 }
 
 /// Describes a metric, and makes its series.
-fn announce(meter: &Meter) {
+fn announce(meter: &Meter, regions: &[Region]) {
     let Meter { name, scale, series, help } = *meter;
     match scale {
         Scale::Counter => metrics::describe_counter!(name, help),
         Scale::Gauge => metrics::describe_gauge!(name, help),
         Scale::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+    }
+    if meter.is_of_a_pool() && !regions.is_empty() {
+        for region in regions {
+            metrics::gauge!(name, "region" => region.to_string()).increment(0.0);
+        }
+        return;
     }
     for labels in series() {
         let labels: Vec<metrics::Label> =
@@ -242,7 +257,7 @@ mod tests {
 
     #[test]
     fn every_series_is_there_from_the_start() {
-        let text = Exposition::install().unwrap().text();
+        let text = Exposition::install(&[]).unwrap().text();
         for meter in METERS {
             assert!(text.contains(&format!("# TYPE {} {}\n", meter.name, meter.scale.word())), "{}", meter.name);
             assert!(text.contains(&format!("# HELP {} ", meter.name)), "{}", meter.name);
@@ -265,7 +280,7 @@ mod tests {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap();
-            for rest in text.split("!(\"boxpool_").skip(1) {
+            for rest in text.split("(\"boxpool_").skip(1) {
                 let (name, rest) = rest.split_once('"').unwrap();
                 let arguments = rest.split_once(')').unwrap().0;
                 let quoted: Vec<&str> = arguments.split('"').skip(1).step_by(2).collect();

@@ -67,7 +67,8 @@ impl Monitor {
     /// # Errors
     /// When the process records its metrics elsewhere already.
     pub fn new(gateway: Arc<Gateway>) -> Result<Arc<Self>> {
-        let exposition = Exposition::install()?;
+        let regions: Vec<_> = gateway.operator.overviews.iter().filter_map(|each| each.region().cloned()).collect();
+        let exposition = Exposition::install(&regions)?;
         Ok(Arc::new(Self { gateway, exposition, rates: Mutex::default() }))
     }
 

@@ -159,10 +159,14 @@ fn settled(config: &Config, backends: &Backends) -> PoolConfig {
     pool_config(config, backends.source.clone(), generation.to_owned())
 }
 
-async fn build(config: &Config, backends: Backends) -> Result<(Pool, Worker)> {
-    let pool_config = settled(config, &backends);
-    let builder = Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config)
-        .parking_policy(config.parking.policy());
+async fn build(Site { region, config, backends }: Site) -> Result<(Pool, Worker)> {
+    let pool_config = settled(&config, &backends);
+    let mut builder =
+        Pool::builder(backends.store, backends.instances, backends.volumes, backends.runtime, pool_config)
+            .parking_policy(config.parking.policy());
+    if let Some(region) = region {
+        builder = builder.region(region);
+    }
     match backends.golden {
         Some(golden) => builder.golden(golden).build().await,
         None => builder.build().await,
@@ -178,7 +182,7 @@ pub async fn provide_golden(site: Site, limit: Duration) -> Result<()> {
     if site.backends.golden.is_none() {
         return Ok(());
     }
-    let (pool, worker) = build(&site.config, site.backends).await?;
+    let (pool, worker) = build(site).await?;
     let worker = tokio::spawn(worker.run());
     let provided = pool.golden(limit).await;
     pool.drain(Duration::from_secs(10)).await;
@@ -198,10 +202,10 @@ struct Served {
 
 impl Served {
     async fn begin(site: Site) -> Result<Self> {
-        let Site { region, config, backends } = site;
-        let (store, copier, pool_config) =
-            (Arc::clone(&backends.store), backends.copier.clone(), settled(&config, &backends));
-        let (pool, worker) = build(&config, backends).await?;
+        let (region, store, copier) =
+            (site.region.clone(), Arc::clone(&site.backends.store), site.backends.copier.clone());
+        let pool_config = settled(&site.config, &site.backends);
+        let (pool, worker) = build(site).await?;
         let overview = Arc::new(Overview::new(pool.clone(), store, pool_config).of_region(region.clone()));
         Ok(Self { region, pool, worker: tokio::spawn(worker.run()), copier, overview })
     }

@@ -1,12 +1,14 @@
 //! Several regions behind one gateway, each with machines and records of its own.
 
-use crate::harness::HANG;
 use crate::harness::site::{Running, Site, config};
+use crate::harness::web::{curl, value};
+use crate::harness::{HANG, free_port};
 use boxpool::Region;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::region_config::RegionConfig;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 fn regions(names: &[&str]) -> Config {
     let region = |name: &&str| RegionConfig {
@@ -121,4 +123,26 @@ async fn snapshots_copies_and_names_are_one_user_s_in_all_regions() {
     assert_eq!(run(&["delete", "dev1", "--yes"]).await.code, 0);
     assert_eq!(run(&["spinup", "dev1"]).await.code, 0);
     tokio::time::timeout(HANG, gateway.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_region_has_gauges_of_its_own() {
+    let (site, port) = (Site::new(), free_port());
+    // No other test of this program has regions of these names; all of them share one recorder.
+    let mut config = regions(&["east", "west"]);
+    config.region[1].slots = Some(3);
+    let gateway = site.start(Config { metrics_listen: Some(([127, 0, 0, 1], port).into()), ..config }).await;
+    site.run(&gateway, "gateway", &["version"]).await; // it serves
+    let deadline = Instant::now() + HANG;
+    loop {
+        let page = curl(port, "/metrics", &["--fail"]).await;
+        let machines = ["east", "west"]
+            .map(|region| value(&page.text(), &format!("boxpool_instances_total{{region=\"{region}\"}}")));
+        if machines == [2.0, 3.0] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{machines:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    gateway.stop().await;
 }

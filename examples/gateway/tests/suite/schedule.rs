@@ -201,7 +201,7 @@ async fn a_box_is_woken_at_its_time_and_let_go_after_its_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_fails_is_told_and_the_next_time_tries_again() {
-    let metrics = Exposition::install().unwrap();
+    let metrics = Exposition::install(&[]).unwrap();
     let bench = Bench::new("cron = \"0 * * * *\"\nhold = \"1m\"");
     *bench.stub.refuses.lock().unwrap() = true;
     bench.until(HOUR + Duration::from_secs(1)).await;

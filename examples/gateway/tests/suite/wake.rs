@@ -142,7 +142,7 @@ async fn who_says_nothing_wakes_nothing_and_who_says_nothing_more_does_not_hold_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_let_through_is_told_so_in_http_and_nothing_else() {
-    let (hall, metrics) = (Hall::new(), Exposition::install().unwrap());
+    let (hall, metrics) = (Hall::new(), Exposition::install(&[]).unwrap());
     let http = HttpConfig { target: hall.target("absent"), connections: 1, ..hall.http() };
     let gateway = hall.start(http).await;
     let ran = curl(hall.door, "/", &["-i"]).await;

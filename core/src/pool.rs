@@ -247,6 +247,8 @@ pub struct BoxView {
     pub usage: Usage,
     /// How it was last brought up; `None` before the first time.
     pub brought_up: Option<BroughtUp>,
+    /// Whether it is on its way to [another region](crate::Regions::move_box): until it is there nobody can connect.
+    pub moving: bool,
 }
 
 impl BoxView {
@@ -267,14 +269,15 @@ impl BoxView {
             shares: record.shares,
             usage: record.usage,
             brought_up: record.brought_up,
+            moving: record.hold.is_some(),
         }
     }
 
-    /// The state in one word: `detached`, `placing`, `running`, `suspending`, `parked`, `detaching`, `deleting`, `renaming` or, for a
-    /// moment, `arriving` under its new name.
+    /// The state in one word: `detached`, `placing`, `running`, `suspending`, `parked`, `detaching`, `deleting`, `renaming`, for a
+    /// moment `arriving` under its new name, or `moving` to another region, wherever it is.
     #[must_use]
     pub fn state(&self) -> &'static str {
-        self.placement.word()
+        if self.moving { "moving" } else { self.placement.word() }
     }
 }
 

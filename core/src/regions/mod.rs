@@ -388,12 +388,14 @@ impl Front {
     async fn list(&self, user: &UserId) -> Result<Vec<(Region, BoxView)>> {
         // The homes before the boxes: one that moves meanwhile is missing rather than there twice.
         let homes = self.records.scan_all::<HomeRecord>(Some(user.as_str())).await?;
-        let homes: BTreeMap<BoxId, Region> =
-            homes.into_iter().map(|(_, held)| (held.record.owner.id, held.record.region)).collect();
+        let homes: BTreeMap<BoxId, HomeRecord> =
+            homes.into_iter().map(|(_, held)| (held.record.owner.id.clone(), held.record)).collect();
         let mut all = Vec::new();
         for (region, site) in &self.sites {
-            for view in site.pool.list_boxes(user).await? {
-                if homes.get(&view.id).is_none_or(|home| home == region) {
+            for mut view in site.pool.list_boxes(user).await? {
+                let home = homes.get(&view.id);
+                if home.is_none_or(|home| home.region == *region) {
+                    view.moving |= home.is_some_and(|home| home.status.attempt().is_some());
                     all.push((region.clone(), view));
                 }
             }

@@ -1,4 +1,13 @@
+//! Several regions behind one front.
+
+use boxpool::{BoxName, Region, Regions, UserId};
 use boxpool_sim::regions::{flows, replay, survey};
+use boxpool_sim::{PoolShape, SimCloud};
+use std::time::Duration;
+
+fn region(number: usize) -> Region {
+    Region::new(format!("r{number}")).unwrap()
+}
 
 #[test]
 fn flows_over_regions_end_well_when_nothing_goes_wrong() {
@@ -25,4 +34,39 @@ fn no_single_fault_leaves_a_box_without_a_home_or_with_two() {
 #[ignore = "every point of every flow: most of a minute"]
 fn no_single_fault_at_any_call_leaves_a_box_without_a_home_or_with_two() {
     survey_is_clean(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_box_on_its_way_is_listed_once_and_as_such() {
+    let cloud = SimCloud::builder().regions(2).build().unwrap();
+    let gateway = cloud.gateway().unwrap();
+    let mut front = Regions::builder(gateway.store());
+    for number in 0..2 {
+        let there = gateway.in_region(number).unwrap();
+        let (pool, worker) = there.pool(1, PoolShape::default().config()).build().await.unwrap();
+        gateway.spawn(worker.run());
+        front = front.region_with_copies(region(number), pool, there.copier());
+    }
+    let (front, worker) = front.build().unwrap();
+    gateway.spawn(worker.run());
+    let (user, name) = (UserId::new("u1").unwrap(), BoxName::new("dev1").unwrap());
+    front.create_box(&user, &name, &region(0)).await.unwrap();
+
+    let listed = async || {
+        let all = front.list_boxes(&user).await.unwrap();
+        let [(there, view)] = all.as_slice() else { panic!("one box: {all:?}") };
+        (there.clone(), view.state())
+    };
+    let mut seen = vec![listed().await];
+    let (mover, owner, called) = (front.clone(), user.clone(), name.clone());
+    let moved = gateway.spawn(async move { mover.move_box(&owner, &called, &region(1)).await });
+    while !moved.is_finished() {
+        cloud.advance(Duration::from_millis(10)).await.unwrap();
+        seen.push(listed().await);
+    }
+    assert_eq!(moved.await.unwrap().unwrap().region, region(1));
+    seen.push(listed().await);
+    seen.dedup();
+    let expected = [(0, "detached"), (0, "moving"), (1, "moving"), (1, "detached")];
+    assert_eq!(seen, expected.map(|(number, state)| (region(number), state)));
 }

@@ -541,6 +541,41 @@ mod tests {
     }
 
     #[test]
+    fn the_fewer_come_the_less_is_twice_as_many_a_trend() {
+        let growth = |usual: f32| Trend { came: 2.0 * usual, usual }.growth();
+        assert!(growth(1.0) < 1.05 && growth(2_000.0) > 1.95);
+        assert_eq!(growth(NO_TREND as f32), 1.5);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_into_the_piece_before_takes_nothing_away() {
+        let mut demand = Demand::default();
+        demand.came(5, Timestamp(100 * PIECE_MS));
+        demand.came(2, Timestamp(100 * PIECE_MS - 1));
+        assert_eq!(demand.recent, [(100, 7)]);
+        demand.came(1, Timestamp(99 * PIECE_MS - 1));
+        assert_eq!(demand.recent, [(98, 1)]);
+    }
+
+    #[test]
+    fn an_hour_of_which_half_was_seen_is_one_and_of_which_less_was_seen_is_none() {
+        let usual = |first: u64| {
+            let mut demand = Demand::default();
+            (first..=12).for_each(|piece| demand.came(1, Timestamp(piece * PIECE_MS)));
+            demand.usual.first().map(|usual| usual.rate)
+        };
+        assert_eq!((usual(6), usual(7)), (Some(12.0), None));
+    }
+
+    #[test]
+    fn no_more_than_the_recent_past_is_remembered() {
+        let mut demand = Demand::default();
+        (0..100).for_each(|piece| demand.came(1, Timestamp(piece * PIECE_MS)));
+        let pieces = demand.recent.iter().map(|(piece, _)| *piece);
+        assert!(pieces.eq(100 - PIECES as u64..100), "{:?}", demand.recent);
+    }
+
+    #[test]
     fn after_a_holiday_as_many_are_expected_as_is_usual() {
         let demand = office(6, |week| if week == 5 { 6.0 } else { 60.0 });
         let wanted = demand.wanted(&goal(0.99), Timestamp(6 * 168 * HOUR + 10 * HOUR), (0, 10_000));

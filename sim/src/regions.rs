@@ -303,8 +303,26 @@ fn boxed(number: u8) -> BoxName {
     BoxName::new(format!("b{number}")).expect("a letter and a number make a valid name")
 }
 
-fn region(number: usize) -> Region {
+/// What [`open`] calls that region, counted from 0.
+#[must_use]
+pub fn region(number: usize) -> Region {
     Region::new(format!("r{number}")).expect("a letter and a number make a valid name")
+}
+
+/// A front on a gateway, with a pool in each region of its cloud. The workers run on the gateway.
+///
+/// # Errors
+/// As [`PoolBuilder::build`](boxpool::PoolBuilder::build).
+pub async fn open(gateway: &Gateway, seed: u64, config: &PoolConfig) -> boxpool::Result<Regions> {
+    let mut front = Regions::builder(gateway.store());
+    for (number, there) in (0..).map_while(|number| gateway.in_region(number)).enumerate() {
+        let (pool, worker) = there.pool(seed, config.clone()).build().await?;
+        gateway.spawn(worker.run());
+        front = front.region_with_copies(region(number), pool, there.copier());
+    }
+    let (regions, worker) = front.build()?;
+    gateway.spawn(worker.run());
+    Ok(regions)
 }
 
 impl Stage {
@@ -327,24 +345,11 @@ impl Stage {
         self.cloud.engine().log_calls(gateway.number());
         let (stage, here) = (Arc::clone(self), gateway.clone());
         gateway.spawn(async move {
-            match stage.open(&here).await {
+            match open(&here, stage.cloud.seed(), &stage.config).await {
                 Ok(regions) => drop(stage.state().fronts.insert(here.number(), (here, regions))),
                 Err(error) => stage.cloud.violate(format!("a front could not be built: {error}")),
             }
         });
-    }
-
-    async fn open(&self, gateway: &Gateway) -> boxpool::Result<Regions> {
-        let mut front = Regions::builder(gateway.store());
-        for number in 0..REGIONS {
-            let Some(there) = gateway.in_region(number) else { continue };
-            let (pool, worker) = there.pool(self.cloud.seed(), self.config.clone()).build().await?;
-            gateway.spawn(worker.run());
-            front = front.region_with_copies(region(number), pool, there.copier());
-        }
-        let (regions, worker) = front.build()?;
-        gateway.spawn(worker.run());
-        Ok(regions)
     }
 
     fn strike(self: &Arc<Self>, strike: Option<Strike>) {

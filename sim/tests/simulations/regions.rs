@@ -1,13 +1,9 @@
 //! Several regions behind one front.
 
-use boxpool::{BoxName, Region, Regions, UserId};
-use boxpool_sim::regions::{flows, replay, survey};
+use boxpool::{BoxName, UserId};
+use boxpool_sim::regions::{flows, open, region, replay, survey};
 use boxpool_sim::{PoolShape, SimCloud};
 use std::time::Duration;
-
-fn region(number: usize) -> Region {
-    Region::new(format!("r{number}")).unwrap()
-}
 
 #[test]
 fn flows_over_regions_end_well_when_nothing_goes_wrong() {
@@ -40,15 +36,7 @@ fn no_single_fault_at_any_call_leaves_a_box_without_a_home_or_with_two() {
 async fn a_box_on_its_way_is_listed_once_and_as_such() {
     let cloud = SimCloud::builder().regions(2).build().unwrap();
     let gateway = cloud.gateway().unwrap();
-    let mut front = Regions::builder(gateway.store());
-    for number in 0..2 {
-        let there = gateway.in_region(number).unwrap();
-        let (pool, worker) = there.pool(1, PoolShape::default().config()).build().await.unwrap();
-        gateway.spawn(worker.run());
-        front = front.region_with_copies(region(number), pool, there.copier());
-    }
-    let (front, worker) = front.build().unwrap();
-    gateway.spawn(worker.run());
+    let front = open(&gateway, 1, &PoolShape::default().config()).await.unwrap();
     let (user, name) = (UserId::new("u1").unwrap(), BoxName::new("dev1").unwrap());
     front.create_box(&user, &name, &region(0)).await.unwrap();
 

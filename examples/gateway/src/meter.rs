@@ -81,6 +81,16 @@ impl Meter {
     fn is_of_a_pool(&self) -> bool {
         self.scale == Scale::Gauge && !self.name.starts_with("boxpool_gateway_")
     }
+
+    /// All its series in a gateway that has these regions, if any.
+    fn labels(&self, regions: &[Region]) -> Vec<Vec<metrics::Label>> {
+        if self.is_of_a_pool() && !regions.is_empty() {
+            let of = |region: &Region| vec![metrics::Label::new("region", region.to_string())];
+            return regions.iter().map(of).collect();
+        }
+        let label = |(name, value)| metrics::Label::from_static_parts(name, value);
+        (self.series)().into_iter().map(|labels| labels.into_iter().map(label).collect()).collect()
+    }
 }
 
 const fn meter(name: &'static str, scale: Scale, help: &'static str) -> Meter {
@@ -226,21 +236,13 @@ impl Exposition {
 
 /// Describes a metric, and makes its series.
 fn announce(meter: &Meter, regions: &[Region]) {
-    let Meter { name, scale, series, help } = *meter;
+    let Meter { name, scale, help, .. } = *meter;
     match scale {
         Scale::Counter => metrics::describe_counter!(name, help),
         Scale::Gauge => metrics::describe_gauge!(name, help),
         Scale::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
     }
-    if meter.is_of_a_pool() && !regions.is_empty() {
-        for region in regions {
-            metrics::gauge!(name, "region" => region.to_string()).increment(0.0);
-        }
-        return;
-    }
-    for labels in series() {
-        let labels: Vec<metrics::Label> =
-            labels.into_iter().map(|(label, value)| metrics::Label::from_static_parts(label, value)).collect();
+    for labels in meter.labels(regions) {
         match scale {
             Scale::Counter => metrics::counter!(name, labels).increment(0),
             Scale::Gauge => metrics::gauge!(name, labels).increment(0.0),

@@ -108,6 +108,13 @@ impl Home {
     }
 }
 
+impl BoxView {
+    /// As its home says, too: that knows of a move before and after the box's own record does.
+    fn at_home(self, home: &HomeRecord) -> Self {
+        Self { moving: self.moving || home.status.attempt().is_some(), ..self }
+    }
+}
+
 impl RegionsBuilder {
     /// A region and its pool. The last one of a name counts. The pool's gauges can be told from those of the others when
     /// [its builder](crate::PoolBuilder::region) was told the name too.
@@ -275,6 +282,16 @@ impl Regions {
         Ok(&self.front.site(&held.record.region)?.pool)
     }
 
+    /// The box and the region where it lives, or `None` when the user has none of that name.
+    ///
+    /// # Errors
+    /// `Invalid` when this front does not know the region; the store's.
+    pub async fn get_box(&self, user: &UserId, name: &BoxName) -> Result<Option<(Region, BoxView)>> {
+        let Some(held) = self.front.found(user, name).await? else { return Ok(None) };
+        let view = self.front.site(&held.record.region)?.pool.get_box(user, name).await?;
+        Ok(view.map(|view| (held.record.region.clone(), view.at_home(&held.record))))
+    }
+
     /// All boxes of a user, by name, each with the region where it lives; not those that are deleted and could be had back.
     ///
     /// # Errors
@@ -392,11 +409,11 @@ impl Front {
             homes.into_iter().map(|(_, held)| (held.record.owner.id.clone(), held.record)).collect();
         let mut all = Vec::new();
         for (region, site) in &self.sites {
-            for mut view in site.pool.list_boxes(user).await? {
-                let home = homes.get(&view.id);
-                if home.is_none_or(|home| home.region == *region) {
-                    view.moving |= home.is_some_and(|home| home.status.attempt().is_some());
-                    all.push((region.clone(), view));
+            for view in site.pool.list_boxes(user).await? {
+                match homes.get(&view.id) {
+                    Some(home) if home.region != *region => {}
+                    Some(home) => all.push((region.clone(), view.at_home(home))),
+                    None => all.push((region.clone(), view)),
                 }
             }
         }

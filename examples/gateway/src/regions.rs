@@ -11,9 +11,6 @@ use boxpool::{BoxName, Error, ErrorKind, MoveProgress, Pool, Region, Regions, Re
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The state of a box that is on its way to another region.
-const MOVING: &str = "moving";
-
 /// The boxes of all regions.
 pub struct RegionalBoxes {
     regions: Regions,
@@ -100,12 +97,8 @@ impl Boxes for RegionalBoxes {
     }
 
     async fn get(&self, owner: &UserId, name: &BoxName) -> Result<Option<BoxSummary>> {
-        let Some(home) = self.regions.home(owner, name).await? else { return Ok(None) };
-        let Some(mut found) = Boxes::get(self.pool(&home.region)?, owner, name).await? else { return Ok(None) };
-        if home.status.attempt().is_some() {
-            found.state = MOVING.into();
-        }
-        Ok(Some(lives_in(home.region)(found)))
+        let found = self.regions.get_box(owner, name).await?;
+        Ok(found.map(|(region, view)| lives_in(region)(crate::pool::summary(&view))))
     }
 
     async fn start(&self, owner: &UserId, name: &BoxName, limit: Duration) -> Result<BoxSummary> {

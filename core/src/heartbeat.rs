@@ -13,6 +13,7 @@ use crate::shared::Shared;
 use crate::stock::{INSTANCES, VOLUMES};
 use crate::store::Version;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) const MAINTAINER: &str = "maintainer";
@@ -32,8 +33,9 @@ impl Shared {
             golden: self.golden.as_ref().map(|builder| builder.generation().to_owned()),
             envelope: Envelope::new(),
         };
+        let begun = Instant::now();
         self.records.insert(&node_key(&self.node), record).await?;
-        self.state().last_beat = Some(Instant::now());
+        self.state().touch.confirm(begun);
         Ok(())
     }
 
@@ -88,7 +90,7 @@ impl Shared {
             None => return self.register().await,
         }
         // Counted from before the write: others may have seen it that early.
-        self.state().last_beat = Some(begun);
+        self.state().touch.confirm(begun);
         Ok(())
     }
 
@@ -207,13 +209,48 @@ impl Shared {
     }
 }
 
+/// Whether others may take this node for dead, as its own heartbeats tell.
+#[derive(Debug)]
+pub(crate) struct Touch {
+    /// How long after a heartbeat the next one must be confirmed.
+    limit: Duration,
+    /// Before the last confirmed heartbeat was written: others may have seen it that early.
+    last: Instant,
+    /// Since when no heartbeat was missing.
+    since: Instant,
+}
+
+impl Touch {
+    pub(crate) fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { limit, last: now, since: now }
+    }
+
+    /// A heartbeat that was begun then is in the store.
+    fn confirm(&mut self, begun: Instant) {
+        if !self.is_kept() {
+            self.since = Instant::now();
+        }
+        self.last = begun;
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.last.elapsed() < self.limit
+    }
+
+    /// Whether it was kept from then until now: nobody can have taken this node for dead in between.
+    pub(crate) fn is_kept_since(&self, then: Instant) -> bool {
+        self.is_kept() && self.since <= then
+    }
+}
+
 /// What this node has seen of the lease.
 #[derive(Default)]
 struct LeaseWatch(Option<(NodeId, Version, Instant)>);
 
 impl LeaseWatch {
     /// Whether a live node's lease was not renewed for so long before our eyes (its maintainer hangs).
-    fn stands_still(&mut self, held: &Held<LeaseRecord>, limit: std::time::Duration) -> bool {
+    fn stands_still(&mut self, held: &Held<LeaseRecord>, limit: Duration) -> bool {
         match &self.0 {
             Some((holder, version, since)) if *holder == held.record.holder && *version == held.version => {
                 since.elapsed() >= limit
@@ -229,12 +266,29 @@ impl LeaseWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn lease(holder: &str, version: &str) -> Held<LeaseRecord> {
         let holder = NodeId::new(holder).unwrap();
         let record = LeaseRecord::new(holder);
         Held { record, version: Version(version.to_owned()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn touch_is_kept_while_each_heartbeat_comes_in_time() {
+        let second = Duration::from_secs(1);
+        let mut touch = Touch::new(second * 5);
+        let begun = Instant::now();
+        tokio::time::advance(second * 4).await;
+        assert!(touch.is_kept_since(begun));
+        touch.confirm(begun + second * 3);
+        tokio::time::advance(second * 3).await;
+        assert!(touch.is_kept_since(begun), "it counts from before the write");
+        tokio::time::advance(second).await;
+        assert!(!touch.is_kept());
+        touch.confirm(begun + second * 7);
+        assert!(touch.is_kept());
+        assert!(!touch.is_kept_since(begun), "it was lost in between");
+        assert!(touch.is_kept_since(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]

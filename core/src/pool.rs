@@ -7,6 +7,7 @@ use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::golden::GoldenBuilder;
 use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
+use crate::planted::{self, Bug};
 use crate::progress::Progress;
 use crate::provider::{InstanceProvider, VolumeProvider};
 use crate::random::Random;
@@ -490,19 +491,41 @@ impl Pool {
     /// `TimedOut`: it did not come up in time. `Unavailable`: draining, or out of touch with the store, which is known after
     /// [`Limits::store_silence`](crate::Limits::store_silence) at the latest; who comes then is refused at once.
     #[tracing::instrument(name = "boxpool.connect", skip_all, fields(user = %request.user, name = %request.name))]
-    pub async fn connect(&self, request: ConnectRequest) -> Result<Session> {
-        let ConnectRequest { user, name, only, guest, deadline, progress, distrust } = request;
-        self.check_open("connect to box", &name)?;
-        let limit = deadline.unwrap_or(self.shared.config.connect_deadline);
+    pub async fn connect(&self, mut request: ConnectRequest) -> Result<Session> {
+        self.check_open("connect to box", &request.name)?;
+        let limit = request.deadline.unwrap_or(self.shared.config.connect_deadline);
         let deadline = Instant::now() + limit;
+        loop {
+            let begun = Instant::now();
+            let session = self.ask_for_session(&mut request, limit, deadline).await?;
+            // Whoever stood still for long enough may have been taken for dead: the box may run elsewhere or nowhere by now.
+            if self.shared.state().touch.is_kept_since(begun) || planted::is(Bug::AnswersAfterStandstill) {
+                return Ok(session);
+            }
+            tracing::info!(owner = %session.owner(), "this node was out of touch with the store; it looks again where the box is");
+        }
+    }
+
+    async fn ask_for_session(
+        &self,
+        request: &mut ConnectRequest,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<Session> {
+        let guest = request.guest.clone().filter(|guest| *guest != request.user);
+        let key: BoxKey = (request.user.clone(), request.name.clone());
         let (reply, answer) = oneshot::channel();
-        let guest = guest.filter(|guest| *guest != user);
-        let key: BoxKey = (user, name);
         let admitted = Arc::<AtomicBool>::default();
-        let message =
-            Message::Connect(Connect { only, guest, distrust, deadline, reply, admitted: Arc::clone(&admitted) });
+        let message = Message::Connect(Connect {
+            only: request.only.clone(),
+            guest,
+            distrust: request.distrust,
+            deadline,
+            reply,
+            admitted: Arc::clone(&admitted),
+        });
         self.shared.with_actor(&key, |actor| {
-            progress.into_iter().for_each(|progress| actor.watch(progress));
+            request.progress.take().into_iter().for_each(|progress| actor.watch(progress));
             actor.send(message);
         });
         // Who waits for capacity or for another node is refused by the box's own task at the deadline, with the reason. A

@@ -7,6 +7,7 @@ use crate::config::PoolConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::free::Free;
 use crate::golden::GoldenBuilder;
+use crate::heartbeat::Touch;
 use crate::id::{BoxName, BoxRef, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::index::FreeIndex;
 use crate::limited::Limited;
@@ -86,7 +87,7 @@ pub(crate) struct State {
     /// Boxes that were asked to make room and have not done so yet.
     pub(crate) yielding: BTreeSet<BoxRef>,
     pub(crate) liveness: Liveness,
-    pub(crate) last_beat: Option<Instant>,
+    pub(crate) touch: Touch,
     pub(crate) lease_confirmed: Option<Instant>,
     /// What stood in the maintainer's lease when it was read last.
     pub(crate) pause: Option<Pause>,
@@ -136,7 +137,7 @@ impl Shared {
             attached_ahead: BTreeMap::new(),
             yielding: BTreeSet::new(),
             liveness: Liveness::new(config.dead_after),
-            last_beat: Some(now),
+            touch: Touch::new(config.fence_after()),
             lease_confirmed: None,
             pause: None,
             breakers: Breakers::default(),
@@ -243,8 +244,7 @@ impl Shared {
 
     /// Refuses to act when this node has lost touch with the store for so long that others may take it for dead.
     pub(crate) fn check_in_touch(&self, operation: &'static str) -> Result<()> {
-        let last = self.state().last_beat;
-        if last.is_some_and(|last| last.elapsed() < self.config.fence_after()) || planted::is(Bug::NoSelfFence) {
+        if self.state().touch.is_kept() || planted::is(Bug::NoSelfFence) {
             return Ok(());
         }
         let detail = "this node has lost touch with the state store and waits until it has it again";

@@ -499,7 +499,7 @@ impl Stage {
                 let limit = self.config.connect_deadline;
                 match self.timed(number, "connect of a guest", limit, pool.connect(request)).await {
                     Ok(session) => {
-                        self.judge_session(number, &session, "when a guest was let in");
+                        self.judge_session(&session, "when a guest was let in");
                         self.judge_guest(session.owner());
                         session.release().await;
                     }
@@ -553,7 +553,7 @@ impl Stage {
         };
         let owner = session.owner().clone();
         self.note(gateway, "connected", name.as_str());
-        self.judge_session(gateway, &session, "when connect said so");
+        self.judge_session(&session, "when connect said so");
         self.judge_haste(&session);
         // The sender may be gone with the connect; what it had said before then is there.
         if session.via() != Via::Running && !told.has_changed().unwrap_or(true) {
@@ -568,7 +568,7 @@ impl Stage {
         let _ = self.cloud.write(&owner, &text);
         if stay > 0 {
             tokio::time::sleep(Duration::from_millis(stay)).await;
-            self.judge_session(gateway, &session, "while a session was open");
+            self.judge_open(gateway, &session, "while a session was open");
             let _ = self.cloud.count(&owner);
         }
         self.note(gateway, "left", name.as_str());
@@ -820,7 +820,7 @@ impl Stage {
             if gone {
                 return;
             }
-            let Some((gateway, pool)) = self.pool(number % self.case.gateways) else {
+            let Some((_, pool)) = self.pool(number % self.case.gateways) else {
                 last = "its gateway is not up".into();
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
@@ -829,7 +829,7 @@ impl Stage {
             match pool.connect(request).await {
                 Ok(session) => {
                     let works = self.cloud.count(&owner).is_ok() || *session.owner() != owner;
-                    self.judge_session(gateway.number(), &session, "after faults had stopped");
+                    self.judge_session(&session, "after faults had stopped");
                     session.release().await;
                     if works {
                         return;

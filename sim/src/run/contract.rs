@@ -15,13 +15,16 @@ use std::time::Duration;
 
 impl Stage {
     /// Contract: as long as a session is open, its guest runs where it says, unless something excuses it.
-    pub(super) fn judge_session(&self, gateway: usize, session: &Session, when: &str) {
-        let world = self.cloud.world();
+    pub(super) fn judge_open(&self, gateway: usize, session: &Session, when: &str) {
         // A gateway that others may have taken for dead has no say.
-        if world.engine().is_none_or(|engine| engine.is_troubled(gateway)) {
-            return;
+        if self.cloud.world().engine().is_some_and(|engine| !engine.is_troubled(gateway)) {
+            self.judge_session(session, when);
         }
-        let state = world.state();
+    }
+
+    /// Contract: when a session is given its guest runs where it says. Who may have been taken for dead looks before it says so.
+    pub(super) fn judge_session(&self, session: &Session, when: &str) {
+        let state = self.cloud.world().state();
         let owner = session.owner();
         let Some(record) = state.oracle.books.box_of(owner) else { return };
         if matches!(record.placement, Placement::Deleting { .. }) || record.deleted_until.is_some() {

@@ -460,3 +460,15 @@ pub(crate) fn no_more_are_begun_than_may_be() -> Option<String> {
     case.pool.per_minute = 1;
     first(&run(&case))
 }
+
+/// A gateway stands still just when it is told that a box runs, for so long that another takes it for dead and the box off.
+pub(crate) fn who_stood_still_gives_no_session_of_before() -> Option<String> {
+    let mut case = quiet(1, vec![visit(10_000, 1, 0), visit(60_000, 1, 0)]);
+    case.gateways = 2;
+    let undisturbed = run_traced(&case);
+    let answered = undisturbed.trace.iter().rfind(|entry| entry.kind == Kind::User && entry.what == "connected")?.at;
+    (0..5).find_map(|before| {
+        case.events = vec![Event { at: answered - before, what: Happening::Pause { gateway: 0, time: 60_000 } }];
+        first(&run(&case))
+    })
+}

@@ -15,7 +15,7 @@ use crate::saga::{Guard, Travel};
 use crate::shared::{BoxKey, Shared};
 use crate::signal::Signal;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -95,6 +95,8 @@ pub(crate) enum Message {
     PreAttach,
     /// Look at the record and finish what is half done.
     Recover,
+    /// The box was not seen to run as its sessions think, held by this node: look whether they are over.
+    Verify,
     /// Leave now, whoever is connected.
     Drain,
 }
@@ -165,9 +167,15 @@ pub struct Timings {
 pub(crate) struct Handle {
     mailbox: Sender,
     watchers: Arc<Watchers>,
+    served: Arc<AtomicU64>,
 }
 
 impl Handle {
+    /// In which epoch its sessions take the box to run, unless there are none or they know that they are over.
+    pub(crate) fn served(&self) -> Option<Epoch> {
+        Some(Epoch(self.served.load(Ordering::Relaxed))).filter(|epoch| *epoch != NONE_SERVED)
+    }
+
     pub(crate) fn send(&self, message: Message) {
         // The actor leaves the desk before it drops its mailbox, under the desk's lock: it is there.
         let _ = self.mailbox.send(Box::new(message));
@@ -205,6 +213,9 @@ impl Watchers {
     }
 }
 
+/// A box that never was on an instance serves nobody.
+const NONE_SERVED: Epoch = Epoch(0);
+
 /// A box's record, as an actor hands it on from one step to the next: it is larger than what most of them keep of it.
 pub(crate) type HeldBox = Arc<Held<BoxRecord>>;
 
@@ -214,7 +225,7 @@ type Receiver = mpsc::UnboundedReceiver<Box<Message>>;
 
 pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Output = ()> + Send + 'static) {
     let (sender, mailbox) = mpsc::unbounded_channel();
-    let watchers = Arc::new(Watchers::default());
+    let (watchers, shown) = (Arc::new(Watchers::default()), Arc::<AtomicU64>::default());
     let actor = Actor {
         shared,
         key,
@@ -222,12 +233,14 @@ pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Ou
         watchers: Arc::clone(&watchers),
         held: None,
         sessions: BTreeSet::new(),
+        served: None,
+        shown: Arc::clone(&shown),
         linger_until: None,
         ran_since: None,
         uncounted: 0,
         ended: Signal::new(None),
     };
-    (Handle { mailbox: sender, watchers }, actor.run())
+    (Handle { mailbox: sender, watchers, served: shown }, actor.run())
 }
 
 pub(crate) struct Actor {
@@ -238,6 +251,10 @@ pub(crate) struct Actor {
     /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
     pub(crate) held: Option<HeldBox>,
     pub(crate) sessions: BTreeSet<u64>,
+    /// Which incarnation of the name, and in which epoch, the newest of them is on.
+    served: Option<(BoxId, Epoch)>,
+    /// The epoch of that, as the desk sees it.
+    shown: Arc<AtomicU64>,
     /// Set while the box runs on our account without a session.
     pub(crate) linger_until: Option<Instant>,
     pub(crate) ran_since: Option<Instant>,
@@ -271,6 +288,7 @@ impl Actor {
                 Box::pin(self.handle(*message)).await;
             }
             self.show_lingering();
+            self.shown.store(self.serves().unwrap_or(NONE_SERVED).0, Ordering::Relaxed);
             let idle = self.sessions.is_empty() && self.linger_until.is_none();
             if idle && self.shared.close_actor(&self.key, || self.mailbox.is_empty()) {
                 return;
@@ -330,6 +348,11 @@ impl Actor {
             Message::Yield => Box::pin(self.make_room()).await,
             Message::PreAttach => Box::pin(self.preattach()).await,
             Message::Recover => Box::pin(self.recover()).await,
+            Message::Verify => {
+                if self.serves().is_some() {
+                    Box::pin(self.recover()).await;
+                }
+            }
             Message::Drain => {
                 self.sessions.clear();
                 self.linger_until = None;
@@ -348,6 +371,9 @@ impl Actor {
         let answer = self.arrive(&mut connect).await;
         self.all_told();
         let session = answer.as_ref().ok().map(|arrival| arrival.session);
+        if let Ok(arrival) = &answer {
+            self.served = Some((arrival.owner.id.clone(), arrival.epoch));
+        }
         if let Err(error) = &answer {
             tracing::info!(owner = %self.key.0, name = %self.key.1, error = %crate::Report(error), "connect refused");
         }
@@ -413,6 +439,10 @@ impl Actor {
         }
         let key = box_key(&self.key.0, &self.key.1);
         let held = self.shared.records.get::<BoxRecord>(&key).await?;
+        let is_served = |id: &BoxId| self.served.as_ref().is_none_or(|(served, _)| served == id);
+        if held.as_ref().is_none_or(|held| !is_served(&held.record.owner.id)) {
+            self.end_sessions();
+        }
         let held = held.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail("there is no such box")
         })?;
@@ -420,6 +450,20 @@ impl Actor {
         let held = Arc::new(held);
         self.held = Some(Arc::clone(&held));
         Ok(held)
+    }
+
+    /// All sessions are over. Whoever comes from now on is on another guest, whose epoch may be lower: the next box of the name begins anew.
+    pub(crate) fn end_sessions(&mut self) {
+        self.sessions.clear();
+        self.served = None;
+        self.linger_until = None;
+        std::mem::replace(&mut self.ended, Signal::new(None)).set(Some(Epoch(u64::MAX)));
+    }
+
+    /// In which epoch the sessions take the box to run, unless there are none or they know that they are over.
+    pub(crate) fn serves(&self) -> Option<Epoch> {
+        let epoch = self.served.as_ref().filter(|_| !self.sessions.is_empty()).map(|(_, epoch)| *epoch);
+        epoch.filter(|_| self.ended.get() < epoch)
     }
 
     /// Whatever ran in an earlier epoch is gone, whoever has ended it.

@@ -95,6 +95,8 @@ bugs! {
     ReleaseWithoutLook,
     /// A box that was parked by a wrong clock keeps its instance until the right one has come there.
     StampAheadIsWaitedFor,
+    /// A node whose box others have taken off, or whom they took for dead, never finds out.
+    HoldTakenForGranted,
     /// A connect is answered with what was known before its node stood still for so long that others may have taken it for dead.
     AnswersAfterStandstill,
     /// An instance that was found clean, and has served another box since, is said to be clean.

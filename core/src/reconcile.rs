@@ -106,9 +106,16 @@ impl Shared {
     /// look fails.
     async fn look_at_instances(self: &Arc<Self>, tell: bool) -> Result<Machines> {
         let (mut machines, mut looked) = (Machines::default(), Ok(()));
+        let mut unseen = self.served();
         let mut reading = self.begin_reading(true);
         while let Some(page) = self.read_instances(&mut reading).await? {
             for (held, owner) in page {
+                if let Some(found) = owner.as_ref().filter(|found| self.holds_running(&found.record)) {
+                    let key = (found.record.owner.owner.clone(), found.record.owner.name.clone());
+                    if unseen.get(&key) == Some(&found.record.epoch) {
+                        unseen.remove(&key);
+                    }
+                }
                 if looked.is_ok() {
                     looked = self.look_at_instance(&held, owner.as_ref()).await;
                 }
@@ -123,6 +130,9 @@ impl Shared {
         }
         machines.reads = reading.reads();
         self.look_at_parked();
+        for key in unseen.keys().filter(|key| self.has_actor(key) && !planted::is(Bug::HoldTakenForGranted)) {
+            self.tell(key, Message::Verify);
+        }
         looked.map(|()| machines)
     }
 
@@ -160,6 +170,10 @@ impl Shared {
             tracing::warn!(error = %crate::Report(&error), "snapshots were not looked at; the next census tries again");
         }
         Ok(())
+    }
+
+    fn holds_running(&self, record: &BoxRecord) -> bool {
+        matches!(record.placement, Placement::Running { .. }) && record.holders.contains(&self.node)
     }
 
     /// A box whose step or sessions may be nobody's any more.

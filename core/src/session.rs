@@ -60,7 +60,9 @@ impl Session {
     }
 
     /// Waits until this node knows that the guest of this session is gone: deleted, lost, or taken elsewhere. It may be gone
-    /// for a while before; a broken connection tells sooner.
+    /// for a while before: what another node did is seen with the next look at all instances
+    /// ([`PoolConfig::reconcile_every`](crate::PoolConfig::reconcile_every), later in a large pool), a guest that died by itself when somebody connects. A broken
+    /// connection tells sooner.
     pub async fn ended(&self) {
         let epoch = self.arrival.epoch;
         self.arrival.ended.wait_for(|gone| gone.is_some_and(|gone| gone >= epoch)).await;

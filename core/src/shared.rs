@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::free::Free;
 use crate::golden::GoldenBuilder;
 use crate::heartbeat::Touch;
-use crate::id::{BoxName, BoxRef, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxName, BoxRef, Epoch, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::index::FreeIndex;
 use crate::limited::Limited;
 use crate::liveness::Liveness;
@@ -236,6 +236,11 @@ impl Shared {
 
     pub(crate) fn actors(&self) -> Vec<BoxKey> {
         self.desk().keys().cloned().collect()
+    }
+
+    /// The boxes with sessions here, and in which epoch these take them to run.
+    pub(crate) fn served(&self) -> BTreeMap<BoxKey, Epoch> {
+        self.desk().iter().filter_map(|(key, handle)| Some((key.clone(), handle.served()?))).collect()
     }
 
     fn desk(&self) -> MutexGuard<'_, BTreeMap<BoxKey, Handle>> {

@@ -569,6 +569,7 @@ impl Stage {
         if stay > 0 {
             tokio::time::sleep(Duration::from_millis(stay)).await;
             self.judge_open(gateway, &session, "while a session was open");
+            self.judge_end(&session).await;
             let _ = self.cloud.count(&owner);
         }
         self.note(gateway, "left", name.as_str());

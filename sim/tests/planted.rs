@@ -56,6 +56,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::UndoForgetsVolume, In(Calls)),
     (Bug::ClaimBeforeIntent, In(Calm)),
     (Bug::ReleaseWithoutLook, In(Calm)),
+    (Bug::HoldTakenForGranted, Search::Told(told::who_comes_back_holds_its_boxes_again)),
     (Bug::AnswersAfterStandstill, Search::Told(told::who_stood_still_gives_no_session_of_before)),
     (Bug::StampAheadIsWaitedFor, Search::Told(told::who_was_parked_by_a_wrong_clock_goes_in_time)),
     (Bug::ClearedBeforeItServed, Search::Told(told::what_was_clean_before_it_served_is_looked_at_again)),

@@ -67,13 +67,6 @@ impl Actor {
         }
     }
 
-    /// The write of `held` has ended all sessions on the box.
-    pub(crate) fn end_sessions(&mut self, held: &Held<BoxRecord>) {
-        self.sessions.clear();
-        self.linger_until = None;
-        self.ended.set(Some(held.record.epoch));
-    }
-
     pub(crate) fn log_of(&self, held: &Held<BoxRecord>, kind: EventKind) {
         self.shared.log(EventRecord {
             owner: Some(held.record.owner.clone()),

@@ -66,7 +66,7 @@ impl Actor {
         let mut record = self.after(&held, event)?;
         record.holders.clear();
         let held = self.write(&held, record).await?;
-        self.end_sessions(&held);
+        self.end_sessions();
         self.finish_delete(held).await
     }
 

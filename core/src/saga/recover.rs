@@ -10,6 +10,7 @@
 //! | `Renaming` | renamed, when the record under the new name is there; else it keeps its name |
 //! | `Arriving`, whoever is at it | the box, when its volume says so and the old record is gone; nothing, when no rename stands for it |
 //! | `Running`, held by nobody alive | held by us through the linger, then suspended |
+//! | `Running`, with sessions of ours and not held by us, who were taken for dead | held by us again |
 //! | `Parked` for longer than the limit | its instance is given back |
 
 use crate::actor::Actor;
@@ -55,8 +56,10 @@ impl Actor {
                     record.holders.contains(&node) && self.sessions.is_empty() && self.linger_until.is_none();
                 let unheld = record.holders.is_empty() && record.mode == Mode::SuspendOnLeave;
                 if unheld || forgotten {
-                    record.holders.insert(node);
                     self.linger_until = Some(Instant::now() + self.shared.config.linger);
+                }
+                if unheld || forgotten || self.serves() == Some(held.record.epoch) {
+                    record.holders.insert(node);
                 }
                 if record.holders != held.record.holders {
                     self.write(&held, record).await?;

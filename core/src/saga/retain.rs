@@ -40,7 +40,7 @@ impl Actor {
         record.mode = Mode::SuspendOnLeave;
         record.holders.clear();
         let held = self.write(&found, record).await?;
-        self.end_sessions(&held);
+        self.end_sessions();
         self.shared.state().parked.remove(&held.record.owner);
         self.log_of(&held, EventKind::BoxRetained);
         let ran = matches!(found.record.placement, Placement::Running { .. });

@@ -43,7 +43,7 @@ impl Actor {
             return self.grown(found).await.map(|held| held.record.clone());
         }
         let held = self.write(&found, record).await?;
-        self.end_sessions(&held);
+        self.end_sessions();
         self.shared.state().parked.remove(&held.record.owner);
         self.log_of(&held, EventKind::BoxStopped);
         if matches!(found.record.placement, Placement::Running { .. }) {

@@ -125,7 +125,7 @@ impl Actor {
         record.holders.clear();
         unless.check().await?;
         let held = self.write(&found, record).await?;
-        self.end_sessions(&held);
+        self.end_sessions();
         self.shared.state().parked.remove(&held.record.owner);
         if matches!(found.record.placement, Placement::Running { .. }) {
             self.log_stay(&held);

@@ -326,6 +326,40 @@ async fn a_session_ends_with_its_guest_or_with_the_worker_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_learns_what_another_node_did_to_its_box() {
+    for deleted in [false, true] {
+        let (world, store) = (World::default(), MemoryStore::new());
+        let (here, there) = (node(&world, &store, config(2), 1).await, node(&world, &store, config(2), 2).await);
+        here.create("dev1").await;
+        let session = here.connect("dev1").await.unwrap();
+        let (user, name) = (world::user(), boxpool::BoxName::new("dev1").unwrap());
+        if deleted {
+            there.pool.delete_box(&user, &name).await.unwrap();
+        } else {
+            there.pool.stop_box(&user, &name).await.unwrap();
+        }
+        tokio::time::timeout(Duration::from_secs(60), session.ended()).await.expect("its guest is gone");
+        world.assert_no_promise_broken();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_box_is_not_the_end_of_the_next_one_of_its_name() {
+    let (world, store) = (World::default(), MemoryStore::new());
+    let node = node(&world, &store, config(2), 1).await;
+    node.create("dev1").await;
+    let old = node.connect("dev1").await.unwrap();
+    let (user, name) = (world::user(), boxpool::BoxName::new("dev1").unwrap());
+    let (deleted, created, new) =
+        tokio::join!(node.pool.delete_box(&user, &name), node.pool.create_box(&user, &name), node.connect("dev1"));
+    deleted.unwrap();
+    created.unwrap();
+    let (new, soon) = (new.unwrap(), Duration::from_secs(60));
+    tokio::time::timeout(soon, old.ended()).await.expect("its box is gone");
+    assert!(tokio::time::timeout(soon, new.ended()).await.is_err(), "it runs");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_of_two_sessions_ends_and_the_box_stays_up() {
     let (world, store) = (World::default(), MemoryStore::new());
     let node = node(&world, &store, config(1), 1).await;

@@ -13,12 +13,27 @@ use boxpool::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Within which time whoever has a session learns that it is over, with all that may go wrong meanwhile.
+const LEARNS_WITHIN: Duration = Duration::from_secs(900);
+
 impl Stage {
     /// Contract: as long as a session is open, its guest runs where it says, unless something excuses it.
     pub(super) fn judge_open(&self, gateway: usize, session: &Session, when: &str) {
         // A gateway that others may have taken for dead has no say.
         if self.cloud.world().engine().is_some_and(|engine| !engine.is_troubled(gateway)) {
             self.judge_session(session, when);
+        }
+    }
+
+    /// Contract: who has a session on a box that has moved on learns of it, whoever moved it and however long this gateway was out of touch.
+    pub(super) async fn judge_end(&self, session: &Session) {
+        let owner = session.owner();
+        let moved_on = {
+            let state = self.cloud.world().state();
+            state.oracle.books.current(&owner.id).is_none_or(|record| record.epoch > session.epoch())
+        };
+        if moved_on && tokio::time::timeout(LEARNS_WITHIN, session.ended()).await.is_err() {
+            self.cloud.violate(format!("contract: the guest of a session on {owner} is gone, and nobody was told"));
         }
     }
 

@@ -472,3 +472,19 @@ pub(crate) fn who_stood_still_gives_no_session_of_before() -> Option<String> {
         first(&run(&case))
     })
 }
+
+/// A gateway is cut off from the store for long enough to be taken for dead, and comes back while its user is still at work: the
+/// other, which holds the box through a linger, does not take it away.
+pub(crate) fn who_comes_back_holds_its_boxes_again() -> Option<String> {
+    let mut case = quiet(1, vec![visit(10_000, 1, 300_000)]);
+    case.gateways = 2;
+    case.pool.linger = 60_000;
+    let away = Happening::Partition { gateway: 0, store: true, cloud: false, time: 40_000 };
+    case.events = vec![Event { at: 60_000, what: away }];
+    let outcome = run_traced(&case);
+    let first_of = |what: &str| outcome.trace.iter().find(|entry| entry.what.starts_with(what)).map(|entry| entry.at);
+    let (suspended, left) = (first_of("suspend guest"), first_of("left"));
+    let taken_away = left.is_none() || suspended.is_some_and(|at| Some(at) < left);
+    first(&outcome)
+        .or(taken_away.then(|| format!("I6: a user left at {left:?}, and their box was suspended at {suspended:?}")))
+}

@@ -26,12 +26,13 @@ use boxpool_gateway::server::{Gateway, Settings, SocketOrHost};
 use boxpool_gateway::size::Size;
 use russh::keys::PrivateKey;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -454,13 +455,20 @@ pub fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
 
 /// Polls until `done`, or fails after a while.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1500 {
-        if done() {
-            return;
+    ask_until(what, async || done(), |done| *done).await;
+}
+
+/// Asks again and again until the answer is the one that is wanted, and returns it; fails with the last one after a while.
+pub async fn ask_until<T: fmt::Debug>(what: &str, mut ask: impl AsyncFnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let limit = Instant::now() + HANG;
+    loop {
+        let answer = ask().await;
+        if wanted(&answer) {
+            return answer;
         }
+        assert!(Instant::now() < limit, "never came: {what}: {answer:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never came: {what}");
 }
 
 pub fn whoami() -> String {

@@ -1,7 +1,7 @@
 //! Whole gateways on the real pool, with guests that are SSH servers on this machine.
 
 use super::machines::Machines;
-use super::{HANG, Ran, finish, make_key};
+use super::{HANG, Ran, ask_until, finish, make_key};
 use boxpool::VolumeSource;
 use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::Config;
@@ -78,23 +78,12 @@ impl Site {
     }
 
     pub async fn until_gateways(&self, gateway: &Running, wanted: u64) {
-        for _ in 0..200 {
-            if self.run(gateway, "gateway", &["status", "--json"]).await.json()["gateways"] == wanted {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the gateways never saw each other");
+        let seen = async || self.run(gateway, "gateway", &["status", "--json"]).await.json()["gateways"].clone();
+        ask_until("the gateways see each other", seen, |seen| *seen == wanted).await;
     }
 
     pub async fn until_state(&self, gateway: &Running, name: &str, wanted: &str) {
-        for _ in 0..300 {
-            if self.state(gateway, name).await == wanted {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("never {wanted}: {}", self.state(gateway, name).await);
+        ask_until(wanted, async || self.state(gateway, name).await, |state| state == wanted).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The commands for administrators, on the real pool and with the real OpenSSH client.
 
 use crate::harness::site::{Running, Site, config};
-use crate::harness::{HANG, Ran, finish, make_key, sign_key};
+use crate::harness::{HANG, Ran, ask_until, finish, make_key, sign_key};
 use boxpool::record::{Envelope, Record, VolumeRecord, VolumeStatus};
 use boxpool::{Key, Timestamp, VolumeId};
 use boxpool_gateway::backends::open_store;
@@ -303,14 +303,9 @@ async fn a_machine_is_taken_out_of_use_and_emptied() {
     assert_eq!(admin(&site, &gateway, &["cordon", &seat, "--drain"]).await.code, 0);
     assert!(session.try_wait().unwrap().is_none(), "who is connected stays");
     session.kill().await.unwrap();
-    let limit = Instant::now() + HANG;
-    loop {
-        let listed = admin_json(&site, &gateway, &["machines"]).await;
-        if machine(&listed, &|each| each["id"] == under["id"]).is_none() {
-            break;
-        }
-        assert!(Instant::now() < limit, "it is still there: {listed}");
-    }
+    let listed = async || admin_json(&site, &gateway, &["machines"]).await;
+    ask_until("it is emptied and goes", listed, |listed| machine(listed, &|each| each["id"] == under["id"]).is_none())
+        .await;
     let events = admin_json(&site, &gateway, &["events"]).await;
     let told = events["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "instance_cordoned").count();
     assert_eq!(told, 3, "{events}");

@@ -1,8 +1,8 @@
 //! Metrics, health, readiness and the status page, of a whole gateway on the real pool.
 
-use crate::harness::free_port;
 use crate::harness::site::{Site, config};
 use crate::harness::web::value;
+use crate::harness::{ask_until, free_port};
 use boxpool_gateway::config::Config;
 use boxpool_gateway::meter::METERS;
 use std::collections::BTreeSet;
@@ -38,17 +38,13 @@ async fn the_documented_metrics_are_the_ones_served_and_they_count() {
     assert_eq!(site.run(&gateway, "gateway", &["spinup", "dev1"]).await.code, 0);
     assert_eq!(site.run(&gateway, "dev1", &["echo hello"]).await.code, 0);
     drop(TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap());
-    let mut text = String::new();
-    for _ in 0..1000 {
-        text = get(port, "/metrics").await.1;
-        // The connections' ends are noticed a moment after the clients' own.
-        if value(&text, "boxpool_gateway_logins_total{outcome=\"refused\"}") > 0.0
-            && value(&text, "boxpool_gateway_channels_total{kind=\"command\"}") > 0.0
-        {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // The connections' ends are noticed a moment after the clients' own.
+    let page = async || get(port, "/metrics").await.1;
+    let text = ask_until("all is counted", page, |text| {
+        value(text, "boxpool_gateway_logins_total{outcome=\"refused\"}") > 0.0
+            && value(text, "boxpool_gateway_channels_total{kind=\"command\"}") > 0.0
+    });
+    let text = text.await;
     let served: BTreeSet<(&str, &str)> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let documented: BTreeSet<(&str, &str)> = METERS.iter().map(|meter| (meter.name, meter.scale.word())).collect();
@@ -90,15 +86,8 @@ async fn a_gateway_is_ready_until_its_stop_begins_and_alive_to_the_end() {
     let client = rustix::process::Pid::from_raw(session.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(client, rustix::process::Signal::STOP).unwrap();
     gateway.begin_stop();
-    let mut seen = (0, String::new());
-    for _ in 0..500 {
-        seen = get(port, "/ready").await;
-        if seen.0 == 503 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!((seen.0, seen.1.contains("stopping")), (503, true), "{seen:?}");
+    let seen = ask_until("it is not ready", async || get(port, "/ready").await, |seen| seen.0 == 503).await;
+    assert!(seen.1.contains("stopping"), "{seen:?}");
     assert_eq!(get(port, "/health").await.0, 200);
     rustix::process::kill_process(client, rustix::process::Signal::CONT).unwrap();
     gateway.ended().await;

@@ -1,7 +1,7 @@
 //! The whole gateway on the real pool, with guests that are SSH servers on this machine.
 
 use crate::harness::site::{Site, config};
-use crate::harness::{HANG, Ran, finish, make_key, until};
+use crate::harness::{HANG, Ran, ask_until, finish, make_key, until};
 use boxpool::{Key, Table};
 use boxpool_gateway::backends::open_store;
 use boxpool_gateway::config::{Config, Limits};
@@ -234,12 +234,7 @@ async fn a_shared_box_is_in_the_list_of_whom_it_is_shared_with_whatever_it_is_ca
     store.delete(&note, &store.get(&note).await.unwrap().unwrap().version).await.unwrap();
     assert_eq!(shared("guest").await, none);
     assert_eq!(ask("guest", &format!("connect dev2 --of {owner} -- true")).await.code, 0);
-    let noted = async {
-        while store.get(&note).await.unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(HANG, noted).await.expect("it is noted");
+    ask_until("it is noted", async || store.get(&note).await.unwrap().is_some(), |noted| *noted).await;
     assert_eq!(shared("guest").await[0]["box"], "dev2");
 
     assert_eq!(ask("id", &format!("share remove dev2 {guest}")).await.code, 0);

@@ -2,13 +2,12 @@
 
 use crate::harness::site::{Running, Site, config};
 use crate::harness::web::{curl, value};
-use crate::harness::{HANG, free_port};
+use crate::harness::{HANG, ask_until, free_port};
 use boxpool::Region;
 use boxpool_gateway::config::Config;
 use boxpool_gateway::region_config::RegionConfig;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 fn regions(names: &[&str]) -> Config {
     let region = |name: &&str| RegionConfig {
@@ -133,16 +132,10 @@ async fn each_region_has_gauges_of_its_own() {
     config.region[1].slots = Some(3);
     let gateway = site.start(Config { metrics_listen: Some(([127, 0, 0, 1], port).into()), ..config }).await;
     site.run(&gateway, "gateway", &["version"]).await; // it serves
-    let deadline = Instant::now() + HANG;
-    loop {
-        let page = curl(port, "/metrics", &["--fail"]).await;
-        let machines = ["east", "west"]
-            .map(|region| value(&page.text(), &format!("boxpool_instances_total{{region=\"{region}\"}}")));
-        if machines == [2.0, 3.0] {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{machines:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let machines = async || {
+        let page = curl(port, "/metrics", &["--fail"]).await.text();
+        ["east", "west"].map(|region| value(&page, &format!("boxpool_instances_total{{region=\"{region}\"}}")))
+    };
+    ask_until("each region has its own", machines, |machines| *machines == [2.0, 3.0]).await;
     gateway.stop().await;
 }

@@ -49,6 +49,8 @@ pub(crate) enum Message {
     },
     /// Delete the box: for good, or so that its owner can have it back for a while.
     Delete {
+        /// Only this incarnation of the name.
+        only: Option<BoxId>,
         for_good: bool,
         deadline: Instant,
         done: oneshot::Sender<Result<()>>,
@@ -99,6 +101,38 @@ pub(crate) enum Message {
     Verify,
     /// Leave now, whoever is connected.
     Drain,
+}
+
+impl Message {
+    fn meant(&self) -> Meant {
+        match self {
+            Self::Create { .. } | Self::Connect(_) | Self::KeepUp | Self::Release { .. } => Meant::Any,
+            Self::Delete { only: Some(id), .. } => Meant::Only(id.clone()),
+            Self::Travel { .. }
+            | Self::CopyDisk { .. }
+            | Self::Delete { .. }
+            | Self::Purge
+            | Self::Undelete { .. }
+            | Self::Share { .. }
+            | Self::Stop { .. }
+            | Self::Rename { .. }
+            | Self::SetMode { .. }
+            | Self::Yield
+            | Self::PreAttach
+            | Self::Recover
+            | Self::Verify
+            | Self::Drain => Meant::First,
+        }
+    }
+}
+
+/// Which incarnations of the name a message is about: what is begun with one does not go on with the next.
+#[derive(Debug, PartialEq, Eq)]
+enum Meant {
+    Any,
+    /// The one that is seen first.
+    First,
+    Only(BoxId),
 }
 
 /// What a new box is to be.
@@ -233,6 +267,7 @@ pub(crate) fn start(shared: Arc<Shared>, key: BoxKey) -> (Handle, impl Future<Ou
         watchers: Arc::clone(&watchers),
         held: None,
         sessions: BTreeSet::new(),
+        meant: Meant::Any,
         served: None,
         shown: Arc::clone(&shown),
         linger_until: None,
@@ -250,6 +285,7 @@ pub(crate) struct Actor {
     watchers: Arc<Watchers>,
     /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
     pub(crate) held: Option<HeldBox>,
+    meant: Meant,
     pub(crate) sessions: BTreeSet<u64>,
     /// Which incarnation of the name, and in which epoch, the newest of them is on.
     served: Option<(BoxId, Epoch)>,
@@ -299,6 +335,7 @@ impl Actor {
     /// Each step has a box of its own, so that a connect to a box that is up, of which there are most, takes 5 KiB while it lasts and
     /// not as much as the largest step.
     async fn handle(&mut self, message: Message) {
+        self.meant = if planted::is(Bug::FollowsTheName) { Meant::Any } else { message.meant() };
         match message {
             Message::Create { wanted, done } => {
                 let answer = Box::pin(self.create(wanted)).await;
@@ -317,7 +354,7 @@ impl Actor {
                 self.release(session);
                 done.map(|done| done.send(()));
             }
-            Message::Delete { for_good, deadline, done } => {
+            Message::Delete { for_good, deadline, done, .. } => {
                 let keeps = !for_good && !self.shared.config.retention.is_zero();
                 let answer =
                     if keeps { Box::pin(self.retain(deadline)).await } else { Box::pin(self.delete(deadline)).await };
@@ -446,6 +483,17 @@ impl Actor {
         let held = held.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail("there is no such box")
         })?;
+        let id = &held.record.owner.id;
+        match &self.meant {
+            Meant::Any => {}
+            Meant::First => self.meant = Meant::Only(id.clone()),
+            // It was deleted, and its owner has made another, while this node stood still or waited.
+            Meant::Only(meant) if meant != id => {
+                let detail = "it was deleted meanwhile; there is another box of that name now";
+                return Err(Error::new(ErrorKind::NotFound, "find box", &self.key.1).with_detail(detail));
+            }
+            Meant::Only(_) => {}
+        }
         self.note_epoch(held.record.epoch);
         let held = Arc::new(held);
         self.held = Some(Arc::clone(&held));

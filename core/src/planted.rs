@@ -95,6 +95,8 @@ bugs! {
     ReleaseWithoutLook,
     /// A box that was parked by a wrong clock keeps its instance until the right one has come there.
     StampAheadIsWaitedFor,
+    /// What was begun with a box goes on with the next one of its name.
+    FollowsTheName,
     /// A node whose box others have taken off, or whom they took for dead, never finds out.
     HoldTakenForGranted,
     /// A connect is answered with what was known before its node stood still for so long that others may have taken it for dead.

@@ -5,7 +5,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::PoolConfig;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::golden::GoldenBuilder;
-use crate::id::{BoxId, BoxName, Epoch, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
+use crate::id::{BoxId, BoxName, BoxRef, Epoch, InstanceId, NodeId, Region, SnapshotId, UserId, VolumeId};
 use crate::parking::{LeastRecentlyUsed, ParkingPolicy};
 use crate::planted::{self, Bug};
 use crate::progress::Progress;
@@ -436,7 +436,7 @@ impl Pool {
     /// box is `deleting` or, with a retention, `detaching`, and is brought to the end by the next call or by the reconcile.
     #[tracing::instrument(name = "boxpool.delete", skip_all, fields(%user, %name))]
     pub async fn delete_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
-        self.delete(user, name, false).await
+        self.delete(user, name, None, false).await
     }
 
     /// Deletes a box and its volume for good, whatever the retention, also one that was deleted before. Otherwise as
@@ -446,11 +446,16 @@ impl Pool {
     /// As [`Pool::delete_box`].
     #[tracing::instrument(name = "boxpool.purge", skip_all, fields(%user, %name))]
     pub async fn purge_box(&self, user: &UserId, name: &BoxName) -> Result<()> {
-        self.delete(user, name, true).await
+        self.delete(user, name, None, true).await
     }
 
-    async fn delete(&self, user: &UserId, name: &BoxName, for_good: bool) -> Result<()> {
-        self.ask("delete box", user, name, |deadline, done| Message::Delete { for_good, deadline, done }).await
+    /// That box, and none that is made under its name after it.
+    pub(crate) async fn delete_this(&self, owner: &BoxRef, for_good: bool) -> Result<()> {
+        self.delete(&owner.owner, &owner.name, Some(owner.id.clone()), for_good).await
+    }
+
+    async fn delete(&self, user: &UserId, name: &BoxName, only: Option<BoxId>, for_good: bool) -> Result<()> {
+        self.ask("delete box", user, name, |deadline, done| Message::Delete { only, for_good, deadline, done }).await
     }
 
     /// Has a box back that was deleted, as it was then, its memory included.

@@ -1,8 +1,9 @@
 //! Every point at which a gateway can die, tried one by one.
 //!
 //! For each flow a run without faults tells which calls the gateways make. Then the flow is run once more for each of those calls and
-//! each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; or the answer is lost, told
-//! or not. Those who live must put everything right within one lease time and one pass ([`bound`]), every invariant
+//! each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; the answer is lost, told
+//! or not; or the gateway stands still until others take it for dead, and then goes on. Those who live must put everything right
+//! within one lease time and one pass ([`bound`]), every invariant
 //! must hold after every effect, and afterwards every box must be connectable with its content. A second crash strikes the
 //! recovery itself ([`Options::second_every`]). And in the short flows a second fault follows a first one that killed nobody
 //! ([`Options::pairs_every`]): a call refused, late, or with its answer lost, and then another, or a death.
@@ -421,12 +422,23 @@ pub(crate) fn begins_at(case: &Case) -> u64 {
 }
 
 fn fates(call: &LoggedCall) -> &'static [Fate] {
-    if call.operation.is_read() {
-        &[Fate::LoseAnswer]
-    } else {
-        &[Fate::CrashBefore, Fate::CrashAfter, Fate::CrashLater { by: 15_000 }, Fate::LoseAnswer, Fate::SwallowAnswer]
+    const OF_WRITES: &[Fate] = &[
+        Fate::CrashBefore,
+        Fate::CrashAfter,
+        Fate::CrashLater { by: 15_000 },
+        Fate::LoseAnswer,
+        Fate::SwallowAnswer,
+        STANDS_STILL,
+    ];
+    match call.operation.is_read() {
+        true => &[Fate::LoseAnswer],
+        false if telling(call) => OF_WRITES,
+        false => &OF_WRITES[..OF_WRITES.len() - 1],
     }
 }
+
+/// For three times as long as it takes to be taken for dead.
+pub(crate) const STANDS_STILL: Fate = Fate::StandStill { by: 60_000 };
 
 pub(crate) fn probe(case: &Case, strikes: Vec<(usize, u64, Fate)>, keep: bool) -> (crate::Outcome, Findings) {
     let dies = |fate: &Fate| matches!(fate, Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLater { .. });

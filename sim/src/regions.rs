@@ -1,13 +1,13 @@
 //! Several regions behind one front, struck at every point, as [`crashpoints`](crate::crashpoints) does with one pool.
 //!
 //! For each flow a run without faults tells which calls the gateways make; then the flow is run once more for each call that
-//! changes something and each [fate](Fate). The worlds' own judges look after every effect; beside them it is looked at that no
+//! changes something and each [fate](Fate), and with a second strike after a first one. The worlds' own judges look after every effect; beside them it is looked at that no
 //! box is there, or runs, in two regions. When those who live have had their time, each region is at rest, every home is settled, each
 //! box has one home and each home its box, and every box is connectable with all that its guest was told is on its disk.
 
 use crate::case::PoolShape;
 use crate::cloud::{Gateway, SimCloud};
-use crate::crashpoints::{bound, telling};
+use crate::crashpoints::{STANDS_STILL, bound, telling};
 use crate::engine::{Entry, Fate, LoggedCall, Pace};
 use crate::oracle::settled;
 use boxpool::record::{HOMES, HomeRecord, HomeStatus};
@@ -54,18 +54,8 @@ enum Deed {
 /// When, at which gateway, what, and with the box of which name.
 type Step = (u64, usize, u8, Deed);
 
-/// What befalls a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Blow {
-    /// That becomes of one of its calls, by its number in the gateway's life.
-    Struck(u64, Fate),
-    /// It stands still from that millisecond on, for long enough to be taken for dead, and then does not know that time has passed.
-    StandsStill(u64),
-}
-
-/// Where a flow is struck: which gateway, and how.
-pub type Strike = (usize, Blow);
+/// Where a flow is struck: which gateway, which of its calls, by its number in the gateway's life, and what becomes of it.
+pub type Strike = (usize, u64, Fate);
 
 /// What a survey of one flow found.
 #[derive(Debug, Clone, Default)]
@@ -77,8 +67,10 @@ pub struct Report {
     pub points: usize,
     /// The longest time in which those who live put everything right.
     pub longest: Duration,
+    /// How many of them with a second strike.
+    pub second: usize,
     /// What went wrong, and where.
-    pub failures: Vec<(Option<Strike>, String)>,
+    pub failures: Vec<(Vec<Strike>, String)>,
 }
 
 /// The flows, by name.
@@ -156,71 +148,112 @@ fn all_flows() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// Tries every point of every flow whose name contains `only`, each `every`-th, on all cores.
+/// Tries every point of every flow whose name contains `only`, and each `second_every`-th second strike after a first (0: none), on
+/// all cores.
 #[must_use]
-pub fn survey(only: &str, every: usize) -> Vec<Report> {
+pub fn survey(only: &str, second_every: usize) -> Vec<Report> {
     let wanted = all_flows().into_iter().filter(|(name, _)| name.contains(only));
-    wanted.map(|(name, steps)| survey_flow(name, &steps, every)).collect()
+    wanted.map(|(name, steps)| survey_flow(name, &steps, second_every)).collect()
 }
 
 /// The first thing that goes wrong in that flow, undisturbed or at each `every`-th point, in this thread alone.
 #[must_use]
 pub fn first_failure(flow: &str, every: usize) -> Option<String> {
     let (_, steps) = all_flows().into_iter().find(|(name, _)| *name == flow)?;
-    let undisturbed = play_alone(&steps, None, false);
-    let points = points(&steps, &undisturbed, every);
+    let undisturbed = play_alone(&steps, &[], false);
+    let points = points(&steps, &undisturbed, BEGINS_AT).into_iter().step_by(every.max(1));
     let mut wrong = undisturbed.wrong.into_iter();
-    wrong.next().or_else(|| {
-        points.into_iter().find_map(|strike| play_alone(&steps, Some(strike), false).wrong.into_iter().next())
-    })
+    wrong
+        .next()
+        .or_else(|| points.into_iter().find_map(|strike| play_alone(&steps, &[strike], false).wrong.into_iter().next()))
 }
 
-/// Runs one point of a flow, or the flow undisturbed, and tells what happened and what was wrong.
+/// Runs a flow with its calls struck there, or undisturbed, and tells what happened and what was wrong.
 #[must_use]
-pub fn replay(flow: &str, strike: Option<Strike>) -> (Vec<Entry>, Vec<String>) {
+pub fn replay(flow: &str, strikes: &[Strike]) -> (Vec<Entry>, Vec<String>) {
     let found = all_flows().into_iter().find(|(name, _)| *name == flow);
-    let played = found.map(|(_, steps)| play_alone(&steps, strike, true));
+    let played = found.map(|(_, steps)| play_alone(&steps, strikes, true));
     played.map(|played| (played.trace, played.wrong)).unwrap_or_default()
 }
 
-/// Where a flow is struck: at each call that changes something, from its first deed until all have been done for a while.
-fn points(steps: &[Step], undisturbed: &Played, every: usize) -> Vec<Strike> {
-    let last = steps.iter().map(|step| step.0 * 1_000).max().unwrap_or_default() + STRUCK_FOR;
-    let mut points = Vec::new();
-    for (gateway, calls) in undisturbed.calls.iter().enumerate() {
-        for call in calls.iter().filter(|call| (BEGINS_AT..last).contains(&call.at) && telling(call)) {
-            let late = Fate::CrashLater { by: 15_000 };
-            let fates = [Fate::CrashBefore, Fate::CrashAfter, late, Fate::LoseAnswer, Fate::Late { by: 15_000 }];
-            points.extend(fates.map(|fate| (gateway, Blow::Struck(call.number, fate))));
-            points.push((gateway, Blow::StandsStill(call.at)));
-        }
-    }
-    points.into_iter().step_by(every.max(1)).collect()
+fn struck_until(steps: &[Step]) -> u64 {
+    steps.iter().map(|step| step.0 * 1_000).max().unwrap_or_default() + STRUCK_FOR
 }
 
-fn survey_flow(name: &'static str, steps: &[Step], every: usize) -> Report {
-    let undisturbed = play_alone(steps, None, false);
-    let points = points(steps, &undisturbed, every);
-    let mut report = Report { flow: name, points: points.len(), ..Report::default() };
-    report.failures.extend(undisturbed.wrong.into_iter().map(|wrong| (None, wrong)));
+/// Where a flow is struck: at each call that changes something, from then until all deeds have been done for a while.
+fn points(steps: &[Step], played: &Played, from: u64) -> Vec<Strike> {
+    const FATES: [Fate; 6] = [
+        Fate::CrashBefore,
+        Fate::CrashAfter,
+        Fate::CrashLater { by: 15_000 },
+        Fate::LoseAnswer,
+        Fate::Late { by: 15_000 },
+        STANDS_STILL,
+    ];
+    let mut points = Vec::new();
+    for (gateway, calls) in played.calls.iter().enumerate() {
+        for call in calls.iter().filter(|call| (from..struck_until(steps)).contains(&call.at) && telling(call)) {
+            points.extend(FATES.map(|fate| (gateway, call.number, fate)));
+        }
+    }
+    points
+}
+
+/// What may follow a first strike: another, at any later call of whoever lives.
+fn second_strikes(steps: &[Step], first: Strike, played: &Played) -> Vec<[Strike; 2]> {
+    let calls = played.calls.get(first.0);
+    let struck = calls.and_then(|calls| calls.iter().find(|call| call.number == first.1));
+    let Some(at) = struck.map(|call| call.at) else { return Vec::new() };
+    let later = points(steps, played, at).into_iter();
+    later.filter(|second| (second.0, second.1) != (first.0, first.1)).map(|second| [first, second]).collect()
+}
+
+fn survey_flow(name: &'static str, steps: &[Step], second_every: usize) -> Report {
+    let undisturbed = play_alone(steps, &[], false);
+    let firsts = points(steps, &undisturbed, BEGINS_AT);
+    let mut report = Report { flow: name, points: firsts.len(), ..Report::default() };
+    report.failures.extend(undisturbed.wrong.into_iter().map(|wrong| (Vec::new(), wrong)));
+    let seconds =
+        try_all(steps, firsts.into_iter().map(|first| vec![first]).collect(), &mut report, &|first, played| {
+            if second_every == 0 { Vec::new() } else { second_strikes(steps, first, played) }
+        });
+    let seconds: Vec<_> = seconds.into_iter().step_by(second_every.max(1)).map(Vec::from).collect();
+    report.second = seconds.len();
+    try_all(steps, seconds, &mut report, &|_, _| Vec::new());
+    report
+}
+
+/// Tries points side by side. Returns the points that `follow` makes of them.
+fn try_all(
+    steps: &[Step],
+    points: Vec<Vec<Strike>>,
+    report: &mut Report,
+    follow: &(impl Fn(Strike, &Played) -> Vec<[Strike; 2]> + Sync),
+) -> Vec<[Strike; 2]> {
     let next = AtomicUsize::new(0);
-    let shared = Mutex::new(&mut report);
+    let shared = Mutex::new((&mut *report, Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(strike) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let played = play_alone(steps, Some(*strike), false);
-                    let mut report = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(strikes) = points.get(index) else { return };
+                    let played = play_alone(steps, strikes, false);
+                    let after = follow(strikes[0], &played);
+                    let (report, seconds) = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    seconds.push((index, after));
                     report.longest = report.longest.max(played.settled_after);
-                    report.failures.extend(played.wrong.into_iter().take(1).map(|wrong| (Some(*strike), wrong)));
+                    report.failures.extend(played.wrong.into_iter().take(1).map(|wrong| (strikes.clone(), wrong)));
                 }
             });
         }
     });
+    let (_, mut seconds) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
     // In the order of the points, whichever thread was faster.
-    report.failures.sort_by_key(|(strike, _)| format!("{strike:?}"));
-    report
+    report.failures.sort_by_key(|(strikes, _)| format!("{strikes:?}"));
+    seconds.sort_by_key(|(index, _)| *index);
+    seconds.into_iter().flat_map(|(_, after)| after).collect()
 }
 
 /// What a run came to.
@@ -232,22 +265,24 @@ struct Played {
     trace: Vec<Entry>,
 }
 
-fn play_alone(steps: &[Step], strike: Option<Strike>, keep: bool) -> Played {
+fn play_alone(steps: &[Step], strikes: &[Strike], keep: bool) -> Played {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime with nothing but a timer needs nothing from the system");
-    runtime.block_on(play(steps, strike, keep))
+    runtime.block_on(play(steps, strikes, keep))
 }
 
-async fn play(steps: &[Step], strike: Option<Strike>, keep: bool) -> Played {
+async fn play(steps: &[Step], strikes: &[Strike], keep: bool) -> Played {
     let cloud = SimCloud::builder().seed(1).pace(Pace::Host).regions(REGIONS).keep_trace(keep).build();
     let stage = Arc::new(Stage::new(cloud.expect("the runtime was made for it")));
     for _ in 0..3 {
         stage.begin();
     }
-    stage.strike(strike);
+    for (gateway, call, fate) in strikes.iter().copied() {
+        stage.cloud.strike(gateway, call, fate);
+    }
     let mut running = Vec::new();
     for (at, gateway, name, deed) in steps.iter().copied() {
         let stage = Arc::clone(&stage);
@@ -261,6 +296,7 @@ async fn play(steps: &[Step], strike: Option<Strike>, keep: bool) -> Played {
             stage.cloud.violate(format!("panic: {error}"));
         }
     }
+    tokio::time::sleep_until(stage.begun + Duration::from_millis(struck_until(steps))).await;
     let calls = (0..3).map(|gateway| stage.cloud.engine().logged_calls(gateway)).collect();
     stage.cloud.heal();
     // Whoever stood still until now is in touch again.
@@ -350,22 +386,6 @@ impl Stage {
                 Err(error) => stage.cloud.violate(format!("a front could not be built: {error}")),
             }
         });
-    }
-
-    fn strike(self: &Arc<Self>, strike: Option<Strike>) {
-        match strike {
-            Some((gateway, Blow::Struck(call, fate))) => self.cloud.strike(gateway, call, fate),
-            Some((gateway, Blow::StandsStill(at))) => {
-                let stage = Arc::clone(self);
-                tokio::spawn(async move {
-                    tokio::time::sleep_until(stage.begun + Duration::from_millis(at)).await;
-                    stage.cloud.pause_gateway(gateway, true);
-                    tokio::time::sleep(stage.config.dead_after * 3).await;
-                    stage.cloud.pause_gateway(gateway, false);
-                });
-            }
-            None => {}
-        }
     }
 
     /// The front of that gateway, or of another that lives.

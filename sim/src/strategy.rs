@@ -304,8 +304,12 @@ pub fn fates(crashes: bool) -> impl Strategy<Value = Fate> {
         1 => by().prop_map(|by| Fate::SlowAnswer { by }),
         1 => (60_000..=600_000_u64).prop_map(|by| Fate::Stuck { by }),
     ];
-    let deaths =
-        prop_oneof![Just(Fate::CrashBefore), Just(Fate::CrashAfter), by().prop_map(|by| Fate::CrashLater { by }),];
+    let deaths = prop_oneof![
+        Just(Fate::CrashBefore),
+        Just(Fate::CrashAfter),
+        by().prop_map(|by| Fate::CrashLater { by }),
+        by().prop_map(|by| Fate::StandStill { by }),
+    ];
     if crashes { prop_oneof![4 => of_calls, 1 => deaths].boxed() } else { of_calls.boxed() }
 }
 

@@ -56,6 +56,7 @@ const SUSPECTS: &[(Bug, Search)] = &[
     (Bug::UndoForgetsVolume, In(Calls)),
     (Bug::ClaimBeforeIntent, In(Calm)),
     (Bug::ReleaseWithoutLook, In(Calm)),
+    (Bug::FollowsTheName, Search::Told(told::who_wakes_late_deletes_no_other_box)),
     (Bug::HoldTakenForGranted, Search::Told(told::who_comes_back_holds_its_boxes_again)),
     (Bug::AnswersAfterStandstill, Search::Told(told::who_stood_still_gives_no_session_of_before)),
     (Bug::StampAheadIsWaitedFor, Search::Told(told::who_was_parked_by_a_wrong_clock_goes_in_time)),

@@ -30,6 +30,7 @@ const TOLD: &[Told] = &[
     told::who_was_parked_by_a_wrong_clock_goes_in_time,
     told::who_stood_still_gives_no_session_of_before,
     told::who_comes_back_holds_its_boxes_again,
+    told::who_wakes_late_deletes_no_other_box,
     told::a_snapshot_of_a_box_that_came_up_meanwhile_is_none,
     told::what_is_deleted_meanwhile_is_not_made_again,
     told::who_did_not_get_a_volume_does_not_take_it_along,

@@ -261,11 +261,9 @@ impl Front {
     }
 
     async fn finish_delete(&self, held: &Held<HomeRecord>) -> Result<()> {
-        let BoxRef { owner: user, name, .. } = &held.record.owner;
         let HomeStatus::Deleting { for_good, .. } = held.record.status else { return Ok(()) };
         let pool = &self.site(&held.record.region)?.pool;
-        let answer = if for_good { pool.purge_box(user, name).await } else { pool.delete_box(user, name).await };
-        if let Err(error) = answer
+        if let Err(error) = pool.delete_this(&held.record.owner, for_good).await
             && error.kind() != ErrorKind::NotFound
         {
             return Err(error);

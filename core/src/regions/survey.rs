@@ -112,7 +112,7 @@ impl Front {
         if !is_home && !under_way && record.brought_up.is_none() && record.holders.is_empty() {
             // A create that came late; its front was told that it had failed, and the name was given away.
             tracing::warn!(%owner, %region, "a box that was never used, and whose name is another's, is removed");
-            return site.pool.purge_box(&owner.owner, &owner.name).await;
+            return site.pool.delete_this(owner, true).await;
         }
         if !under_way {
             tracing::error!(%owner, %region, home = %home.record.region, "a box is in a region where its name is another's; it is kept for a person to look at");

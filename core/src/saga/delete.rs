@@ -14,11 +14,15 @@ use tokio::time::Instant;
 
 impl Actor {
     pub(crate) async fn delete(&mut self, deadline: Instant) -> Result<()> {
+        let mut overtaken = false;
         loop {
             match self.try_delete(deadline).await {
                 Err(error) if is_overtaken(&error) && Instant::now() < deadline => {
                     self.held = None;
+                    overtaken = true;
                 }
+                // Somebody else has brought it to its end.
+                Err(error) if overtaken && error.kind() == ErrorKind::NotFound => return Ok(()),
                 answer => return answer,
             }
         }

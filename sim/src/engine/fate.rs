@@ -58,6 +58,11 @@ pub enum Fate {
         /// How much longer.
         by: u64,
     },
+    /// The gateway stands still from the effect on, for so long. Then it hears the answer, and does not know that time has passed.
+    StandStill {
+        /// How long.
+        by: u64,
+    },
     /// A listing as it was a while ago.
     Stale,
     /// A listing in which things are missing.
@@ -119,6 +124,7 @@ impl Fate {
             Self::Stall { .. } => "stalled",
             Self::SlowAnswer { .. } => "slow-answer",
             Self::Stuck { .. } => "stuck",
+            Self::StandStill { .. } => "stands-still",
             Self::Stale => "stale",
             Self::Incomplete => "incomplete",
             Self::CrashBefore => "crash-before",

@@ -337,6 +337,16 @@ impl Engine {
                     }
                 });
             }
+            Fate::StandStill { by } => {
+                let act = perform(here, work);
+                self.later(call, tie, move |world| {
+                    let outcome = act(world);
+                    if let Some(engine) = world.engine() {
+                        engine.stand_still(caller.gateway, by, tie);
+                    }
+                    world.answer(caller, operation, outcome, reply);
+                });
+            }
             Fate::CrashBefore => self.crash(caller),
             Fate::CrashAfter => {
                 let act = perform(here, work);
@@ -533,6 +543,15 @@ impl Engine {
         let gate = Arc::clone(&member.gate);
         drop(inner);
         if paused { gate.close() } else { gate.open() }
+    }
+
+    fn stand_still(&self, gateway: usize, by: u64, tie: u64) {
+        self.pause(gateway, true);
+        self.later(by, tie, move |world| {
+            if let Some(engine) = world.engine() {
+                engine.pause(gateway, false);
+            }
+        });
     }
 
     /// Cuts a gateway from the store, the cloud or both, or mends it.

@@ -1,7 +1,7 @@
 //! A box that is renamed stays the same box: two records may stand for it meanwhile, and never two boxes or none.
 
 use super::records::Books;
-use boxpool::record::{BoxRecord, Placement, VolumeBinding, VolumeStatus};
+use boxpool::record::{BoxRecord, HoldPart, Placement, VolumeBinding, VolumeStatus};
 use boxpool::{BoxId, BoxRef};
 
 impl Books {
@@ -24,11 +24,9 @@ impl Books {
     /// A record of a box appeared, changed or went.
     pub(super) fn judge_names(&mut self, old: Option<&BoxRecord>, new: Option<&BoxRecord>) -> Vec<String> {
         let mut wrong = Vec::new();
-        if let Some(new) = new.filter(|new| !is_arriving(new)) {
-            let also = self
-                .boxes
-                .values()
-                .find(|also| also.owner.id == new.owner.id && also.owner.name != new.owner.name && !is_arriving(also));
+        if let Some(new) = new.filter(|new| stands(new)) {
+            let is_other = |also: &&BoxRecord| also.owner.id == new.owner.id && also.owner.name != new.owner.name;
+            let also = self.boxes.values().filter(|also| stands(also)).find(is_other);
             if let Some(also) = also {
                 wrong.push(format!("I3: {} and {} are one box", also.owner, new.owner));
             }
@@ -85,6 +83,13 @@ impl Books {
 
 pub(super) fn is_arriving(record: &BoxRecord) -> bool {
     matches!(record.placement, Placement::Arriving { .. })
+}
+
+/// Whether the record stands for a box by itself. One that is to come from another region does when it has come: a request to
+/// make it may come late, after that attempt to move it was given up and the box has got another name.
+fn stands(record: &BoxRecord) -> bool {
+    let comes = record.hold.as_ref().is_some_and(|hold| hold.part == HoldPart::Coming);
+    !is_arriving(record) && !comes
 }
 
 /// Whether everything that a box has came along.

@@ -209,6 +209,10 @@ fn gentler(fate: Fate) -> Vec<Fate> {
             found.extend(shorter(by, |by| Fate::SlowAnswer { by }));
         }
         Fate::Stuck { by } => found = shorter(by, |by| Fate::Stuck { by }),
+        Fate::StandStill { by } => {
+            found.push(Fate::SlowAnswer { by });
+            found.extend(shorter(by, |by| Fate::StandStill { by }));
+        }
         Fate::CrashAfter => found.push(Fate::CrashBefore),
         Fate::CrashLater { by } => {
             found.extend([Fate::CrashBefore, Fate::CrashAfter]);

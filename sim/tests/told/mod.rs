@@ -488,3 +488,20 @@ pub(crate) fn who_comes_back_holds_its_boxes_again() -> Option<String> {
     first(&outcome)
         .or(taken_away.then(|| format!("I6: a user left at {left:?}, and their box was suspended at {suspended:?}")))
 }
+
+/// A gateway stands still while it deletes a box. Others bring that to its end, and the user makes another box of that name.
+pub(crate) fn who_wakes_late_deletes_no_other_box() -> Option<String> {
+    let delete = Op { at: 60_000, gateway: 0, user: 1, name: 1, what: What::Delete };
+    let anew = Op { gateway: 1, ..visit(110_000, 1, 1_000) };
+    let again = Op { gateway: 1, ..visit(200_000, 1, 1_000) };
+    let mut case = quiet(2, vec![visit(10_000, 1, 1_000), delete, anew, again]);
+    case.gateways = 2;
+    case.script = vec![
+        strike(Operation::VolumeDelete, "u1/b1", 1, Fate::StandStill { by: 60_000 }),
+        // When it learns that the record is not the one it knew, it is in touch again.
+        strike(Operation::StoreDelete, "u1/b1", 1, Fate::Stall { by: 9_000 }),
+    ];
+    let outcome = run_traced(&case);
+    let made = outcome.trace.iter().filter(|entry| entry.kind == Kind::User && entry.what == "create: ok").count();
+    first(&outcome).or((made != 2).then(|| format!("I3: two boxes were made, one after the other, and then {made}")))
+}

@@ -285,6 +285,7 @@ pub(crate) struct Actor {
     watchers: Arc<Watchers>,
     /// The record as this node last read or wrote it: a hint that a compare-and-swap confirms.
     pub(crate) held: Option<HeldBox>,
+    /// Which incarnations of the name the message at hand is about.
     meant: Meant,
     pub(crate) sessions: BTreeSet<u64>,
     /// Which incarnation of the name, and in which epoch, the newest of them is on.

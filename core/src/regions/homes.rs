@@ -81,7 +81,7 @@ impl Front {
         self.busy.enter(&format!("{user}/{name}"))
     }
 
-    /// The home when nothing is under way with it, and this front's place at it. What nobody is at work on any more is brought to an
+    /// The home when nothing is under way with it, and this front's place at it. It is that of the box which bore the name when this was asked. What nobody is at work on any more is brought to an
     /// end first; what another front is at work on is waited for.
     pub(super) async fn settled(
         &self,
@@ -89,10 +89,15 @@ impl Front {
         user: &UserId,
         name: &BoxName,
     ) -> Result<(Held<HomeRecord>, BusyGuard)> {
-        let mut deadline = None;
+        let (mut deadline, mut meant) = (None, None);
         loop {
             let guard = self.enter(user, name);
             let held = self.found(user, name).await?.ok_or_else(|| absent(operation, name))?;
+            let id = &held.record.owner.id;
+            if meant.get_or_insert_with(|| id.clone()) != id && !planted::is(Bug::FollowsTheName) {
+                let detail = "it was deleted meanwhile; there is another box of that name now";
+                return Err(Error::new(ErrorKind::NotFound, operation, name).with_detail(detail));
+            }
             let site = self.site(&held.record.region)?;
             site.pool.shared.check_in_touch(operation)?;
             if let (Some(guard), HomeStatus::Settled) = (guard, &held.record.status) {

@@ -1,8 +1,8 @@
 //! Several regions behind one front.
 
-use boxpool::{BoxName, UserId};
+use boxpool::{BoxName, ErrorKind, UserId};
 use boxpool_sim::regions::{Report, flows, open, region, replay, survey};
-use boxpool_sim::{PoolShape, SimCloud};
+use boxpool_sim::{Pace, PoolShape, SimCloud};
 use std::time::Duration;
 
 #[test]
@@ -26,6 +26,33 @@ fn no_fault_at_any_call_leaves_a_box_without_a_home_or_with_two() {
         assert!(report.failures.is_empty(), "{}: {:#?}", report.flow, report.failures);
         assert!(report.points > 0 && report.second > 0, "{} has no points", report.flow);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waited_to_delete_a_box_deletes_no_other_one() {
+    let cloud = SimCloud::builder().pace(Pace::Host).regions(2).build().unwrap();
+    let (here, there) = (cloud.gateway().unwrap(), cloud.gateway().unwrap());
+    let config = PoolShape::default().config();
+    let (waits, front) = (open(&here, 1, &config).await.unwrap(), open(&there, 1, &config).await.unwrap());
+    let (user, name) = (UserId::new("u1").unwrap(), BoxName::new("dev1").unwrap());
+    front.create_box(&user, &name, &region(0)).await.unwrap();
+
+    let (mover, owner, called) = (front.clone(), user.clone(), name.clone());
+    let moved = there.spawn(async move { mover.move_box(&owner, &called, &region(1)).await });
+    cloud.advance(Duration::from_millis(20)).await.unwrap();
+    let (owner, called) = (user.clone(), name.clone());
+    let deleted = here.spawn(async move { waits.delete_box(&owner, &called).await });
+    cloud.advance(Duration::from_millis(20)).await.unwrap();
+    assert!(!moved.is_finished(), "the delete waits for the move");
+    // For less than it takes to be taken for dead.
+    cloud.pause_gateway(here.number(), true);
+    moved.await.unwrap().unwrap();
+    front.delete_box(&user, &name).await.unwrap();
+    let made = front.create_box(&user, &name, &region(0)).await.unwrap();
+    cloud.pause_gateway(here.number(), false);
+
+    assert_eq!(deleted.await.unwrap().unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(front.get_box(&user, &name).await.unwrap().map(|(_, view)| view.id), Some(made.id));
 }
 
 #[tokio::test(start_paused = true)]

@@ -487,7 +487,12 @@ fn survey_flow(name: &'static str, case: &Case, options: &Options) -> FlowReport
     let mut points = Vec::new();
     let mut firsts = Vec::new();
     for (gateway, calls) in findings.calls.iter().enumerate() {
+        let mut beats = 0;
         for call in calls.iter().filter(|call| call.at >= begins_at(case)) {
+            beats += usize::from(is_beat(call));
+            if is_beat(call) && beats % BEATS_EVERY != 1 {
+                continue;
+            }
             points.extend(fates(call).iter().map(|fate| vec![(gateway, call.number, *fate)]));
             if telling(call) {
                 let fates = FIRST_OF_PAIR.iter().filter(|fate| fate.fits(call.operation));
@@ -586,8 +591,15 @@ const SECOND_OF_PAIR: &[Fate] = &[
 /// Whether a strike there tells something: heartbeats and leases are renewed all the time, so that a crash at one is a crash
 /// between other calls.
 pub(crate) fn telling(call: &LoggedCall) -> bool {
-    !call.operation.is_read() && !call.resource.starts_with("nodes/") && !call.resource.starts_with("leases/")
+    !call.operation.is_read() && !is_beat(call)
 }
+
+fn is_beat(call: &LoggedCall) -> bool {
+    call.resource.starts_with("nodes/") || call.resource.starts_with("leases/")
+}
+
+/// Heartbeats come again and again, and one is as the other: of their calls, each gateway's every so many-th is struck.
+const BEATS_EVERY: usize = 5;
 
 /// What may follow a fault that killed nobody: another at any later call that tells something, of whichever gateway.
 fn second_faults(strikes: &Strikes, findings: &Findings) -> Strikes {

@@ -1,5 +1,5 @@
-//! Every call of every flow, struck once: the gateway dies before it, after it, or with the effect still to come; or the answer
-//! is lost. And every n-th crash of a second gateway during the recovery.
+//! Every call of every flow, but for some heartbeats, struck once: the gateway dies before it, after it, or with the effect still to come; the answer
+//! is lost; or the gateway stands still. And every n-th crash of a second gateway during the recovery.
 
 use boxpool_sim::crashpoints::{Options, flows, survey};
 

@@ -1,7 +1,7 @@
 //! Every point at which a gateway can die, tried one by one.
 //!
-//! For each flow a run without faults tells which calls the gateways make. Then the flow is run once more for each of those calls and
-//! each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; the answer is lost, told
+//! For each flow a run without faults tells which calls the gateways make. Then the flow is run once more for each of those calls (of
+//! heartbeats, every fifth) and each [fate](Fate): the gateway dies before it, after it, or at once with the effect coming later; the answer is lost, told
 //! or not; or the gateway stands still until others take it for dead, and then goes on. Those who live must put everything right
 //! within one lease time and one pass ([`bound`]), every invariant
 //! must hold after every effect, and afterwards every box must be connectable with its content. A second crash strikes the
